@@ -1,0 +1,52 @@
+"""Package metadata and extras; the build system and the tools are configured in pyproject.toml."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+VERSION = re.search(r'__version__ = "(.+?)"', (HERE / "kmatting/__init__.py").read_text()).group(1)
+
+EXTRAS = {
+    # Colours of the foreground for cutouts without a halo of the old background.
+    "foreground": ["pymatting>=1.1.13"],
+    # TFLite models without TensorFlow.
+    "tflite": ["ai-edge-litert>=2.1"],
+    "test": ["pytest>=8", "hypothesis>=6.100", "scikit-image>=0.24"],
+    "lint": ["mypy>=1.15", "ruff>=0.11", "types-PyYAML", "types-tqdm", "build>=1.2"],
+}
+EXTRAS["dev"] = sorted(set(sum(EXTRAS.values(), [])))
+
+setup(
+    name="kmatting",
+    version=VERSION,
+    description="Trimap-free image matting for TensorFlow and Keras: a photo in, an alpha matte out.",
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    license_files=["LICENSE"],
+    keywords=["matting", "alpha matte", "background removal", "keras", "tensorflow", "tflite"],
+    classifiers=[
+        "Development Status :: 4 - Beta",
+        "Intended Audience :: Developers",
+        "Intended Audience :: Science/Research",
+        "Programming Language :: Python :: 3",
+        "Topic :: Scientific/Engineering :: Image Processing",
+        "Typing :: Typed",
+    ],
+    packages=find_packages(include=["kmatting", "kmatting.*"]),
+    package_data={"kmatting": ["py.typed"]},
+    python_requires=">=3.11",
+    install_requires=[
+        "tensorflow>=2.21",
+        "keras>=3.15",
+        "numpy>=1.26",
+        "pillow>=11.3",
+        "tensorboard>=2.20",
+        "pydantic>=2.10",
+        "pyyaml>=6",
+        "tqdm>=4.66",
+    ],
+    extras_require=EXTRAS,
+)
