@@ -1,0 +1,433 @@
+"""Figures that say how far a matte is from the truth, as matting papers report them.
+
+SAD, MSE, MAD, gradient error and connectivity error follow Rhemann et al., "A Perceptually
+Motivated Online Benchmark for Image Matting" (CVPR 2009), with the constants and the scaling of the
+MATLAB evaluation code of "Deep Image Matting" (Xu et al., CVPR 2017), whose numbers papers quote.
+
+All functions take the truth first, then the prediction, both of one shape (H, W): uint8 levels, or
+floats in [0, 1], which are rounded to 8 bits as a matte on disk is. They leave their inputs alone,
+and give exactly 0 (IoU: 1) for two equal mattes. Levels are compared as integers, so that an alpha
+of 153/255 is 0.6 whatever the rounding of floats says. Nothing here imports TensorFlow.
+
+One step of the MATLAB code is left out: its gradient error stretches each matte from its minimum
+and maximum to 0 and 1 (`mat2gray`), which the paper does not, and which would forgive a prediction
+that is too faint. Mattes that reach both 0 and 1 score the same either way.
+"""
+
+import numpy as np
+
+SIGMA = 1.4  # pixels, of the Gaussian whose derivative the gradient error takes
+BAND_WIDTH = 10  # pixels, by which the unknown band of a true alpha is dilated
+
+FIGURES = ("sad", "mse", "mad", "gradient", "connectivity", "iou")
+
+_TILE = 128  # pixels, side of the squares filtered at a time: they fit into the processor's cache
+
+
+def score(
+    truth: np.ndarray, prediction: np.ndarray, unknown: np.ndarray | None = None
+) -> dict[str, float]:
+    """Computes all figures of one image at once.
+
+    Args:
+        truth: true alpha, (H, W), uint8 or float in [0, 1].
+        prediction: predicted alpha of the same shape, uint8 or float in [0, 1].
+        unknown: bool array (H, W), true in the unknown band of a trimap (`unknown_band`,
+            `unknown_of_trimap`), or None.
+
+    Returns:
+        The `FIGURES` over the whole image, under their names; with `unknown` also those over the
+        band, as "sad_unknown" and so on (NaN if the band has no pixels).
+
+    Raises:
+        ValueError: if an input has a wrong shape, dtype or range.
+    """
+    truth, prediction = _pair(truth, prediction)
+    difference = _difference(truth, prediction)
+    gradient = _gradient_map(truth, prediction)
+    connectivity = _connectivity_map(truth, prediction)
+    regions = {"": None} if unknown is None else {"": None, "_unknown": unknown}
+    figures = {}
+    for suffix, region in regions.items():
+        if region is not None and not _checked_region(region, truth.shape).any():
+            figures.update({name + suffix: float("nan") for name in FIGURES})
+            continue
+        figures[f"sad{suffix}"] = _total(difference, region) / 255 / 1000
+        figures[f"mse{suffix}"] = _mean(_squared(difference), region) / 255**2
+        figures[f"mad{suffix}"] = _mean(difference, region) / 255
+        figures[f"gradient{suffix}"] = _total(gradient, region) / 1000
+        figures[f"connectivity{suffix}"] = _total(connectivity, region) / 510 / 1000
+        figures[f"iou{suffix}"] = iou(truth, prediction, region)
+    return figures
+
+
+def sad(truth: np.ndarray, prediction: np.ndarray, region: np.ndarray | None = None) -> float:
+    """Sum of absolute differences, divided by 1000.
+
+    Args:
+        truth: true alpha, (H, W), uint8 or float in [0, 1].
+        prediction: predicted alpha of the same shape, uint8 or float in [0, 1].
+        region: bool array (H, W), where to look; None for the whole image.
+
+    Returns:
+        The sum of |prediction - truth|, alpha in [0, 1], in thousands of pixels.
+
+    Raises:
+        ValueError: if an input has a wrong shape, dtype or range.
+    """
+    return _total(_difference(*_pair(truth, prediction)), region) / 255 / 1000
+
+
+def mse(truth: np.ndarray, prediction: np.ndarray, region: np.ndarray | None = None) -> float:
+    """Mean of the squared differences over pixels, alpha in [0, 1].
+
+    Args:
+        truth: as in `sad`.
+        prediction: as in `sad`.
+        region: as in `sad`.
+
+    Returns:
+        The mean, in [0, 1]; NaN if the region has no pixels.
+
+    Raises:
+        ValueError: as in `sad`.
+    """
+    squared = _squared(_difference(*_pair(truth, prediction)))
+    return _mean(squared, region) / 255**2
+
+
+def mad(truth: np.ndarray, prediction: np.ndarray, region: np.ndarray | None = None) -> float:
+    """Mean of the absolute differences over pixels, alpha in [0, 1].
+
+    Args:
+        truth: as in `sad`.
+        prediction: as in `sad`.
+        region: as in `sad`.
+
+    Returns:
+        The mean, in [0, 1]; NaN if the region has no pixels.
+
+    Raises:
+        ValueError: as in `sad`.
+    """
+    return _mean(_difference(*_pair(truth, prediction)), region) / 255
+
+
+def gradient_error(
+    truth: np.ndarray, prediction: np.ndarray, region: np.ndarray | None = None
+) -> float:
+    """Gradient error: are the edges where they should be, and as sharp?
+
+    Both mattes are convolved with the first derivatives of a Gaussian (sigma 1.4 pixels, a kernel
+    of 9x9 with unit Frobenius norm, borders replicated). The error is the sum of the squared
+    differences of the gradients' magnitudes, divided by 1000.
+
+    Args:
+        truth: as in `sad`.
+        prediction: as in `sad`.
+        region: as in `sad`.
+
+    Returns:
+        The error, 0 or more.
+
+    Raises:
+        ValueError: as in `sad`.
+    """
+    return _total(_gradient_map(*_pair(truth, prediction)), region) / 1000
+
+
+def connectivity_error(
+    truth: np.ndarray, prediction: np.ndarray, region: np.ndarray | None = None
+) -> float:
+    """Connectivity error: does the matte hang together as the truth does?
+
+    At each threshold 0.1, 0.2, ..., 1 the source is the largest 4-connected component of the pixels
+    where both mattes reach it (of equal ones, the first in column order, as MATLAB numbers them).
+    A pixel's level is the last threshold before it first leaves the source. What a matte has
+    above that level is disconnected; less than 0.15 is forgiven. The error is the sum of the
+    absolute differences of what is disconnected in the two mattes, divided by 1000. An empty
+    prediction has no source and costs the whole foreground.
+
+    Args:
+        truth: as in `sad`.
+        prediction: as in `sad`.
+        region: as in `sad`. Components are always those of the whole image.
+
+    Returns:
+        The error, 0 or more.
+
+    Raises:
+        ValueError: as in `sad`.
+    """
+    return _total(_connectivity_map(*_pair(truth, prediction)), region) / 510 / 1000
+
+
+def iou(truth: np.ndarray, prediction: np.ndarray, region: np.ndarray | None = None) -> float:
+    """Intersection over union of the two mattes cut at 0.5.
+
+    Args:
+        truth: as in `sad`.
+        prediction: as in `sad`.
+        region: as in `sad`.
+
+    Returns:
+        The ratio, in [0, 1]; 1 if both are empty.
+
+    Raises:
+        ValueError: as in `sad`.
+    """
+    truth, prediction = _pair(truth, prediction)
+    truth_opaque, prediction_opaque = truth >= 128, prediction >= 128
+    union = _total(truth_opaque | prediction_opaque, region)
+    return _total(truth_opaque & prediction_opaque, region) / union if union else 1.0
+
+
+def unknown_band(truth: np.ndarray, width: int = BAND_WIDTH) -> np.ndarray:
+    """Makes the unknown band of a trimap from a true alpha.
+
+    A pixel is unknown if something that is not fully foreground and something that is not fully
+    background both lie within `width` pixels of it along rows and columns (a square of side
+    2 * width + 1): semi-transparent pixels and borders, dilated by `width`.
+
+    Args:
+        truth: true alpha, (H, W), uint8 or float in [0, 1].
+        width: pixels, 0 or more.
+
+    Returns:
+        bool array (H, W).
+
+    Raises:
+        ValueError: if the alpha has a wrong shape, dtype or range, or the width is negative.
+    """
+    if width < 0:
+        raise ValueError(f"Expected a band width of 0 or more pixels, received {width}.")
+    levels = to_levels(truth)
+    return _dilated(levels < 255, width) & _dilated(levels > 0, width)
+
+
+def unknown_of_trimap(trimap: np.ndarray) -> np.ndarray:
+    """Finds the unknown pixels of a trimap.
+
+    Args:
+        trimap: uint8 array (H, W): 0 is background, 255 foreground, one grey level (usually 128)
+            unknown.
+
+    Returns:
+        bool array (H, W), true where the trimap is grey.
+
+    Raises:
+        ValueError: if the trimap has several grey levels.
+    """
+    levels = to_levels(trimap)
+    greys = np.flatnonzero(np.bincount(levels.ravel(), minlength=256)[1:255]) + 1
+    if greys.size > 1:
+        raise ValueError(
+            "Expected a trimap of 0, one grey level (such as 128) and 255, received "
+            f"{greys.size} grey levels between {greys[0]} and {greys[-1]}. "
+            "Save trimaps as PNG, without smoothing."
+        )
+    return (levels > 0) & (levels < 255)
+
+
+def to_levels(alpha: np.ndarray) -> np.ndarray:
+    """Brings an alpha to the levels that a matte on disk has.
+
+    Args:
+        alpha: array (H, W), uint8 or float in [0, 1].
+
+    Returns:
+        uint8 array (H, W): the input itself if it is uint8, else rounded to the nearest level.
+
+    Raises:
+        ValueError: if the alpha has a wrong shape, dtype or range.
+    """
+    alpha = np.asarray(alpha)
+    if alpha.ndim != 2 or alpha.size == 0:
+        raise ValueError(f"Expected an alpha of shape (H, W), received shape {alpha.shape}.")
+    if alpha.dtype == np.uint8:
+        return alpha
+    if not np.issubdtype(alpha.dtype, np.floating):
+        raise ValueError(f"Expected an alpha of dtype uint8 or float, received {alpha.dtype}.")
+    low, high = float(alpha.min()), float(alpha.max())
+    if not (low >= 0 and high <= 1):  # also catches NaN
+        raise ValueError(f"Expected a float alpha in [0, 1], received values in [{low}, {high}].")
+    return np.rint(alpha * np.float32(255)).astype(np.uint8)
+
+
+def _pair(truth: np.ndarray, prediction: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    truth, prediction = to_levels(truth), to_levels(prediction)
+    if truth.shape != prediction.shape:
+        raise ValueError(
+            f"Expected two alphas of one shape, received {truth.shape} and {prediction.shape}. "
+            "Bring the prediction to the size of the truth first."
+        )
+    return truth, prediction
+
+
+def _checked_region(region: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    if region.shape != shape or region.dtype != np.bool_:
+        raise ValueError(
+            f"Expected a region of dtype bool and shape {shape}, "
+            f"received {region.dtype} of shape {region.shape}."
+        )
+    return region
+
+
+def _total(values: np.ndarray, region: np.ndarray | None) -> float:
+    """Sums over a region, in float64, which is exact for the integers used here."""
+    if region is not None:
+        values = values[_checked_region(region, values.shape)]
+    return float(values.sum(dtype=np.float64))
+
+
+def _mean(values: np.ndarray, region: np.ndarray | None) -> float:
+    total = _total(values, region)
+    pixels = values.size if region is None else np.count_nonzero(region)
+    return total / pixels if pixels else float("nan")
+
+
+def _difference(truth: np.ndarray, prediction: np.ndarray) -> np.ndarray:
+    return np.maximum(truth, prediction) - np.minimum(truth, prediction)
+
+
+def _squared(difference: np.ndarray) -> np.ndarray:
+    return np.square(difference, dtype=np.uint16)  # 255**2 fits
+
+
+def _gradient_map(truth: np.ndarray, prediction: np.ndarray) -> np.ndarray:
+    """Squared differences of the gradient magnitudes, float32 (H, W)."""
+    # The radius is where the Gaussian falls under 0.01. The kernel is the outer product of a
+    # Gaussian and its derivative: normalising each normalises the product.
+    radius = int(np.ceil(SIGMA * np.sqrt(-2 * np.log(np.sqrt(2 * np.pi) * SIGMA * 0.01))))
+    offsets = np.arange(-radius, radius + 1, dtype=np.float64)
+    smooth = np.exp(-(offsets**2) / (2 * SIGMA**2))
+    derive = offsets * smooth
+    smooth /= np.linalg.norm(smooth)
+    derive /= np.linalg.norm(derive)
+
+    padded = [np.pad(levels, radius, mode="edge") for levels in (truth, prediction)]
+    errors = np.zeros(truth.shape, np.float32)
+    for top in range(0, truth.shape[0], _TILE):
+        for left in range(0, truth.shape[1], _TILE):
+            rows = slice(top, top + _TILE + 2 * radius)
+            columns = slice(left, left + _TILE + 2 * radius)
+            true, predicted = (levels[rows, columns] for levels in padded)
+            if np.array_equal(true, predicted):  # most of most photos
+                continue
+            magnitudes = [_gradient_magnitude(tile, smooth, derive) for tile in (true, predicted)]
+            errors[top : top + _TILE, left : left + _TILE] = np.square(
+                magnitudes[0] - magnitudes[1]
+            )
+    return errors
+
+
+def _gradient_magnitude(levels: np.ndarray, smooth: np.ndarray, derive: np.ndarray) -> np.ndarray:
+    alpha = levels / 255
+    across = _correlated(_correlated(alpha, smooth, 0), derive, 1)
+    down = _correlated(_correlated(alpha, derive, 0), smooth, 1)
+    return np.sqrt(np.square(across) + np.square(down))
+
+
+def _correlated(values: np.ndarray, kernel: np.ndarray, axis: int) -> np.ndarray:
+    """Correlates along an axis, which gets shorter by the kernel's length less one."""
+    if axis == 1:
+        return _correlated(values.T, kernel, 0).T
+    size = len(values) - len(kernel) + 1
+    total = kernel[0] * values[:size]
+    for start, weight in enumerate(kernel[1:], start=1):
+        total += weight * values[start : start + size]
+    return total
+
+
+def _connectivity_map(truth: np.ndarray, prediction: np.ndarray) -> np.ndarray:
+    """Differences of what is disconnected, int16 (H, W), in units of 1/510.
+
+    It divides both a level, 1/255, and a step of the thresholds, 1/10: all stays integer.
+    """
+    both = np.minimum(truth, prediction)
+    in_source = np.ones(both.shape, np.bool_)
+    connected = np.zeros(both.shape, np.uint8)  # in tenths
+    for tenths in range(1, 11):
+        in_source &= _largest_component(both >= -(-255 * tenths // 10))
+        if not in_source.any():
+            break
+        connected += in_source
+    connected_level = connected * np.int16(51)
+    true, predicted = (_disconnected(levels, connected_level) for levels in (truth, prediction))
+    return np.abs(true - predicted)
+
+
+def _disconnected(levels: np.ndarray, connected_level: np.ndarray) -> np.ndarray:
+    above = levels * np.int16(2) - connected_level
+    above[above < 77] = 0  # theta is 0.15 * 510 = 76.5
+    return above
+
+
+def _largest_component(filled: np.ndarray) -> np.ndarray:
+    """Finds the largest 4-connected component; of equal ones the first in column order.
+
+    Works on horizontal runs of filled pixels: runs that touch from one row to the next are joined,
+    all at once, until each points to the first run of its component.
+
+    Args:
+        filled: bool array (H, W).
+
+    Returns:
+        bool array (H, W), all false if nothing is filled.
+    """
+    height, width = filled.shape
+    stride = width + 1  # an empty column at the end of each row, so that no run spans two rows
+    flat = np.zeros(height * stride + 1, np.bool_)
+    flat[1:].reshape(height, stride)[:, :width] = filled
+    borders = np.flatnonzero(flat[1:] != flat[:-1])
+    starts, ends = borders[0::2], borders[1::2]
+    if not starts.size:
+        return np.zeros(filled.shape, np.bool_)
+
+    component = _joined(*_touching(starts, ends, stride), runs=starts.size)
+    sizes = np.bincount(component, weights=ends - starts)
+    largest = np.isin(component, np.flatnonzero(sizes == sizes.max()))
+    column_order = starts[largest] % stride * height + starts[largest] // stride
+    chosen = component == component[largest][np.argmin(column_order)]
+
+    steps = np.zeros(height * stride, np.int8)
+    steps[starts[chosen]] = 1
+    steps[ends[chosen]] = -1
+    return np.cumsum(steps, dtype=np.int8).view(np.bool_).reshape(height, stride)[:, :width]
+
+
+def _touching(starts: np.ndarray, ends: np.ndarray, stride: int) -> tuple[np.ndarray, np.ndarray]:
+    """Pairs each run with those of the next row that overlap it; returns both runs' numbers."""
+    first = np.searchsorted(ends, starts + stride, side="right")
+    counts = np.searchsorted(starts, ends + stride, side="left") - first
+    upper = np.repeat(np.arange(starts.size), counts)
+    position_in_group = np.arange(upper.size) - np.repeat(np.cumsum(counts) - counts, counts)
+    return upper, np.repeat(first, counts) + position_in_group
+
+
+def _joined(upper: np.ndarray, lower: np.ndarray, runs: int) -> np.ndarray:
+    """Gives each run the lowest number of the runs it is connected to through pairs."""
+    root = np.arange(runs)
+    while True:
+        one, other = root[upper], root[lower]
+        apart = one != other
+        if not apart.any():
+            return root
+        upper, lower = one[apart], other[apart]
+        root[np.maximum(upper, lower)] = np.minimum(upper, lower)
+        while not np.array_equal(root, higher := root[root]):
+            root = higher
+
+
+def _dilated(filled: np.ndarray, width: int) -> np.ndarray:
+    """Grows the filled part by `width` pixels along rows and columns."""
+    for _axis in range(2):
+        reach = 0
+        while reach < width:
+            shift = min(reach + 1, width - reach)  # leaves no gap between the copies
+            grown = filled.copy()
+            grown[shift:] |= filled[:-shift]
+            grown[:-shift] |= filled[shift:]
+            filled, reach = grown, reach + shift
+        filled = filled.T
+    return filled
