@@ -24,7 +24,7 @@ Pairs = list[tuple[np.ndarray, np.ndarray]]
 
 
 def main() -> int:
-    """Prints, for each set of predictions, the mean of each figure from both, and how far they are apart."""
+    """Prints for each set of predictions what both find, and how far they are apart."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
