@@ -127,8 +127,9 @@ def test_under_two_replicas_that_do_not_divide_the_data():
         import numpy as np, tensorflow as tf, keras
         from kmatting.keras_metrics import MAD, MSE, SAD
 
+        (cpu,) = tf.config.list_physical_devices("CPU")
         halves = [tf.config.LogicalDeviceConfiguration()] * 2
-        tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], halves)
+        tf.config.set_logical_device_configuration(cpu, halves)
         images = np.random.default_rng(1).random((5, 16, 16, 3), np.float32)
         alphas = np.random.default_rng(2).random((5, 16, 16, 1), np.float32)
         with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():

@@ -1,0 +1,398 @@
+"""The evaluate command, on mattes in folders and on models."""
+
+import csv
+import importlib.util
+import json
+import subprocess
+import sys
+import types
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from kmatting import evaluate, metrics
+from kmatting.images import read_alpha, write_image
+
+SHAPES = {"ape": (40, 52), "bee": (61, 33), "cat": (48, 48)}
+
+
+def make_alpha(shape, seed):
+    """A soft disc, somewhere."""
+    random = np.random.default_rng(seed)
+    y, x = np.mgrid[: shape[0], : shape[1]]
+    centre = random.uniform(0.3, 0.7, 2) * shape
+    distance = np.hypot(y - centre[0], x - centre[1])
+    return np.rint(np.clip((12 - distance) / 4 + 0.5, 0, 1) * 255).astype(np.uint8)
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """Folders alphas, predictions and images of three cases."""
+    for seed, (name, shape) in enumerate(SHAPES.items()):
+        alpha = make_alpha(shape, seed)
+        write_image(tmp_path / "alphas" / f"{name}.png", alpha)
+        write_image(tmp_path / "predictions" / f"{name}.png", make_alpha(shape, seed + 10))
+        write_image(tmp_path / "images" / f"{name}.jpg", np.dstack([alpha, alpha // 2, alpha]))
+    return tmp_path
+
+
+def run(folder, *options):
+    """Scores folder/predictions against folder/alphas; a word with a slash is in the folder."""
+    options = (str(folder / option) if "/" in option else option for option in options)
+    return evaluate.main(
+        ["--predictions", f"{folder}/predictions", "--alphas", f"{folder}/alphas", *options]
+    )
+
+
+def expected_scores(folder, unknown_of=metrics.unknown_band):
+    scores = []
+    for name in SHAPES:
+        truth = read_alpha(folder / "alphas" / f"{name}.png")
+        prediction = read_alpha(folder / "predictions" / f"{name}.png")
+        scores.append(metrics.score(truth, prediction, unknown_of(truth)))
+    return scores
+
+
+def read_report(folder):
+    return json.loads((folder / "report.json").read_text())
+
+
+# Scoring files.
+
+
+def test_report_holds_each_image_and_the_mean(folders, capsys):
+    assert run(folders, "--images", "./images", "--output", "./report") == 0
+    expected = expected_scores(folders)
+    report = read_report(folders / "report")
+    assert [row["name"] for row in report["per_image"]] == list(SHAPES)
+    for row, scores in zip(report["per_image"], expected, strict=True):
+        assert (row["height"], row["width"]) == SHAPES[row["name"]]
+        assert {figure: row[figure] for figure in scores} == scores
+    for figure, value in report["mean"].items():
+        assert value == pytest.approx(np.mean([scores[figure] for scores in expected]))
+
+    with (folders / "report" / "report.csv").open(newline="") as file:
+        table = list(csv.DictReader(file))
+    assert [row["name"] for row in table] == list(SHAPES)
+    assert float(table[1]["connectivity_unknown"]) == expected[1]["connectivity_unknown"]
+
+    printed = capsys.readouterr().out
+    for statement in (
+        "3 images",
+        "original size",
+        "8 bits",
+        "over images",
+        "/ 1000",
+        "sigma 1.4",
+        "step 0.1, theta 0.15",
+        "dilated by 10 px",
+        "in 3 of 3 images",
+        f"{report['mean']['sad']:.4f}",
+        f"{report['mean']['mse_unknown']:.6f}",
+    ):
+        assert statement in printed
+
+
+def test_sheet_shows_image_truth_prediction_and_difference(folders):
+    assert run(folders, "--images", "./images", "--output", "./report") == 0
+    with_images = Image.open(folders / "report" / "sheet.png")
+    assert run(folders, "--output", "./report") == 0
+    without = Image.open(folders / "report" / "sheet.png")
+    assert with_images.width > without.width
+    truth, prediction = np.array([[[0, 255, 255, 100]], [[0, 255, 0, 151]]], np.uint8)
+    white, blue, red = [255] * 3, [0, 0, 255], [255, 204, 204]  # the last: 51 too much
+    difference = evaluate._difference_picture(truth, prediction)
+    assert difference[0].tolist() == [white, white, blue, red]
+
+
+@pytest.mark.parametrize("count", [1, 2, 8, 9, 10, 11, 50, 51])
+def test_sheet_has_the_worst_the_median_and_the_best_once_each(count):
+    ranks = evaluate._shown_ranks(count)
+    assert len(ranks) == min(count, 9)
+    assert sorted(set(ranks)) == ranks
+    assert {0, (count - 1) // 2, count - 1} <= set(ranks)
+
+
+def test_sheet_ranks_by_mad(folders, monkeypatch):
+    captions = []
+    monkeypatch.setattr(
+        evaluate, "draw_panel", lambda *args, **_: captions.extend(args[2]) or np.zeros((1, 1))
+    )
+    monkeypatch.setattr(evaluate, "write_image", lambda *_: None)
+    write_image(folders / "predictions" / "bee.png", read_alpha(folders / "alphas" / "bee.png"))
+    write_image(folders / "predictions" / "cat.png", np.full(SHAPES["cat"], 255, np.uint8))
+    assert run(folders, "--output", "./report") == 0
+    assert [caption.split()[4 if "(" in caption else 3] for caption in captions] == [
+        "cat",
+        "ape",
+        "bee",
+    ]
+    assert "MAD 0.0000" in captions[2]
+
+
+def test_perfect_predictions_score_exactly_0(folders, capsys):
+    alphas = str(folders / "alphas")
+    assert evaluate.main(["--predictions", alphas, "--alphas", alphas]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [float(cell) for cell in lines[-2].split()[2:]] == [0, 0, 0, 0, 0, 1]
+    assert [float(cell) for cell in lines[-1].split()[2:]] == [0, 0, 0, 0, 0, 1]
+
+
+def test_given_trimaps_are_the_unknown_band(folders):
+    for name, shape in SHAPES.items():
+        trimap = np.zeros(shape, np.uint8)
+        trimap[:, 5:20] = 128
+        trimap[:, 20:] = 255
+        write_image(folders / "trimaps" / f"{name}.png", trimap)
+    assert run(folders, "--trimaps", "./trimaps", "--output", "./report") == 0
+
+    def unknown_of(truth):
+        columns = np.arange(truth.shape[1])
+        return np.broadcast_to((columns >= 5) & (columns < 20), truth.shape)
+
+    report = read_report(folders / "report")
+    assert "trimaps" in report["protocol"]["unknown"]
+    for row, scores in zip(report["per_image"], expected_scores(folders, unknown_of), strict=True):
+        assert {figure: row[figure] for figure in scores} == scores
+
+
+def test_band_width_is_used_and_stated(folders):
+    assert run(folders, "--band", "3", "--output", "./report") == 0
+    report = read_report(folders / "report")
+    assert "dilated by 3 px" in report["protocol"]["unknown"]
+    scores = expected_scores(folders, lambda truth: metrics.unknown_band(truth, 3))
+    assert report["per_image"][0]["sad_unknown"] == scores[0]["sad_unknown"]
+
+
+def test_an_image_without_unknown_pixels_is_left_out_of_the_bands_mean(folders, capsys):
+    write_image(folders / "alphas" / "bee.png", np.zeros(SHAPES["bee"], np.uint8))
+    assert run(folders, "--output", "./report") == 0
+    report = read_report(folders / "report")
+    assert report["images_with_unknown"] == 2
+    assert "in 2 of 3 images" in capsys.readouterr().out
+    rows = {row["name"]: row for row in report["per_image"]}
+    assert rows["bee"]["sad"] > 0
+    assert rows["bee"]["sad_unknown"] is None
+    assert report["mean"]["mse_unknown"] == pytest.approx(
+        (rows["ape"]["mse_unknown"] + rows["cat"]["mse_unknown"]) / 2
+    )
+    with (folders / "report" / "report.csv").open(newline="") as file:
+        assert [row["mse_unknown"] == "" for row in csv.DictReader(file)] == [False, True, False]
+
+
+def test_16_bit_predictions_are_rounded_to_8_bits(folders):
+    assert run(folders, "--output", "./eight") == 0
+    for name in SHAPES:
+        levels = read_alpha(folders / "predictions" / f"{name}.png")
+        write_image(folders / "predictions" / f"{name}.png", levels * np.uint16(257))
+    assert run(folders, "--output", "./sixteen") == 0
+    assert read_report(folders / "sixteen")["mean"] == read_report(folders / "eight")["mean"]
+
+
+def test_predictions_of_another_size_are_refused_unless_resized(folders, capsys):
+    small = Image.open(folders / "predictions" / "ape.png").resize((26, 20))
+    write_image(folders / "predictions" / "ape.png", small)
+    assert run(folders) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "ape.png: is 26x20, but the true alpha is 52x40" in error
+    assert "--resize-predictions" in error
+    assert run(folders, "--resize-predictions", "--output", "./report") == 0
+    report = read_report(folders / "report")
+    assert "bilinear" in report["protocol"]["resized"]
+    assert (report["per_image"][0]["height"], report["per_image"][0]["width"]) == (40, 52)
+
+
+# What is wrong is said at once.
+
+
+def test_all_unmatched_stems_are_reported_at_once(folders, capsys):
+    (folders / "predictions" / "ape.png").unlink()
+    (folders / "predictions" / "cat.png").rename(folders / "predictions" / "cat_alpha.png")
+    write_image(folders / "alphas" / "bee.bmp", make_alpha(SHAPES["bee"], 0))
+    (folders / "images" / "bee.jpg").unlink()
+    assert run(folders, "--images", "./images", "--output", "./report") == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    for part in (
+        "error: ",
+        "no prediction for 2 of 3 alphas: ape, cat",
+        "no image for 1 of 3 alphas: bee",
+        "bee.bmp and bee.png have one stem",
+        "1 without an alpha: cat_alpha",
+    ):
+        assert part in captured.err
+    assert not (folders / "report").exists()
+
+
+def test_all_bad_files_are_reported_at_once(folders, capsys):
+    data = (folders / "predictions" / "ape.png").read_bytes()
+    (folders / "predictions" / "ape.png").write_bytes(data[: len(data) // 2])
+    (folders / "alphas" / "bee.png").write_bytes(b"")
+    for name, shape in SHAPES.items():
+        write_image(folders / "trimaps" / f"{name}.png", np.zeros(shape, np.uint8))
+    smooth = np.arange(48 * 48).reshape(48, 48) // 9
+    write_image(folders / "trimaps" / "cat.png", smooth.astype(np.uint8))
+    write_image(folders / "trimaps" / "ape.png", np.zeros((7, 9), np.uint8))
+    assert run(folders, "--trimaps", "./trimaps", "--output", "./report") == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "4 problems" in captured.err
+    for part in (
+        "predictions/ape.png: damaged or truncated",
+        "alphas/bee.png: empty file",
+        "trimaps/ape.png: is 9x7, but the true alpha is 52x40",
+        "trimaps/cat.png: Expected a trimap of 0, one grey level",
+    ):
+        assert part in captured.err
+    assert not (folders / "report").exists()
+
+
+def test_many_problems_are_cut_short(folders, capsys):
+    for number in range(30):
+        write_image(folders / "alphas" / f"{number:02}.png", np.zeros((2, 2), np.uint8))
+        (folders / "predictions" / f"{number:02}.png").write_bytes(b"no image")
+    assert run(folders) == 2
+    error = capsys.readouterr().err
+    assert "30 problems" in error
+    assert "... and 10 more" in error
+    assert len(error.splitlines()) == 22
+
+
+def test_predictions_without_an_alpha_are_left_out_with_a_note(folders, capsys):
+    write_image(folders / "predictions" / "dog.png", np.zeros((2, 2), np.uint8))
+    assert run(folders) == 0
+    captured = capsys.readouterr()
+    assert "1 without an alpha: dog; not scored" in captured.err
+    assert "3 images" in captured.out
+
+
+def test_missing_and_empty_folders_are_named(folders, capsys):
+    (folders / "empty").mkdir()
+    assert evaluate.main(["--predictions", f"{folders}/no", "--alphas", f"{folders}/alphas"]) == 2
+    assert "no: expected a folder of images, but it does not exist" in capsys.readouterr().err
+    assert (
+        evaluate.main(["--predictions", f"{folders}/alphas", "--alphas", f"{folders}/empty"]) == 2
+    )
+    assert "empty: no images there" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        [],
+        ["--alphas", "a"],
+        ["--predictions", "p"],
+        ["--model", "m"],
+        ["--model", "m", "--data", "i"],
+        ["--model", "m", "--data", "i", "a", "--alphas", "b"],
+        ["--model", "m", "--predictions", "p", "--alphas", "a"],
+        ["--predictions", "p", "--data", "i", "a"],
+        ["--predictions", "p", "--alphas", "a", "--threads", "2"],
+        ["--predictions", "p", "--alphas", "a", "--band", "-1"],
+        ["--predictions", "p", "--alphas", "a", "--workers", "0"],
+        ["--predictions", "p", "--alphas", "a", "--output", __file__],
+    ],
+)
+def test_wrong_options_are_refused(options, capsys):
+    with pytest.raises(SystemExit) as exit_info:
+        evaluate.main(options)
+    assert exit_info.value.code == 2
+    assert "error:" in capsys.readouterr().err
+
+
+def test_tensorflow_is_not_imported_to_score_files(folders):
+    code = (
+        "import sys; from kmatting.evaluate import main; status = main(sys.argv[1:]); "
+        "print(sorted({'tensorflow', 'keras', 'scipy', 'kmatting.matter'} & set(sys.modules))); "
+        "sys.exit(status)"
+    )
+    options = ["--predictions", folders / "predictions", "--alphas", folders / "alphas"]
+    result = subprocess.run(
+        [sys.executable, "-c", code, *options, "--output", folders / "report"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert result.stdout.splitlines()[-1] == "[]"
+
+
+# Scoring a model.
+
+
+@pytest.fixture
+def fake_matter(monkeypatch):
+    """Stands in for kmatting.matter: alpha is the red channel, slightly off the 8-bit levels."""
+    calls = []
+
+    class Matter:
+        def __init__(self, path, size=None, threads=None):
+            calls.append((str(path), size, threads))
+
+        def __call__(self, source):
+            if Matter.interrupt:
+                raise KeyboardInterrupt
+            red = np.asarray(Image.open(source))[..., 0]
+            alpha = np.clip(red.astype(np.float32) / 255 + 0.001, 0, 1)
+            return types.SimpleNamespace(alpha=alpha)
+
+    Matter.interrupt = False
+    Matter.calls = calls
+    module = types.ModuleType("kmatting.matter")
+    module.Matter = Matter
+    monkeypatch.setitem(sys.modules, "kmatting.matter", module)
+    return Matter
+
+
+def run_model(folder, *options):
+    data = ["--data", f"{folder}/images", f"{folder}/alphas"]
+    return evaluate.main(["--model", "m.tflite", *data, "--output", f"{folder}/report", *options])
+
+
+def test_a_model_is_scored_at_the_photos_own_size(folders, fake_matter):
+    assert run_model(folders, "--size", "320", "--threads", "2") == 0
+    assert fake_matter.calls == [("m.tflite", 320, 2)]
+    report = read_report(folders / "report")
+    assert report["predictions"] == "m.tflite"
+    for row in report["per_image"]:
+        truth = read_alpha(folders / "alphas" / f"{row['name']}.png")
+        red = np.asarray(Image.open(folders / "images" / f"{row['name']}.jpg"))[..., 0]
+        assert row["sad"] == metrics.sad(truth, red)
+    assert (folders / "report" / "sheet.png").exists()
+
+
+def test_photos_of_another_size_than_their_alphas_are_refused(folders, fake_matter, capsys):
+    Image.new("RGB", (20, 30)).save(folders / "images" / "cat.jpg")
+    assert run_model(folders) == 2
+    assert "cat.jpg: is 20x30, but the true alpha is 48x48" in capsys.readouterr().err
+    assert fake_matter.calls == []
+    assert run_model(folders, "--resize-predictions") == 0
+
+
+def test_interruption_writes_nothing(folders, fake_matter, capsys):
+    fake_matter.interrupt = True
+    assert run_model(folders) == 130
+    assert "interrupted" in capsys.readouterr().err
+    assert not (folders / "report").exists()
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("kmatting.matter") is None, reason="kmatting.matter is not there yet"
+)
+def test_a_real_keras_model_end_to_end(folders, tmp_path):
+    import keras
+
+    image = keras.Input((None, None, 3))
+    convolution = keras.layers.Conv2D(1, 1, activation="sigmoid", dtype="float32")
+    model = keras.Model(image, convolution(image))
+    # Red above one half is foreground: nearly the alpha that the images were made from.
+    convolution.set_weights([np.array([20, 0, 0], np.float32).reshape(1, 1, 3, 1), [-10.0]])
+    model.save(tmp_path / "model.keras")
+    data = [f"{folders}/images", f"{folders}/alphas"]
+    options = ["--data", *data, "--output", f"{folders}/report"]
+    assert evaluate.main(["--model", str(tmp_path / "model.keras"), *options]) == 0
+    report = read_report(folders / "report")
+    assert report["images"] == 3
+    assert report["mean"]["iou"] > 0.8
+    assert report["mean"]["mad"] < 0.05
