@@ -1,0 +1,1 @@
+"""Training data: pairs on disk, compositing, synthetic samples, augmentation, the pipeline."""

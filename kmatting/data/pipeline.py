@@ -1,0 +1,229 @@
+"""The tf.data pipeline: from the sources of a config to batches.
+
+Everything in training follows from the seed and the number of a sample, counted from the first step
+of the first epoch: which sample it is and every random draw in it. So the order is the same each
+time, whatever runs in parallel, and a resumed run starts at any epoch without replaying the others.
+"""
+
+import contextlib
+import functools
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from kmatting.config import DataConfig
+from kmatting.data.augment import augment
+from kmatting.data.pairs import DataError
+from kmatting.data.sources import SampleSet, open_sources
+from kmatting.images import ImageError
+
+
+def build(config: DataConfig, seed: int, batch_size: int) -> "Data":
+    """Opens the data of a run; checks every file, so that it may take a while.
+
+    Args:
+        config: the data section of a config.
+        seed: of all random draws, 0 or more.
+        batch_size: samples a step, over all replicas together.
+
+    Returns:
+        The `Data`.
+
+    Raises:
+        DataError: with everything that is wrong with the data.
+    """
+    training, validation = open_sources(config)
+    return Data(training, validation, config, seed, batch_size)
+
+
+@dataclass
+class Data:
+    """The training and validation data of a run.
+
+    Attributes:
+        training_sets: sets to train on.
+        validation_sets: sets to validate on; may be none.
+        config: the data section of a config.
+        seed: of all random draws.
+        batch_size: samples a step, over all replicas together.
+    """
+
+    training_sets: Sequence[SampleSet]
+    validation_sets: Sequence[SampleSet]
+    config: DataConfig
+    seed: int
+    batch_size: int
+    _failure: DataError | None = field(default=None, init=False)
+
+    @property
+    def train_samples(self) -> int:
+        """Samples of one epoch of training, weights applied."""
+        return sum(_shown(self.training_sets))
+
+    @property
+    def validation_samples(self) -> int:
+        """Samples to validate on."""
+        return sum(map(len, self.validation_sets))
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Training steps of an epoch; its last batch is filled up with samples of the same sets."""
+        return math.ceil(self.train_samples / self.batch_size)
+
+    @property
+    def validation_steps(self) -> int:
+        """Batches of a validation; 0 where there is none."""
+        return math.ceil(self.validation_samples / self.batch_size)
+
+    def train(self, first_epoch: int = 0) -> tf.data.Dataset:
+        """Makes the training dataset, which has no end.
+
+        Args:
+            first_epoch: number of the epoch to start at, from 0.
+
+        Returns:
+            Dataset of batches (image, alpha): float32 (N, H, W, 3) and (N, H, W, 1) in [0, 1].
+        """
+        first = first_epoch * self.steps_per_epoch * self.batch_size
+        numbers = tf.data.Dataset.range(first, np.iinfo(np.int64).max)
+        return self._batches(numbers.map(self._train_sample, tf.data.AUTOTUNE))
+
+    def validation(self) -> tf.data.Dataset | None:
+        """Makes the validation dataset: every sample once, in fixed order, not augmented.
+
+        All batches are full. The last is padded with samples of weight 0, and the weight of the
+        others makes up for it, so that Keras's mean over the batches is the mean over the samples.
+
+        Returns:
+            Dataset of batches (image, alpha, weight): float32 (N, H, W, 3) and (N, H, W, 1) in
+            [0, 1], and (N,). None where there is nothing to validate on.
+        """
+        if not self.validation_sets:
+            return None
+        padded = self.validation_steps * self.batch_size
+        weight = np.float32(padded / self.validation_samples)
+
+        def weighted_sample(number: Any) -> tuple[Any, Any, Any]:
+            image, alpha = self._plain_sample(tf.minimum(number, self.validation_samples - 1))
+            return image, alpha, tf.where(number < self.validation_samples, weight, 0.0)
+
+        numbers = tf.data.Dataset.range(padded)
+        return self._batches(numbers.map(weighted_sample, tf.data.AUTOTUNE))
+
+    def panel_samples(self, count: int) -> tuple[np.ndarray, np.ndarray]:
+        """Loads a few fixed samples to look at: of validation, or else of training.
+
+        Args:
+            count: how many; fewer come where there are fewer.
+
+        Returns:
+            images: float32 array (N, H, W, 3) in [0, 1].
+            alphas: float32 array (N, H, W, 1) in [0, 1].
+        """
+        total = self.validation_samples or sum(map(len, self.training_sets))
+        count = min(count, total)
+        samples = [self._plain_sample(index * total // count) for index in range(count)]
+        images, alphas = zip(*samples, strict=True)
+        return np.stack(images), np.stack(alphas)
+
+    @contextlib.contextmanager
+    def clear_errors(self) -> Iterator[None]:
+        """Makes the DataError again of what TensorFlow makes of it, while the datasets are read.
+
+        Raises:
+            DataError: if a file became unreadable since it was checked.
+        """
+        try:
+            yield
+        except tf.errors.OpError:
+            if self._failure is None:
+                raise
+            raise self._failure from None
+
+    def _batches(self, samples: tf.data.Dataset) -> tf.data.Dataset:
+        return samples.batch(self.batch_size, drop_remainder=True).prefetch(2)
+
+    def _train_sample(self, number: Any) -> tuple[Any, Any]:
+        """Loads and augments training sample `number`."""
+        layers = self._load(self._load_to_train, number)
+        augmentation = self.config.augmentation
+        layers = augment(layers, self.config.size, augmentation, [self.seed, number])
+        return layers[..., :3], layers[..., 3:]
+
+    def _plain_sample(self, number: Any) -> tuple[Any, Any]:
+        """Loads sample `number` of those that are not augmented."""
+        layers = self._load(self._load_plain, number)
+        layers = tf.image.resize(layers, self.config.size, antialias=True)
+        layers = tf.clip_by_value(layers, 0.0, 1.0)
+        return layers[..., :3], layers[..., 3:]
+
+    def _load(self, load: Callable[[int], np.ndarray], number: Any) -> Any:
+        """Calls a loader from the graph."""
+
+        @tf.autograph.experimental.do_not_convert  # it is plain Python and stays so
+        def load_or_tell(number: np.ndarray) -> np.ndarray:
+            try:
+                return load(int(number))
+            except ImageError as error:
+                self._failure = DataError(f"A file changed since it was checked: {error}")
+                raise self._failure from error
+
+        layers = tf.numpy_function(load_or_tell, [number], tf.float32)
+        layers.set_shape([None, None, 4])
+        return layers
+
+    def _load_to_train(self, number: int) -> np.ndarray:
+        count = self.steps_per_epoch * self.batch_size
+        epoch, place = divmod(number, count)
+        lengths, shown = tuple(map(len, self.training_sets)), tuple(_shown(self.training_sets))
+        which, index = _order(self.seed, epoch, lengths, shown, count)[place].tolist()
+        # A crop shows a part, so that the whole has to be larger.
+        augmentation = self.config.augmentation
+        part = augmentation.crop_scale[0] if augmentation.fit == "crop" else 1
+        height, width = (math.ceil(side / part) for side in self.config.size)
+        return self.training_sets[which].load(index, (height, width), (2 * self.seed, number))
+
+    def _load_plain(self, number: int) -> np.ndarray:
+        # Another stream of draws: what is drawn to validate on is never drawn to train on.
+        index = number
+        for samples in self.validation_sets or self.training_sets:
+            if index < len(samples):
+                return samples.load(index, self.config.size, (2 * self.seed + 1, number))
+            index -= len(samples)
+        raise IndexError(number)
+
+
+def _shown(sets: Sequence[SampleSet]) -> list[int]:
+    """Returns how many samples each set gives to an epoch."""
+    return [max(1, round(samples.weight * len(samples))) for samples in sets]
+
+
+@functools.lru_cache(maxsize=4)
+def _order(
+    seed: int, epoch: int, lengths: tuple[int, ...], shown: tuple[int, ...], count: int
+) -> np.ndarray:
+    """Draws the order of an epoch.
+
+    Args:
+        seed: of the run.
+        epoch: number of the epoch.
+        lengths: samples of each set.
+        shown: how many of them the epoch has: fewer are a random choice, more come once more.
+        count: how long the order is; after the last sample of the epoch it begins once more.
+
+    Returns:
+        int64 array (count, 2) of set and index.
+    """
+    random = np.random.default_rng([seed, epoch])
+
+    def shuffled(length: int, count: int) -> np.ndarray:
+        laps = [random.permutation(length) for _ in range(math.ceil(count / length))]
+        return np.concatenate(laps)[:count]
+
+    indices = np.concatenate(list(map(shuffled, lengths, shown)))
+    which = np.repeat(np.arange(len(shown)), shown)
+    return np.stack([which, indices], axis=1)[shuffled(len(indices), count)]

@@ -1,0 +1,155 @@
+"""The random geometry: values of tensorflow-addons, alignment, corners, antialiasing."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kmatting.config import Augmentation
+from kmatting.data.augment import augment, rotate, rotation, warp
+
+STORED = np.load(Path(__file__).with_name("data") / "tfa_rotate.npz")
+STILL = {"rotation_degrees": 0, "horizontal_flip": False, "vertical_flip": False}
+
+
+def random_layers(height, width, seed=0):
+    return np.random.default_rng(seed).random((height, width, 4), np.float32)
+
+
+@pytest.mark.parametrize("fill_mode", ["constant", "reflect", "nearest", "wrap"])
+@pytest.mark.parametrize("interpolation", ["bilinear", "nearest"])
+@pytest.mark.parametrize("size", ["8x8", "9x9", "7x12", "12x5"])
+def test_rotate_gives_the_values_of_tensorflow_addons(size, interpolation, fill_mode):
+    image = STORED[size]
+    stored = STORED[f"{size}/{interpolation}/{fill_mode}"]
+    for degrees, expected in zip(STORED["degrees"], stored, strict=True):
+        rotated = rotate(image[None], np.deg2rad(degrees), interpolation, fill_mode, 0.25)[0]
+        off = np.abs(rotated.numpy() - expected) > 1e-5
+        # At a quarter turn a point may lie just between two pixels, or on the seam of `wrap`, where
+        # the last bit of a cosine decides. It is the same on most machines.
+        borderline = degrees % 90 == 0 and (interpolation == "nearest" or fill_mode == "wrap")
+        assert off.mean() <= (0.2 if borderline else 0), degrees
+
+
+def test_rotation_is_counterclockwise():
+    image = np.zeros((1, 5, 5, 1), np.float32)
+    image[0, 2, 4] = 1  # on the right, at 3 o'clock
+    rotated = rotate(image, np.pi / 2).numpy()[0, ..., 0]
+    assert np.unravel_index(rotated.argmax(), rotated.shape) == (0, 2)  # at 12 o'clock
+    assert rotated.max() == pytest.approx(1, abs=1e-5)
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    st.tuples(st.integers(0, 2**31), st.integers(0, 2**31)),
+    st.sampled_from(["resize", "crop"]),
+    st.sampled_from([(40, 56), (56, 40), (33, 33), (150, 90)]),
+)
+def test_image_and_alpha_stay_aligned_and_in_range(seed, fit, source_size):
+    alpha = random_layers(*source_size)[..., :1]
+    layers = np.repeat(alpha, 4, axis=2)
+    out = augment(layers, (32, 48), Augmentation(fit=fit), tf.constant(seed, tf.int64)).numpy()
+    assert out.shape == (32, 48, 4)
+    assert out.dtype == np.float32
+    for channel in range(3):
+        np.testing.assert_array_equal(out[..., channel], out[..., 3])
+    assert out.min() >= 0
+    assert out.max() <= 1
+
+
+@pytest.mark.parametrize("fit", ["resize", "crop"])
+def test_corners_are_never_black_under_an_opaque_alpha(fit):
+    white = np.ones((48, 64, 4), np.float32)
+    for number in range(30):
+        config = Augmentation(rotation_degrees=45, fit=fit)
+        out = augment(white, (32, 32), config, [0, number]).numpy()
+        np.testing.assert_allclose(out, 1, atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [(32, 32), (33, 20)])
+def test_without_draws_a_sample_of_the_right_size_is_unchanged(size):
+    layers = random_layers(*size)
+    out = augment(layers, size, Augmentation(**STILL), [1, 2])
+    np.testing.assert_array_equal(out, layers)
+
+
+def test_flips_are_exact_and_both_are_drawn_in_half_of_the_cases():
+    layers = random_layers(16, 24)
+    config = Augmentation(rotation_degrees=0)
+    outs = [augment(layers, (16, 24), config, [5, number]).numpy() for number in range(200)]
+    variants = [layers, layers[:, ::-1], layers[::-1], layers[::-1, ::-1]]
+    counts = [sum(np.array_equal(out, variant) for out in outs) for variant in variants]
+    assert sum(counts) == 200
+    assert min(counts) > 25
+
+
+def test_each_flip_can_be_switched_off():
+    layers = random_layers(16, 16)
+    only_vertical = Augmentation(rotation_degrees=0, horizontal_flip=False)
+    for number in range(20):
+        out = augment(layers, (16, 16), only_vertical, [6, number]).numpy()
+        assert np.array_equal(out, layers) or np.array_equal(out, layers[::-1])
+
+
+def test_angles_spread_over_the_whole_range():
+    # A bright line through the centre: its direction is the angle that was drawn.
+    layers = np.zeros((65, 65, 4), np.float32)
+    layers[31:34] = 1
+    config = Augmentation(rotation_degrees=30, horizontal_flip=False, vertical_flip=False)
+    angles = []
+    for number in range(150):
+        out = augment(layers, (65, 65), config, [7, number]).numpy()[..., 3]
+        column = out[:, 52]
+        offset = 32 - (column * np.arange(65)).sum() / column.sum()
+        angles.append(np.degrees(np.arctan2(offset, 20)))
+    assert -31 < min(angles) < -26
+    assert 26 < max(angles) < 31
+    assert abs(np.mean(angles)) < 5
+
+
+def test_crops_show_parts_of_the_picture_at_the_drawn_scale():
+    # The picture is a ramp, so that a crop says where it is from and how large it is.
+    y, x = np.mgrid[:100, :160].astype(np.float32)
+    layers = np.stack([x / 160, y / 160, x * 0, x * 0 + 1], axis=-1)
+    config = Augmentation(**STILL, fit="crop", crop_scale=(0.4, 0.8))
+    scales, lefts = [], []
+    for number in range(60):
+        out = augment(layers, (32, 32), config, [8, number]).numpy()
+        step = np.diff(out[16, 4:28, 0]).mean() * 160
+        np.testing.assert_allclose(np.diff(out[4:28, 16, 1]).mean() * 160, step, rtol=0.03)
+        scales.append(step * 32 / 100)
+        lefts.append(out[16, 0, 0] * 160)
+    assert 0.38 < min(scales) < 0.5
+    assert 0.7 < max(scales) < 0.82
+    assert min(lefts) < 20
+    assert max(lefts) > 80
+
+
+def test_a_large_picture_is_shrunk_without_aliasing():
+    # Stripes finer than the output can show must come out as their mean, not as a pattern.
+    stripes = np.tile(np.float32([0, 1]), 256)[None, :, None] * np.ones((512, 1, 4), np.float32)
+    for fit in ["resize", "crop"]:
+        out = augment(stripes, (64, 64), Augmentation(fit=fit, crop_scale=(0.6, 1)), [1, 1])
+        np.testing.assert_allclose(out.numpy()[4:-4, 4:-4], 0.5, atol=0.05)
+
+
+def test_the_same_seed_draws_the_same_and_another_seed_another():
+    layers = random_layers(40, 40)
+    first, again, other = (augment(layers, (32, 32), Augmentation(), [3, n]) for n in (4, 4, 5))
+    np.testing.assert_array_equal(first, again)
+    assert np.abs(first - other).max() > 0.1
+
+
+def test_warp_shifts_by_whole_pixels_exactly():
+    layers = random_layers(10, 12)[None]
+    shift = tf.constant([[1, 0, 3], [0, 1, 2], [0, 0, 1]], tf.float32)
+    np.testing.assert_array_equal(warp(layers, shift, (5, 6))[0], layers[0, 2:7, 3:9])
+
+
+def test_half_a_turn_is_both_flips():
+    layers = random_layers(9, 14)[None]
+    turned = warp(layers, rotation(np.pi, 9, 14), (9, 14))
+    np.testing.assert_allclose(turned[0], layers[0, ::-1, ::-1], atol=1e-5)
