@@ -251,7 +251,7 @@ def to_levels(alpha: np.ndarray) -> np.ndarray:
     low, high = float(alpha.min()), float(alpha.max())
     if not (low >= 0 and high <= 1):  # also catches NaN
         raise ValueError(f"Expected a float alpha in [0, 1], received values in [{low}, {high}].")
-    return np.rint(alpha * np.float32(255)).astype(np.uint8)
+    return np.rint(alpha.astype(np.float32) * 255).astype(np.uint8)
 
 
 def _pair(truth: np.ndarray, prediction: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -352,13 +352,13 @@ def _connectivity_map(truth: np.ndarray, prediction: np.ndarray) -> np.ndarray:
         if not in_source.any():
             break
         connected += in_source
-    connected_level = connected * np.int16(51)
+    connected_level = connected.astype(np.int16) * 51
     true, predicted = (_disconnected(levels, connected_level) for levels in (truth, prediction))
     return np.abs(true - predicted)
 
 
 def _disconnected(levels: np.ndarray, connected_level: np.ndarray) -> np.ndarray:
-    above = levels * np.int16(2) - connected_level
+    above = levels.astype(np.int16) * 2 - connected_level
     above[above < 77] = 0  # theta is 0.15 * 510 = 76.5
     return above
 

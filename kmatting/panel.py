@@ -43,7 +43,7 @@ def draw_panel(
         sum(widths) + _GAP * (len(widths) + 1),
         top + sum(heights) + (_GAP + above) * len(heights) + _GAP,
     )
-    canvas = Image.new("RGB", size, "white")
+    canvas = Image.new("RGB", size, "lightgrey")  # shows where white mattes end
     draw = ImageDraw.Draw(canvas)
     font = ImageFont.load_default(12)
     lefts = [_GAP + sum(widths[:column]) + _GAP * column for column in range(len(widths))]
