@@ -1,0 +1,55 @@
+"""Batch norm as one fused operation."""
+
+from typing import Any
+
+import keras
+from keras import ops
+
+
+@keras.saving.register_keras_serializable(package="kmatting")
+class BatchNormalization(keras.layers.BatchNormalization):
+    """`keras.layers.BatchNormalization`, fused on TensorFlow.
+
+    Keras 3 writes batch norm out in some twenty operations and computes them in float32 whatever
+    the precision. TensorFlow's fused operation gives the same numbers, with half the time of a
+    training step's batch norms, a smaller graph to trace, and 16-bit activations under mixed
+    precision (its statistics stay float32). On Keras's other backends this is the plain layer.
+
+    Args:
+        **kwargs: of `keras.layers.BatchNormalization`; the channels are the last axis.
+
+    Input shape:
+        (N, H, W, C), float; N, H and W may be unknown.
+
+    Output shape:
+        As the input.
+
+    Reference:
+        Ioffe and Szegedy 2015, Batch Normalization (https://arxiv.org/abs/1502.03167).
+    """
+
+    def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
+        """Normalises with the batch's statistics in training, else with the moving ones."""
+        if keras.backend.backend() != "tensorflow":
+            return super().call(inputs, training=training, mask=mask)
+        import tensorflow as tf
+
+        training = bool(training) and self.trainable
+        inputs = ops.cast(inputs, self.compute_dtype)
+        outputs, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
+            x=inputs,
+            scale=ops.convert_to_tensor(self.gamma),
+            offset=ops.convert_to_tensor(self.beta),
+            mean=[] if training else ops.convert_to_tensor(self.moving_mean),
+            variance=[] if training else ops.convert_to_tensor(self.moving_variance),
+            epsilon=self.epsilon,
+            is_training=training,
+        )
+        if training:
+            # The operation divides by n - 1; Keras's moving variance divides by n.
+            n = ops.cast(ops.prod(ops.shape(inputs)[:3]), "float32")
+            variance = variance * ((n - 1) / n)
+            keep = self.momentum
+            self.moving_mean.assign(keep * self.moving_mean + (1 - keep) * mean)
+            self.moving_variance.assign(keep * self.moving_variance + (1 - keep) * variance)
+        return outputs

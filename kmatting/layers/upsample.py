@@ -1,0 +1,60 @@
+"""Bilinear upsampling that also works in graphs of unknown size."""
+
+from typing import Any
+
+import keras
+from keras import ops
+
+
+@keras.saving.register_keras_serializable(package="kmatting")
+class BilinearUpsampling(keras.layers.Layer):
+    """Enlarges a feature map bilinearly, pixel centres at half-integers.
+
+    `keras.layers.UpSampling2D(interpolation="bilinear")` gives the same numbers, but its TensorFlow
+    graph fails when H and W are unknown (Keras 3.15), which every export needs.
+
+    Args:
+        factor: how many times larger each side becomes.
+        **kwargs: of `keras.layers.Layer`.
+
+    Input shape:
+        (N, H, W, C), float; H and W may be unknown.
+
+    Output shape:
+        (N, factor * H, factor * W, C), of the layer's compute dtype.
+    """
+
+    def __init__(self, factor: int = 2, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        if factor < 1:
+            raise ValueError(f"Expected a factor of at least 1, received {factor}.")
+        self.factor = factor
+
+    def call(self, inputs: Any) -> Any:
+        """Enlarges the input."""
+        height, width = ops.shape(inputs)[1:3]
+        size = (height * self.factor, width * self.factor)
+        if keras.backend.backend() == "tensorflow":
+            import tensorflow as tf
+
+            # tf.image.resize always returns float32.
+            return ops.cast(tf.image.resize(inputs, size, "bilinear"), self.compute_dtype)
+        return ops.image.resize(inputs, size, interpolation="bilinear", data_format="channels_last")
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        """Returns the input's shape with enlarged sides."""
+        batch, height, width, channels = input_shape
+        return (
+            batch,
+            None if height is None else height * self.factor,
+            None if width is None else width * self.factor,
+            channels,
+        )
+
+    def compute_output_spec(self, inputs: Any) -> keras.KerasTensor:
+        """Returns the output's shape and dtype without running `call`."""
+        return keras.KerasTensor(self.compute_output_shape(inputs.shape), self.compute_dtype)
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns what `from_config` needs."""
+        return {**super().get_config(), "factor": self.factor}

@@ -1,0 +1,88 @@
+"""Builds the two matting networks from their blocks."""
+
+import keras
+
+from kmatting.config import ModelConfig
+from kmatting.layers import CWise, SWise
+from kmatting.models.blocks import (
+    apply_decoder,
+    apply_fusion,
+    apply_low_level_branch,
+)
+from kmatting.models.encoder import build_encoder
+
+
+def model1(encoder: str = "densenet201", encoder_weights: str = "imagenet") -> keras.Model:
+    """Builds Model 1: a high-level branch for semantics, a low-level branch for structure, fusion.
+
+    Args:
+        encoder: `densenet121`, `densenet169` or `densenet201`.
+        encoder_weights: `imagenet` (downloaded), the path of a weights file of the DenseNet
+            without its top, or `none`.
+
+    Returns:
+        Keras functional model. Input `image`: float32 (N, H, W, 3) in [0, 1], H and W multiples
+        of 16. Output `alpha`: float32 (N, H, W, 1) in [0, 1].
+
+    Raises:
+        ValueError: for an unknown encoder, or weights that cannot be had.
+
+    Example:
+        >>> model = model1(encoder_weights="none")
+        >>> alpha = model.predict(images)
+    """
+    branch = build_encoder(encoder, encoder_weights)
+    semantics = branch.output
+    structure = apply_low_level_branch(branch.get_layer("normalisation").output)
+    alpha = apply_fusion(apply_decoder(semantics), structure)
+    return keras.Model(branch.input, alpha, name="model1")
+
+
+def model2(encoder: str = "densenet201", encoder_weights: str = "imagenet") -> keras.Model:
+    """Builds Model 2: Model 1 with attention, channel-wise on semantics, spatial on structure.
+
+    Args:
+        encoder: as in `model1`.
+        encoder_weights: as in `model1`.
+
+    Returns:
+        Keras functional model with the same input and output as `model1`.
+
+    Raises:
+        ValueError: as in `model1`.
+
+    Reference:
+        Qiao et al. 2020, Attention-Guided Hierarchical Structure Aggregation for Image Matting
+        (CVPR), for which feature gets which attention.
+    """
+    branch = build_encoder(encoder, encoder_weights)
+    semantics = CWise(name="c_wise")(branch.output)
+    structure = apply_low_level_branch(branch.get_layer("normalisation").output)
+    structure = SWise(name="s_wise")(structure)
+    alpha = apply_fusion(apply_decoder(semantics), structure)
+    return keras.Model(branch.input, alpha, name="model2")
+
+
+def build_model(config: ModelConfig) -> keras.Model:
+    """Builds the network that a config asks for.
+
+    Args:
+        config: the `model` section of a config.
+
+    Returns:
+        The Keras model, with `config.weights` loaded if given.
+
+    Raises:
+        ValueError: if weights cannot be had or do not fit.
+    """
+    builder = {"model1": model1, "model2": model2}[config.name]
+    if config.weights is None:
+        return builder(config.encoder, config.encoder_weights)
+    model = builder(config.encoder, "none")
+    try:
+        model.load_weights(config.weights)
+    except Exception as error:  # h5py and Keras raise many types on a wrong file
+        raise ValueError(
+            f"{config.weights}: holds no weights of {config.name} with {config.encoder} ({error})."
+        ) from error
+    return model
