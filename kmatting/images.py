@@ -138,7 +138,8 @@ def image_size(source: str | os.PathLike[str]) -> tuple[int, int]:
     """
     with _opened(source) as (image, name), _named_errors(name):
         width, height = image.size
-        sideways = image.getexif().get(0x0112) in (5, 6, 7, 8)
+        # Of a TIFF, Pillow gives the upright size.
+        sideways = image.format != "TIFF" and image.getexif().get(0x0112) in (5, 6, 7, 8)
         return (width, height) if sideways else (height, width)
 
 
@@ -207,7 +208,9 @@ def write_image(
     with whole_file(path) as partial:
         try:
             image.save(partial, **options)
-        except (ValueError, KeyError) as error:
+        except (ValueError, KeyError, OSError) as error:
+            if getattr(error, "errno", None):  # the disk, not the format
+                raise
             raise ImageError(f"{path}: cannot be written: {error}.") from error
 
 

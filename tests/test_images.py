@@ -1,0 +1,459 @@
+"""The image reader: each kind of file that a photo or a matte comes in, and broken ones."""
+
+import io
+import os
+import struct
+import subprocess
+import sys
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image, ImageCms
+
+from kmatting import images
+from kmatting.images import (
+    ImageError,
+    image_size,
+    list_images,
+    read_alpha,
+    read_image,
+    read_photo,
+    whole_file,
+    write_image,
+)
+
+# Each pixel another, so that a turned or mirrored picture is noticed.
+COLOURS = np.uint8(
+    [[[255, 0, 0], [0, 255, 0], [0, 0, 255]], [[10, 20, 30], [200, 210, 220], [128, 128, 128]]]
+)
+GREYS = np.uint8([[0, 60, 120], [180, 230, 255]])
+
+
+def saved(path, pixels, **options):
+    picture = pixels if isinstance(pixels, Image.Image) else Image.fromarray(pixels)
+    picture.save(path, **options)
+    return path
+
+
+def png_16_bits(path, pixels):
+    """Writes a 16-bit PNG by the specification (W3C PNG, 2003), as Pillow writes no colour ones."""
+    colour_type = {2: 0, 3: {2: 4, 3: 2, 4: 6}.get(pixels.shape[-1])}[pixels.ndim]
+    height, width = pixels.shape[:2]
+
+    def chunk(kind, data):
+        return (
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        )
+
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels)
+    header = struct.pack(">IIBBBBB", width, height, 16, colour_type, 0, 0, 0)
+    path.write_bytes(
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(rows))
+        + chunk(b"IEND", b"")
+    )
+    return path
+
+
+def tiff(path, pixels, sample_format):
+    """Writes an uncompressed TIFF in the dtype of `pixels` by the specification (TIFF 6.0)."""
+    height, width = pixels.shape[:2]
+    channels = pixels.shape[2] if pixels.ndim == 3 else 1
+    data = pixels.astype(pixels.dtype.newbyteorder("<")).tobytes()
+    bits, after = 8 * pixels.dtype.itemsize, 8 + len(data)
+    tags = [
+        (256, 4, 1, width),
+        (257, 4, 1, height),
+        (258, 3, channels, bits if channels == 1 else after),
+        (259, 3, 1, 1),
+        (262, 3, 1, 2 if channels == 3 else 1),
+        (273, 4, 1, 8),
+        (277, 3, 1, channels),
+        (278, 4, 1, height),
+        (279, 4, 1, len(data)),
+        (339, 3, channels, sample_format if channels == 1 else after + 2 * channels),
+    ]
+    values = struct.pack(f"<{channels}H", *[bits] * channels)
+    values += struct.pack(f"<{channels}H", *[sample_format] * channels)
+    directory = b"".join(struct.pack("<HHII", *tag) for tag in tags)
+    path.write_bytes(
+        struct.pack("<2sHI", b"II", 42, after + len(values))
+        + data
+        + values
+        + struct.pack("<H", len(tags))
+        + directory
+        + bytes(4)
+    )
+    return path
+
+
+# Photos
+
+
+@pytest.mark.parametrize("suffix", [".png", ".bmp", ".tif", ".webp"])
+def test_plain_colours(tmp_path, suffix):
+    options = {"lossless": True} if suffix == ".webp" else {}
+    path = saved(tmp_path / f"a{suffix}", COLOURS, **options)
+    pixels = read_image(path)
+    assert pixels.dtype == np.uint8
+    np.testing.assert_array_equal(pixels, COLOURS)
+    assert read_photo(path).opacity is None
+
+
+def test_a_jpeg_is_read_closely(tmp_path):
+    y, x = np.mgrid[:64, :64]
+    smooth = np.stack([4 * x, 4 * y, 128 + 0 * x], axis=-1).astype(np.uint8)
+    path = saved(tmp_path / "a.jpg", smooth, quality=95)
+    assert np.abs(read_image(path).astype(int) - smooth).mean() < 2
+
+
+# What each EXIF orientation says of the stored pixels (Exif 2.32, tag 0x0112), undone.
+ORIENTATIONS = {
+    1: lambda stored: stored,
+    2: lambda stored: stored[:, ::-1],
+    3: lambda stored: stored[::-1, ::-1],
+    4: lambda stored: stored[::-1],
+    5: lambda stored: stored.swapaxes(0, 1),
+    6: lambda stored: np.rot90(stored, -1),
+    7: lambda stored: stored[::-1, ::-1].swapaxes(0, 1),
+    8: lambda stored: np.rot90(stored, 1),
+}
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif", ".webp", ".jpg"])
+@pytest.mark.parametrize("orientation", ORIENTATIONS)
+def test_photos_are_turned_upright(tmp_path, orientation, suffix):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    large = COLOURS.repeat(16, axis=0).repeat(16, axis=1)  # so that a JPEG keeps the colours
+    options = {".webp": {"lossless": True}, ".jpg": {"quality": 100, "subsampling": 0}}
+    path = saved(tmp_path / f"a{suffix}", large, exif=exif, **options.get(suffix, {}))
+    expected = ORIENTATIONS[orientation](large)
+    pixels = read_image(path)
+    assert pixels.shape == expected.shape
+    assert image_size(path) == expected.shape[:2]
+    np.testing.assert_allclose(pixels, expected, atol=8 if suffix == ".jpg" else 0)
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_mattes_are_turned_upright(tmp_path, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = saved(tmp_path / "a.png", GREYS, exif=exif)
+    np.testing.assert_array_equal(read_alpha(path), ORIENTATIONS[orientation](GREYS))
+
+
+@pytest.mark.parametrize("transparent", [False, True])
+def test_palette(tmp_path, transparent):
+    picture = Image.fromarray(COLOURS).quantize(6)
+    index = picture.getpixel((2, 0))  # the blue one
+    options = {"transparency": index} if transparent else {}
+    photo = read_photo(saved(tmp_path / "a.png", picture, **options))
+    np.testing.assert_array_equal(photo.rgb, COLOURS)
+    if not transparent:
+        assert photo.opacity is None
+        return
+    np.testing.assert_array_equal(photo.opacity, [[255, 255, 0], [255, 255, 255]])
+    assert (photo.flatten()[0, 2] == 255).all()
+    assert (photo.flatten(0)[0, 2] == 0).all()
+    np.testing.assert_array_equal(photo.flatten()[1], COLOURS[1])
+
+
+def test_grey(tmp_path):
+    path = saved(tmp_path / "a.png", GREYS)
+    np.testing.assert_array_equal(read_image(path), GREYS[..., None].repeat(3, axis=2))
+
+
+def test_grey_with_transparency(tmp_path):
+    opacity = np.uint8([[255, 255, 0], [128, 0, 255]])
+    picture = Image.merge("LA", [Image.fromarray(GREYS), Image.fromarray(opacity)])
+    photo = read_photo(saved(tmp_path / "a.png", picture))
+    np.testing.assert_array_equal(photo.rgb, GREYS[..., None].repeat(3, axis=2))
+    np.testing.assert_array_equal(photo.opacity, opacity)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif", ".webp"])
+def test_transparent_colours(tmp_path, suffix):
+    opacity = np.uint8([[255, 51, 1], [128, 204, 255]])
+    options = {"lossless": True, "exact": True} if suffix == ".webp" else {}
+    path = saved(tmp_path / f"a{suffix}", np.dstack([COLOURS, opacity]), **options)
+    photo = read_photo(path)
+    np.testing.assert_array_equal(photo.rgb, COLOURS)
+    np.testing.assert_array_equal(photo.opacity, opacity)
+    share = opacity[..., None] / 255
+    np.testing.assert_allclose(read_image(path), COLOURS * share + 255 * (1 - share), atol=0.51)
+
+
+def test_an_opaque_alpha_channel_is_no_transparency(tmp_path):
+    opaque = np.dstack([COLOURS, np.full((2, 3), 255, np.uint8)])
+    assert read_photo(saved(tmp_path / "a.png", opaque)).opacity is None
+
+
+def test_one_bit(tmp_path):
+    picture = Image.fromarray(GREYS > 100)
+    assert picture.mode == "1"
+    expected = np.where(GREYS > 100, 255, 0)
+    for suffix in (".png", ".tif"):
+        path = saved(tmp_path / f"a{suffix}", picture)
+        np.testing.assert_array_equal(read_alpha(path), expected)
+        np.testing.assert_array_equal(read_image(path)[..., 1], expected)
+
+
+def test_cmyk(tmp_path):
+    # Red is no cyan, all magenta and yellow; half of the light goes with half of the black.
+    inks = np.uint8([[[0, 255, 255, 0], [0, 0, 0, 128], [255, 0, 0, 0], [0, 0, 0, 0]]])
+    expected = [[[255, 0, 0], [127, 127, 127], [0, 255, 255], [255, 255, 255]]]
+    picture = Image.fromarray(inks, "CMYK")
+    np.testing.assert_allclose(read_image(saved(tmp_path / "a.tif", picture)), expected, atol=1)
+    large = picture.resize((64, 16), Image.Resampling.NEAREST)
+    path = saved(tmp_path / "a.jpg", large, quality=100, subsampling=0)
+    assert Image.open(path).mode == "CMYK"
+    np.testing.assert_allclose(read_image(path)[8:9, 8::16], expected, atol=4)
+
+
+def test_16_bit_grey_png(tmp_path):
+    levels = np.uint16([[0, 128, 129, 257 * 77, 32768, 65535]])
+    for path in (
+        png_16_bits(tmp_path / "a.png", levels),
+        saved(tmp_path / "b.png", levels),
+        saved(tmp_path / "c.tif", levels),
+    ):
+        # Rounded, and scaled so that 65535 is 255: a reader that clips would give 255 for most.
+        np.testing.assert_array_equal(read_alpha(path), [[0, 0, 1, 77, 128, 255]])
+        np.testing.assert_array_equal(read_image(path)[..., 0], [[0, 0, 1, 77, 128, 255]])
+
+
+def test_16_bit_colours(tmp_path):
+    levels = COLOURS.astype(np.uint16) * 257
+    for path in (
+        png_16_bits(tmp_path / "a.png", levels),
+        tiff(tmp_path / "a.tif", levels, sample_format=1),
+    ):
+        np.testing.assert_array_equal(read_image(path), COLOURS)
+
+
+def test_16_bit_colours_with_transparency(tmp_path):
+    opacity = np.uint8([[255, 51, 0], [128, 204, 255]])
+    levels = np.dstack([COLOURS, opacity]).astype(np.uint16) * 257
+    photo = read_photo(png_16_bits(tmp_path / "a.png", levels))
+    np.testing.assert_array_equal(photo.rgb, COLOURS)
+    np.testing.assert_array_equal(photo.opacity, opacity)
+
+
+@pytest.mark.parametrize("white", [1, 255, 65535])
+def test_float_tiffs_count_to_whatever_white_they_need(tmp_path, white):
+    values = np.float32([[0, 0.5, 1, 0.2]]) * white
+    path = tiff(tmp_path / "a.tif", values, sample_format=3)
+    np.testing.assert_array_equal(read_alpha(path), [[0, 128, 255, 51]])
+
+
+def test_a_float_tiff_with_nan_and_negative_values(tmp_path):
+    values = np.float32([[np.nan, -1, 1, 0.2]])
+    path = tiff(tmp_path / "a.tif", values, sample_format=3)
+    np.testing.assert_array_equal(read_alpha(path), [[0, 0, 255, 51]])
+
+
+def test_lab(tmp_path):
+    # The red of sRGB under the D50 of ICC is L* 54.3, a* 80.8, b* 69.9; Pillow adds 128 to a and b.
+    picture = Image.new("LAB", (1, 1), (round(54.3 * 2.55), 81 + 128, 70 + 128))
+    red, green, blue = read_image(saved(tmp_path / "a.tif", picture))[0, 0].astype(int)
+    assert red > 250
+    assert green < 12
+    assert blue < 12
+
+
+def test_an_icc_profile_is_applied(tmp_path):
+    # The profile of sRGB with its red and blue primaries exchanged: its red is our blue.
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    swapped = profile.replace(b"rXYZ", b"????").replace(b"bXYZ", b"rXYZ").replace(b"????", b"bXYZ")
+    path = saved(tmp_path / "a.png", COLOURS, icc_profile=swapped)
+    np.testing.assert_allclose(read_image(path), COLOURS[..., ::-1], atol=2)
+    # The numbers of a matte are coverage: no profile changes them.
+    matte = saved(tmp_path / "b.png", GREYS, icc_profile=swapped)
+    np.testing.assert_array_equal(read_alpha(matte), GREYS)
+
+
+@pytest.mark.parametrize("profile", [b"no profile at all", b"\0" * 200])
+def test_a_broken_icc_profile_is_ignored(tmp_path, profile):
+    path = saved(tmp_path / "a.png", COLOURS, icc_profile=profile)
+    np.testing.assert_array_equal(read_image(path), COLOURS)
+
+
+def test_a_profile_for_another_mode_is_ignored(tmp_path):
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    path = saved(tmp_path / "a.png", GREYS, icc_profile=profile)
+    np.testing.assert_array_equal(read_image(path)[..., 0], GREYS)
+
+
+def test_of_an_animation_the_first_frame_is_read(tmp_path):
+    first, second = Image.fromarray(COLOURS), Image.new("RGB", (3, 2), "white")
+    path = tmp_path / "a.webp"
+    first.save(path, save_all=True, append_images=[second], lossless=True)
+    np.testing.assert_array_equal(read_image(path), COLOURS)
+
+
+# Mattes
+
+
+def test_the_alpha_of_a_cutout_is_its_transparency(tmp_path):
+    path = saved(tmp_path / "a.png", np.dstack([COLOURS, GREYS]))
+    np.testing.assert_array_equal(read_alpha(path), GREYS)
+
+
+def test_the_alpha_of_an_opaque_file_is_its_grey_level(tmp_path):
+    grey_as_colours = GREYS[..., None].repeat(3, axis=2)
+    opaque = np.dstack([grey_as_colours, np.full((2, 3), 255, np.uint8)])
+    for name, pixels in [("a.png", GREYS), ("b.png", grey_as_colours), ("c.png", opaque)]:
+        alpha = read_alpha(saved(tmp_path / name, pixels))
+        assert alpha.dtype == np.uint8
+        np.testing.assert_array_equal(alpha, GREYS)
+
+
+# Sources
+
+
+def test_all_sources_give_the_same_pixels(tmp_path):
+    path = saved(tmp_path / "a.png", COLOURS)
+    picture = Image.open(path)
+    for source in (path, str(path), path.read_bytes(), picture, COLOURS):
+        np.testing.assert_array_equal(read_image(source), COLOURS)
+
+
+def test_a_picture_that_is_passed_in_stays_as_it_is():
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    buffer = io.BytesIO()
+    Image.fromarray(COLOURS).save(buffer, "PNG", exif=exif)
+    picture = Image.open(buffer)
+    assert read_image(picture).shape == (3, 2, 3)
+    assert picture.size == (3, 2)
+    assert picture.getexif()[0x0112] == 6
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        COLOURS.astype(np.float32),
+        np.zeros((2, 3, 5), np.uint8),
+        np.zeros((0, 3, 3), np.uint8),
+        np.zeros(4, np.uint8),
+    ],
+)
+def test_arrays_of_other_kinds_are_refused(array):
+    with pytest.raises(ImageError, match="expected uint8 of shape"):
+        read_image(array)
+
+
+# Broken files
+
+
+def broken_files(folder):
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    for suffix in (".jpg", ".png", ".webp", ".tif", ".bmp"):
+        whole = saved(folder / f"whole{suffix}", noise).read_bytes()
+        (folder / f"cut{suffix}").write_bytes(whole[: len(whole) // 2])
+        (folder / f"header{suffix}").write_bytes(whole[:20])
+    (folder / "empty.png").write_bytes(b"")
+    (folder / "text.jpg").write_text("not a photo")
+    (folder / "folder.png").mkdir()
+    names = [f"{how}{suffix}" for how in ("cut", "header") for suffix in (".jpg", ".png", ".webp")]
+    return [*names, "cut.tif", "cut.bmp", "empty.png", "text.jpg", "folder.png", "missing.png"]
+
+
+def test_broken_files_are_named_in_one_line(tmp_path):
+    reasons = {
+        "empty.png": "empty file",
+        "text.jpg": "not an image",
+        "folder.png": "is a folder",
+        "missing.png": "no such file",
+        "cut.jpg": "truncated",
+    }
+    for name in broken_files(tmp_path):
+        for read in (read_photo, read_image, read_alpha):
+            with pytest.raises(ImageError) as error:
+                read(tmp_path / name)
+            message = str(error.value)
+            assert message.startswith(str(tmp_path / name))
+            assert "\n" not in message
+            assert reasons.get(name, "") in message
+
+
+def test_huge_images_are_refused_before_they_are_decoded(tmp_path, monkeypatch):
+    path = saved(tmp_path / "a.png", COLOURS)
+    monkeypatch.setattr(images, "MAX_PIXELS", 5)
+    for read in (read_image, read_alpha, image_size):
+        with pytest.raises(ImageError, match=r"more than 5 pixels"):
+            read(path)
+
+
+@pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="root may read everything")
+def test_a_file_without_permission(tmp_path):
+    path = saved(tmp_path / "a.png", COLOURS)
+    path.chmod(0)
+    with pytest.raises(ImageError, match="no permission"):
+        read_image(path)
+
+
+# Folders
+
+
+def test_images_of_a_folder(tmp_path):
+    for name in ("b.PNG", "a.jpeg", "c.txt", ".d.png", "e.tiff", "f.gif"):
+        (tmp_path / name).write_bytes(b"")
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "g.webp").write_bytes(b"")
+    assert [path.name for path in list_images(tmp_path)] == ["a.jpeg", "b.PNG", "e.tiff"]
+    names = [path.name for path in list_images(tmp_path, recursive=True)]
+    assert names == ["a.jpeg", "b.PNG", "e.tiff", "g.webp"]
+
+
+def test_a_folder_that_is_none(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ImageError, match=r"is a file"):
+        list_images(tmp_path / "file")
+    with pytest.raises(ImageError, match=r"does not exist"):
+        list_images(tmp_path / "nowhere")
+
+
+# Writing
+
+
+def test_what_is_written_can_be_read(tmp_path):
+    rgba = np.dstack([COLOURS, GREYS])
+    write_image(tmp_path / "new" / "a.png", COLOURS)
+    write_image(tmp_path / "b.png", GREYS)
+    write_image(tmp_path / "c.png", rgba)
+    write_image(tmp_path / "d.png", GREYS.astype(np.uint16) * 257)
+    np.testing.assert_array_equal(read_image(tmp_path / "new" / "a.png"), COLOURS)
+    for name in ("b.png", "c.png", "d.png"):
+        np.testing.assert_array_equal(read_alpha(tmp_path / name), GREYS)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["b.png", "c.png", "d.png", "new"]
+
+
+def test_a_write_that_fails_leaves_the_former_file_whole(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text("former")
+    with pytest.raises(RuntimeError), whole_file(path) as partial:
+        assert partial.parent == path.parent
+        assert partial.suffix == path.suffix
+        partial.write_text("half of the n")
+        assert path.read_text() == "former"
+        raise RuntimeError
+    assert path.read_text() == "former"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_suffix_without_writer_is_refused(tmp_path):
+    for name in ("a.xyz", "a"):
+        with pytest.raises(ImageError, match="cannot be written"):
+            write_image(tmp_path / name, COLOURS)
+    with pytest.raises(ImageError, match="cannot be written"):
+        write_image(tmp_path / "a.jpg", np.dstack([COLOURS, GREYS]))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_reading_images_needs_no_tensorflow():
+    code = "import sys, kmatting.images; sys.exit('tensorflow' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
