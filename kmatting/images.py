@@ -12,9 +12,10 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO, Any
 
 import numpy as np
-from PIL import Image, ImageCms, ImageOps
+from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 MAX_PIXELS = 178_956_970  # twice Pillow's warning threshold: where Pillow itself refuses
@@ -185,13 +186,13 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     partial = path.with_name(f".{path.stem}.{uuid.uuid4().hex[:8]}.partial{path.suffix}")
     try:
         yield partial
-        os.replace(partial, path)
+        partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
 
 
 def write_image(
-    path: str | os.PathLike[str], pixels: np.ndarray | Image.Image, **options: object
+    path: str | os.PathLike[str], pixels: np.ndarray | Image.Image, **options: Any
 ) -> None:
     """Writes pixels to an image file whose format follows from the suffix.
 
@@ -227,7 +228,7 @@ def _named_errors(name: str) -> Iterator[None]:
         raise ImageError(f"{name}: is a folder, expected an image file.") from error
     except PermissionError as error:
         raise ImageError(f"{name}: no permission to read it.") from error
-    except Image.UnidentifiedImageError as error:
+    except UnidentifiedImageError as error:
         raise ImageError(
             f"{name}: not an image that can be read "
             "(expected JPEG, PNG, WebP, BMP, TIFF, GIF, PPM or AVIF)."
@@ -252,8 +253,11 @@ def _opened(source: Source) -> Iterator[tuple[Image.Image, str]]:
     name = "image" if isinstance(source, bytes) else str(source)
     with contextlib.ExitStack() as stack:
         with _named_errors(name):
-            data = io.BytesIO(source) if isinstance(source, bytes) else Path(source).open("rb")
-            stack.enter_context(data)
+            data: IO[bytes]
+            if isinstance(source, bytes):
+                data = io.BytesIO(source)
+            else:
+                data = stack.enter_context(Path(source).open("rb"))
             if not data.read(1):
                 raise ImageError(f"{name}: empty file.")
             data.seek(0)

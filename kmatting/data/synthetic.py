@@ -67,7 +67,7 @@ def layers(seed: int, index: int, size: Size) -> tuple[np.ndarray, np.ndarray, n
     alpha = np.zeros(size, np.float32)
     count = _pick(random, 1, 1, 1, 2, 2, 3)
     for _ in range(count):
-        radius = min(size) * random.uniform(0.17, 0.4) / count**0.4
+        radius = min(size) * random.uniform(0.2, 0.4) / count**0.35
         window, colours, cover = _thing(random, size, radius)
         under = alpha[window.slices]
         together = cover + (1 - cover) * under
@@ -234,7 +234,7 @@ def _thing(
 
     colours, highlight = _lit_material(random, bulge, radius, min(size))
     if edge == "glass":
-        clear = random.uniform(0.3, 0.75)
+        clear = random.uniform(0.35, 0.75)
         rim = (1 - (bulge - 0.45) / 0.4).clip(0, 1)
         alpha = alpha * np.maximum(clear + (1 - clear) * rim, highlight)
     return window, colours, alpha
@@ -255,7 +255,7 @@ def _lit_material(
         Its colours (3, H, W) and its highlight (H, W), float32 in [0, 1].
     """
     hue = random.random()
-    saturation = random.uniform(0.55, 1) if random.random() < 0.85 else random.uniform(0, 0.2)
+    saturation = random.uniform(0.55, 1) if random.random() < 0.93 else random.uniform(0, 0.2)
     value = random.uniform(0.6, 1)
     first = _colour(hue, saturation, value)
     second = _colour(hue + random.uniform(-0.15, 0.15), saturation, value * random.uniform(0.5, 1))
@@ -267,7 +267,7 @@ def _lit_material(
     towards = random.uniform(0, 2 * math.pi)
     lamp_x, lamp_y, lamp_z = 0.65 * math.cos(towards), 0.65 * math.sin(towards), 0.76
     facing = (lamp_z - lamp_x * slope_x - lamp_y * slope_y) * upright
-    shade = 0.3 + 0.85 * facing.clip(0, 1)
+    shade = 0.25 + 0.9 * facing.clip(0, 1)
     # The gloss is strongest half way between lamp and eye (Blinn 1977).
     long = math.sqrt(2 + 2 * lamp_z)
     gloss = ((lamp_z + 1 - lamp_x * slope_x - lamp_y * slope_y) * upright / long).clip(0, 1)
@@ -377,7 +377,7 @@ def _add_flat_shape(random: np.random.Generator, picture: Image.Image) -> None:
     if blur:
         cover = cover.filter(ImageFilter.GaussianBlur(blur))
     colourful = _colour(random.random(), random.uniform(0.5, 1), random.uniform(0.4, 1))
-    colour = colourful if random.random() < 0.3 else _dull_colour(random)
+    colour = colourful if random.random() < 0.15 else _dull_colour(random)
     paint = Image.new("RGB", cover.size, _paint(colour))
     if random.random() < 0.4:
         other = colour + 0.6 * (_dull_colour(random) - colour)
@@ -402,7 +402,7 @@ def _colour(hue: float, saturation: float, value: float) -> np.ndarray:
 
 
 def _dull_colour(random: np.random.Generator) -> np.ndarray:
-    return _colour(random.random(), random.uniform(0, 0.4), random.uniform(0.15, 0.95))
+    return _colour(random.random(), random.uniform(0, 0.35), random.uniform(0.15, 0.95))
 
 
 def _paint(colour: np.ndarray) -> tuple[int, ...]:
