@@ -15,7 +15,7 @@ STORED = np.load(Path(__file__).with_name("data") / "tfa_rotate.npz")
 STILL = {"rotation_degrees": 0, "horizontal_flip": False, "vertical_flip": False}
 
 
-def random_layers(height, width, seed=0):
+def random_sample(height, width, seed=0):
     return np.random.default_rng(seed).random((height, width, 4), np.float32)
 
 
@@ -49,9 +49,9 @@ def test_rotation_is_counterclockwise():
     st.sampled_from([(40, 56), (56, 40), (33, 33), (150, 90)]),
 )
 def test_image_and_alpha_stay_aligned_and_in_range(seed, fit, source_size):
-    alpha = random_layers(*source_size)[..., :1]
-    layers = np.repeat(alpha, 4, axis=2)
-    out = augment(layers, (32, 48), Augmentation(fit=fit), tf.constant(seed, tf.int64)).numpy()
+    alpha = random_sample(*source_size)[..., :1]
+    sample = np.repeat(alpha, 4, axis=2)
+    out = augment(sample, (32, 48), Augmentation(fit=fit), tf.constant(seed, tf.int64)).numpy()
     assert out.shape == (32, 48, 4)
     assert out.dtype == np.float32
     for channel in range(3):
@@ -71,37 +71,37 @@ def test_corners_are_never_black_under_an_opaque_alpha(fit):
 
 @pytest.mark.parametrize("size", [(32, 32), (33, 20)])
 def test_without_draws_a_sample_of_the_right_size_is_unchanged(size):
-    layers = random_layers(*size)
-    out = augment(layers, size, Augmentation(**STILL), [1, 2])
-    np.testing.assert_array_equal(out, layers)
+    sample = random_sample(*size)
+    out = augment(sample, size, Augmentation(**STILL), [1, 2])
+    np.testing.assert_array_equal(out, sample)
 
 
 def test_flips_are_exact_and_both_are_drawn_in_half_of_the_cases():
-    layers = random_layers(16, 24)
+    sample = random_sample(16, 24)
     config = Augmentation(rotation_degrees=0)
-    outs = [augment(layers, (16, 24), config, [5, number]).numpy() for number in range(200)]
-    variants = [layers, layers[:, ::-1], layers[::-1], layers[::-1, ::-1]]
+    outs = [augment(sample, (16, 24), config, [5, number]).numpy() for number in range(200)]
+    variants = [sample, sample[:, ::-1], sample[::-1], sample[::-1, ::-1]]
     counts = [sum(np.array_equal(out, variant) for out in outs) for variant in variants]
     assert sum(counts) == 200
     assert min(counts) > 25
 
 
 def test_each_flip_can_be_switched_off():
-    layers = random_layers(16, 16)
+    sample = random_sample(16, 16)
     only_vertical = Augmentation(rotation_degrees=0, horizontal_flip=False)
     for number in range(20):
-        out = augment(layers, (16, 16), only_vertical, [6, number]).numpy()
-        assert np.array_equal(out, layers) or np.array_equal(out, layers[::-1])
+        out = augment(sample, (16, 16), only_vertical, [6, number]).numpy()
+        assert np.array_equal(out, sample) or np.array_equal(out, sample[::-1])
 
 
 def test_angles_spread_over_the_whole_range():
     # A bright line through the centre: its direction is the angle that was drawn.
-    layers = np.zeros((65, 65, 4), np.float32)
-    layers[31:34] = 1
+    sample = np.zeros((65, 65, 4), np.float32)
+    sample[31:34] = 1
     config = Augmentation(rotation_degrees=30, horizontal_flip=False, vertical_flip=False)
     angles = []
     for number in range(150):
-        out = augment(layers, (65, 65), config, [7, number]).numpy()[..., 3]
+        out = augment(sample, (65, 65), config, [7, number]).numpy()[..., 3]
         column = out[:, 52]
         offset = 32 - (column * np.arange(65)).sum() / column.sum()
         angles.append(np.degrees(np.arctan2(offset, 20)))
@@ -113,11 +113,11 @@ def test_angles_spread_over_the_whole_range():
 def test_crops_show_parts_of_the_picture_at_the_drawn_scale():
     # The picture is a ramp, so that a crop says where it is from and how large it is.
     y, x = np.mgrid[:100, :160].astype(np.float32)
-    layers = np.stack([x / 160, y / 160, x * 0, x * 0 + 1], axis=-1)
+    sample = np.stack([x / 160, y / 160, x * 0, x * 0 + 1], axis=-1)
     config = Augmentation(**STILL, fit="crop", crop_scale=(0.4, 0.8))
     scales, lefts = [], []
     for number in range(60):
-        out = augment(layers, (32, 32), config, [8, number]).numpy()
+        out = augment(sample, (32, 32), config, [8, number]).numpy()
         step = np.diff(out[16, 4:28, 0]).mean() * 160
         np.testing.assert_allclose(np.diff(out[4:28, 16, 1]).mean() * 160, step, rtol=0.03)
         scales.append(step * 32 / 100)
@@ -137,19 +137,19 @@ def test_a_large_picture_is_shrunk_without_aliasing():
 
 
 def test_the_same_seed_draws_the_same_and_another_seed_another():
-    layers = random_layers(40, 40)
-    first, again, other = (augment(layers, (32, 32), Augmentation(), [3, n]) for n in (4, 4, 5))
+    sample = random_sample(40, 40)
+    first, again, other = (augment(sample, (32, 32), Augmentation(), [3, n]) for n in (4, 4, 5))
     np.testing.assert_array_equal(first, again)
     assert np.abs(first - other).max() > 0.1
 
 
 def test_warp_shifts_by_whole_pixels_exactly():
-    layers = random_layers(10, 12)[None]
+    sample = random_sample(10, 12)[None]
     shift = tf.constant([[1, 0, 3], [0, 1, 2], [0, 0, 1]], tf.float32)
-    np.testing.assert_array_equal(warp(layers, shift, (5, 6))[0], layers[0, 2:7, 3:9])
+    np.testing.assert_array_equal(warp(sample, shift, (5, 6))[0], sample[0, 2:7, 3:9])
 
 
 def test_half_a_turn_is_both_flips():
-    layers = random_layers(9, 14)[None]
-    turned = warp(layers, rotation(np.pi, 9, 14), (9, 14))
-    np.testing.assert_allclose(turned[0], layers[0, ::-1, ::-1], atol=1e-5)
+    sample = random_sample(9, 14)[None]
+    turned = warp(sample, rotation(np.pi, 9, 14), (9, 14))
+    np.testing.assert_allclose(turned[0], sample[0, ::-1, ::-1], atol=1e-5)

@@ -28,19 +28,19 @@ def soft_disc(height, width, radius=0.4):
     st.sampled_from([(32, 32), (24, 40)]),
 )
 def test_of_plain_colours_the_composite_is_exact(seed, foreground_size, background_size, size):
-    layers = composite(
+    sample = composite(
         plain(RED, *foreground_size),
         soft_disc(*foreground_size),
         plain(BLUE, *background_size),
         size,
         np.random.default_rng(seed),
     )
-    assert layers.shape == (*size, 4)
-    assert layers.dtype == np.float32
-    assert layers.min() >= 0
-    assert layers.max() <= 1
-    alpha = layers[..., 3:]
-    np.testing.assert_allclose(layers[..., :3], (alpha * RED + (1 - alpha) * BLUE) / 255, atol=1e-5)
+    assert sample.shape == (*size, 4)
+    assert sample.dtype == np.float32
+    assert sample.min() >= 0
+    assert sample.max() <= 1
+    alpha = sample[..., 3:]
+    np.testing.assert_allclose(sample[..., :3], (alpha * RED + (1 - alpha) * BLUE) / 255, atol=1e-5)
 
 
 def test_colours_behind_an_alpha_of_zero_do_not_bleed_into_the_edge():
@@ -49,9 +49,9 @@ def test_colours_behind_an_alpha_of_zero_do_not_bleed_into_the_edge():
     foreground[alpha == 0] = (0, 255, 0)
     for seed in range(10):  # shrunk about tenfold
         random = np.random.default_rng(seed)
-        layers = composite(foreground, alpha, plain(BLUE, 50, 50), (32, 32), random)
-        exact = layers[..., 3:] * RED + (1 - layers[..., 3:]) * BLUE
-        np.testing.assert_allclose(layers[..., :3] * 255, exact, atol=1.5)
+        sample = composite(foreground, alpha, plain(BLUE, 50, 50), (32, 32), random)
+        exact = sample[..., 3:] * RED + (1 - sample[..., 3:]) * BLUE
+        np.testing.assert_allclose(sample[..., :3] * 255, exact, atol=1.5)
 
 
 def test_shrinking_keeps_the_coverage():
@@ -60,8 +60,8 @@ def test_shrinking_keeps_the_coverage():
     alpha[:, ::2] = 255
     for seed in range(10):
         random = np.random.default_rng(seed)
-        layers = composite(plain(RED, 600, 600), alpha, plain(BLUE, 9, 9), (40, 40), random)
-        np.testing.assert_allclose(layers[18:22, 18:22, 3], 0.5, atol=0.05)
+        sample = composite(plain(RED, 600, 600), alpha, plain(BLUE, 9, 9), (40, 40), random)
+        np.testing.assert_allclose(sample[18:22, 18:22, 3], 0.5, atol=0.05)
 
 
 def test_a_foreground_is_placed_at_random_and_mostly_whole():
@@ -87,8 +87,8 @@ def test_what_its_picture_cut_off_is_cut_off_by_the_same_border(side):
     alpha = np.rot90(alpha, -turns)
     for seed in range(40):
         random = np.random.default_rng(seed)
-        layers = composite(plain(RED, 60, 60), alpha, plain(BLUE, 9, 9), (48, 48), random)
-        cover = np.rot90(layers[..., 3], turns)
+        sample = composite(plain(RED, 60, 60), alpha, plain(BLUE, 9, 9), (48, 48), random)
+        cover = np.rot90(sample[..., 3], turns)
         assert cover[:, 0].max() > 0.99
         assert cover.sum() > 20
 
@@ -106,9 +106,9 @@ def test_a_band_through_its_picture_goes_through_the_new_one():
 def test_an_empty_foreground_leaves_the_background():
     random = np.random.default_rng(0)
     alpha = np.zeros((20, 30), np.uint8)
-    layers = composite(plain(RED, 20, 30), alpha, plain(BLUE, 9, 9), (16, 16), random)
-    np.testing.assert_array_equal(layers[..., 3], 0)
-    np.testing.assert_allclose(layers[..., :3] * 255, np.broadcast_to(BLUE, (16, 16, 3)), atol=1e-4)
+    sample = composite(plain(RED, 20, 30), alpha, plain(BLUE, 9, 9), (16, 16), random)
+    np.testing.assert_array_equal(sample[..., 3], 0)
+    np.testing.assert_allclose(sample[..., :3] * 255, np.broadcast_to(BLUE, (16, 16, 3)), atol=1e-4)
 
 
 def test_the_part_of_the_background_is_not_distorted():
@@ -118,9 +118,9 @@ def test_the_part_of_the_background_is_not_distorted():
     steps = []
     for seed in range(30):
         random = np.random.default_rng(seed)
-        layers = composite(plain(RED, 9, 9), alpha, ramp, (30, 40), random) * 255
-        across = np.diff(layers[15, 5:35, 0]).mean()
-        down = np.diff(layers[5:25, 20, 1]).mean()
+        sample = composite(plain(RED, 9, 9), alpha, ramp, (30, 40), random) * 255
+        across = np.diff(sample[15, 5:35, 0]).mean()
+        down = np.diff(sample[5:25, 20, 1]).mean()
         assert abs(across) == pytest.approx(down, abs=0.1)
         steps.append(across)
     # Between half and all of the height, some of them mirrored.

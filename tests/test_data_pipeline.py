@@ -216,9 +216,9 @@ def test_large_photos_are_shrunk_alike_with_their_alphas(tmp_path):
     Image.fromarray(alpha).convert("RGB").save(tmp_path / "image" / "a.png")
     source = {"kind": "pairs", "images": tmp_path / "image", "alphas": tmp_path / "alpha"}
     data = build([source])
-    layers = data.training_sets[0].load(0, (16, 16), (0, 0))
-    assert layers.shape == (34, 45, 4)  # by 9: no less than twice the size
-    np.testing.assert_array_equal(layers[..., 0], layers[..., 3])
+    sample = data.training_sets[0].load(0, (16, 16), (0, 0))
+    assert sample.shape == (34, 45, 4)  # by 9: no less than twice the size
+    np.testing.assert_array_equal(sample[..., 0], sample[..., 3])
     image, shrunk = next(iter(build([source], batch_size=1).train()))
     np.testing.assert_allclose(image[..., :1], shrunk, atol=1e-6)
     assert shrunk.numpy().mean() == pytest.approx(alpha.mean() / 255, abs=0.02)

@@ -1,6 +1,6 @@
 """Random geometry for training: one transform for image and alpha, inside the tf.data graph.
 
-Image and alpha travel as one 4-channel tensor, `layers`, so that no step can treat them apart.
+Image and alpha travel as one 4-channel tensor, `sample`, so that no step can treat them apart.
 Whatever the transform finds outside of the picture is a reflection of it, in all four channels: a
 corner is never black in the image while opaque in the alpha.
 """
@@ -13,14 +13,14 @@ import tensorflow as tf
 from kmatting.config import Augmentation
 
 
-def augment(layers: Any, size: tuple[int, int], config: Augmentation, seed: Any) -> Any:
+def augment(sample: Any, size: tuple[int, int], config: Augmentation, seed: Any) -> Any:
     """Flips and turns a sample at random and brings it to size.
 
     There are two resamplings: an antialiased resize, then one bilinear warp for all of flip,
     rotation and crop.
 
     Args:
-        layers: float32 tensor (H, W, 4) in [0, 1]: red, green, blue, alpha.
+        sample: float32 tensor (H, W, 4) in [0, 1]: red, green, blue, alpha.
         size: height and width of the output.
         config: what is drawn, and from where.
         seed: integer tensor (2,); the same seed draws the same transform.
@@ -34,7 +34,7 @@ def augment(layers: Any, size: tuple[int, int], config: Augmentation, seed: Any)
     if config.fit == "crop":
         low, high = config.crop_scale
         share = low + draws[0] * (high - low)
-        sides = tf.cast(tf.shape(layers)[:2], tf.float32)
+        sides = tf.cast(tf.shape(sample)[:2], tf.float32)
         shrink = tf.reduce_min(sides / [height, width]) * share
         resized = tf.maximum(tf.cast(tf.round(sides / shrink), tf.int32), [height, width])
         # Whole pixels, so that a crop that is not turned is not blurred either.
@@ -43,12 +43,12 @@ def augment(layers: Any, size: tuple[int, int], config: Augmentation, seed: Any)
     else:
         resized = tf.constant([height, width])
         corner = tf.constant([0.0, 0.0])
-    layers = tf.image.resize(layers, resized, antialias=True)
+    sample = tf.image.resize(sample, resized, antialias=True)
 
     if config.fit == "resize" and not (
         config.rotation_degrees or config.horizontal_flip or config.vertical_flip
     ):
-        return tf.clip_by_value(layers, 0.0, 1.0)
+        return tf.clip_by_value(sample, 0.0, 1.0)
 
     turn = rotation((2 * draws[3] - 1) * math.radians(config.rotation_degrees), height, width)
     flip_x = config.horizontal_flip and draws[4] < 0.5
@@ -61,8 +61,8 @@ def augment(layers: Any, size: tuple[int, int], config: Augmentation, seed: Any)
         ]
     )
     shift = tf.convert_to_tensor([[1, 0, corner[1]], [0, 1, corner[0]], [0, 0, 1]])
-    layers = warp(layers[None], shift @ turn @ flip, size)[0]
-    return tf.clip_by_value(layers, 0.0, 1.0)
+    sample = warp(sample[None], shift @ turn @ flip, size)[0]
+    return tf.clip_by_value(sample, 0.0, 1.0)
 
 
 def rotate(

@@ -27,14 +27,14 @@ def composite(
     Returns:
         float32 array (height, width, 4) in [0, 1]: the image and its alpha, composited in floats.
     """
-    layers = _part_of(background, size, random)
+    sample = _part_of(background, size, random)
     thing, left, top = _placed(foreground, alpha, size, random)
     bottom, right = (side + start for side, start in zip(thing.shape, (top, left), strict=False))
     rows = slice(max(top, 0), min(bottom, size[0]))
     columns = slice(max(left, 0), min(right, size[1]))
     seen = thing[rows.start - top : rows.stop - top, columns.start - left : columns.stop - left]
-    layers[rows, columns] = seen + (1 - seen[..., 3:]) * layers[rows, columns]
-    return layers.clip(0, 1)
+    sample[rows, columns] = seen + (1 - seen[..., 3:]) * sample[rows, columns]
+    return sample.clip(0, 1)
 
 
 def _part_of(

@@ -149,17 +149,17 @@ class Data:
 
     def _train_sample(self, number: Any) -> tuple[Any, Any]:
         """Loads and augments training sample `number`."""
-        layers = self._load(self._load_to_train, number)
+        sample = self._load(self._load_to_train, number)
         augmentation = self.config.augmentation
-        layers = augment(layers, self.config.size, augmentation, [self.seed, number])
-        return layers[..., :3], layers[..., 3:]
+        sample = augment(sample, self.config.size, augmentation, [self.seed, number])
+        return sample[..., :3], sample[..., 3:]
 
     def _plain_sample(self, number: Any) -> tuple[Any, Any]:
         """Loads sample `number` of those that are not augmented."""
-        layers = self._load(self._load_plain, number)
-        layers = tf.image.resize(layers, self.config.size, antialias=True)
-        layers = tf.clip_by_value(layers, 0.0, 1.0)
-        return layers[..., :3], layers[..., 3:]
+        sample = self._load(self._load_plain, number)
+        sample = tf.image.resize(sample, self.config.size, antialias=True)
+        sample = tf.clip_by_value(sample, 0.0, 1.0)
+        return sample[..., :3], sample[..., 3:]
 
     def _load(self, load: Callable[[int], np.ndarray], number: Any) -> Any:
         """Calls a loader from the graph."""
@@ -172,9 +172,9 @@ class Data:
                 self._failure = DataError(f"A file changed since it was checked: {error}")
                 raise self._failure from error
 
-        layers = tf.numpy_function(load_or_tell, [number], tf.float32)
-        layers.set_shape([None, None, 4])
-        return layers
+        sample = tf.numpy_function(load_or_tell, [number], tf.float32)
+        sample.set_shape([None, None, 4])
+        return sample
 
     def _load_to_train(self, number: int) -> np.ndarray:
         count = self.steps_per_epoch * self.batch_size

@@ -211,8 +211,8 @@ def _held_out(opened: Sequence[SampleSet], share: float) -> tuple[list[SampleSet
 
 def _stacked(image: np.ndarray, alpha: np.ndarray) -> np.ndarray:
     """Joins uint8 image and alpha to float32 (H, W, 4) in [0, 1]."""
-    layers = np.empty((*alpha.shape, 4), np.float32)
-    layers[..., :3] = image
-    layers[..., 3] = alpha
-    layers /= 255
-    return layers
+    sample = np.empty((*alpha.shape, 4), np.float32)
+    sample[..., :3] = image
+    sample[..., 3] = alpha
+    sample /= 255
+    return sample
