@@ -5,6 +5,7 @@ from typing import Any
 from keras import layers
 
 from kmatting.layers import BatchNormalization, BilinearUpsampling
+from kmatting.models.encoder import BATCH_NORM_MOMENTUM
 
 DECODER_FILTERS = (256, 128, 64, 32)  # at strides 16, 8, 4 and 2
 LOW_LEVEL_FILTERS = (16, 16, 32, 32)  # four 3x3 convolutions see 9 pixels, 15 with SWise behind
@@ -31,7 +32,7 @@ def apply_conv_block(x: Any, filters: int, name: str, kernel_size: int = 3) -> A
         kernel_initializer="he_normal",
         name=f"{name}_conv",
     )(x)
-    x = BatchNormalization(name=f"{name}_bn")(x)
+    x = BatchNormalization(momentum=BATCH_NORM_MOMENTUM, name=f"{name}_bn")(x)
     return layers.Activation("relu", name=f"{name}_relu")(x)
 
 

@@ -2,7 +2,7 @@
 
 import keras
 
-from kmatting.config import ModelConfig
+from kmatting.config import ConfigError, ModelConfig
 from kmatting.layers import CWise, SWise
 from kmatting.models.blocks import (
     apply_decoder,
@@ -25,7 +25,7 @@ def model1(encoder: str = "densenet201", encoder_weights: str = "imagenet") -> k
         of 16. Output `alpha`: float32 (N, H, W, 1) in [0, 1].
 
     Raises:
-        ValueError: for an unknown encoder, or weights that cannot be had.
+        ConfigError: for an unknown encoder, or weights that cannot be had.
 
     Example:
         >>> model = model1(encoder_weights="none")
@@ -49,7 +49,7 @@ def model2(encoder: str = "densenet201", encoder_weights: str = "imagenet") -> k
         Keras functional model with the same input and output as `model1`.
 
     Raises:
-        ValueError: as in `model1`.
+        ConfigError: as in `model1`.
 
     Reference:
         Qiao et al. 2020, Attention-Guided Hierarchical Structure Aggregation for Image Matting
@@ -73,7 +73,7 @@ def build_model(config: ModelConfig) -> keras.Model:
         The Keras model, with `config.weights` loaded if given.
 
     Raises:
-        ValueError: if weights cannot be had or do not fit.
+        ConfigError: if weights cannot be had or do not fit.
     """
     builder = {"model1": model1, "model2": model2}[config.name]
     if config.weights is None:
@@ -82,7 +82,7 @@ def build_model(config: ModelConfig) -> keras.Model:
     try:
         model.load_weights(config.weights)
     except Exception as error:  # h5py and Keras raise many types on a wrong file
-        raise ValueError(
+        raise ConfigError(
             f"{config.weights}: holds no weights of {config.name} with {config.encoder} ({error})."
         ) from error
     return model

@@ -5,6 +5,7 @@ from typing import Any
 
 import keras
 
+from kmatting.config import ConfigError
 from kmatting.layers import BatchNormalization
 
 _DENSENETS = {
@@ -15,6 +16,9 @@ _DENSENETS = {
 # The third dense block ends in a concatenation (`conv4_block48_concat` in DenseNet201); the batch
 # norm and the ReLU that follow close its last pre-activation block. This is that ReLU.
 _LAST_LAYER = "pool4_relu"
+
+# Keras's 0.99 lags a hundred steps behind the weights, so that validation is noise for long.
+BATCH_NORM_MOMENTUM = 0.97
 
 # As `keras.applications.densenet` in torch mode, for pixels in [0, 1].
 _IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -34,14 +38,14 @@ def build_encoder(encoder: str, weights: str) -> keras.Model:
         (N, H / 16, W / 16, C) behind batch norm and ReLU; C is 1024, 1280 or 1792.
 
     Raises:
-        ValueError: for an unknown encoder, or weights that cannot be had.
+        ConfigError: for an unknown encoder, or weights that cannot be had.
 
     Reference:
         Huang et al. 2017, Densely Connected Convolutional Networks
         (https://arxiv.org/abs/1608.06993).
     """
     if encoder not in _DENSENETS:
-        raise ValueError(f"Expected an encoder of {sorted(_DENSENETS)}, received {encoder!r}.")
+        raise ConfigError(f"model.encoder: expected one of {sorted(_DENSENETS)}, received {encoder!r}.")
     image = keras.Input((None, None, 3), dtype="float32", name="image")
     normalised = keras.layers.Rescaling(
         scale=[1 / std for std in _IMAGENET_STD],
@@ -70,8 +74,10 @@ def encoder_layers(model: keras.Model) -> list[keras.layers.Layer]:
 
 
 def _with_fused_batch_norm(layer: keras.layers.Layer) -> keras.layers.Layer:
-    is_batch_norm = isinstance(layer, keras.layers.BatchNormalization)
-    return (BatchNormalization if is_batch_norm else type(layer)).from_config(layer.get_config())
+    if isinstance(layer, keras.layers.BatchNormalization):
+        config = {**layer.get_config(), "momentum": BATCH_NORM_MOMENTUM}
+        return BatchNormalization.from_config(config)
+    return type(layer).from_config(layer.get_config())
 
 
 def _load_weights(densenet: keras.Model, encoder: str, weights: str) -> None:
@@ -82,18 +88,18 @@ def _load_weights(densenet: keras.Model, encoder: str, weights: str) -> None:
         try:
             source = _DENSENETS[encoder](include_top=False, weights="imagenet")
         except Exception as error:  # the download raises a bare Exception
-            raise ValueError(
+            raise ConfigError(
                 f"The ImageNet weights of {encoder} could not be downloaded "
                 f"({_first_line(error)}). {choices}"
             ) from error
         densenet.set_weights(source.get_weights())
         return
     if not Path(weights).is_file():
-        raise ValueError(f"There is no encoder weights file {weights!r}. {choices}")
+        raise ConfigError(f"There is no encoder weights file {weights!r}. {choices}")
     try:
         densenet.load_weights(weights)
     except Exception as error:  # h5py and Keras raise many types on a wrong file
-        raise ValueError(
+        raise ConfigError(
             f"{weights}: not a weights file of {encoder} without its top "
             f"({_first_line(error)}). {choices}"
         ) from error

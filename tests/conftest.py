@@ -1,0 +1,43 @@
+"""Fixtures that several test files share; a DenseNet is built once for all of them."""
+
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import numpy as np
+import pytest
+
+
+@pytest.fixture(scope="session", params=["model1", "model2"])
+def small_model(request):
+    """Model 1 and Model 2 over DenseNet121, untrained; not to be changed by tests."""
+    import keras
+
+    from kmatting import models
+
+    keras.utils.set_random_seed(0)
+    return getattr(models, request.param)("densenet121", encoder_weights="none")
+
+
+@pytest.fixture
+def photos():
+    """Returns a function that makes a batch of smooth random photos, float32 in [0, 1]."""
+
+    def make(count, height, width, seed=0):
+        from PIL import Image
+
+        rng = np.random.default_rng(seed)
+        small = rng.integers(0, 256, (count, 6, 6, 3), dtype=np.uint8)
+        large = [Image.fromarray(photo).resize((width, height)) for photo in small]
+        return np.stack([np.asarray(photo) for photo in large]).astype(np.float32) / 255
+
+    return make
+
+
+@pytest.fixture
+def float32_afterwards():
+    """Restores Keras's dtype policy behind a test that changes it."""
+    import keras
+
+    yield
+    keras.config.set_dtype_policy("float32")

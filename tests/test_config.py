@@ -1,0 +1,124 @@
+from pathlib import Path
+
+import pytest
+import yaml
+
+from kmatting.config import Config, ConfigError, load_config, save_config
+
+CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.yaml"))
+MINIMAL = {"data": {"train": [{"kind": "pairs", "images": "photos", "alphas": "mattes"}]}}
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(values):
+        path = tmp_path / "config.yaml"
+        path.write_text(values if isinstance(values, str) else yaml.safe_dump(values))
+        return path
+
+    return write
+
+
+def error_of(path, overrides=()):
+    with pytest.raises(ConfigError) as caught:
+        load_config(path, overrides)
+    return str(caught.value)
+
+
+def test_defaults_are_the_recipe(write):
+    config = load_config(write(MINIMAL))
+    training = config.training
+    assert (training.learning_rate, training.beta_1, training.beta_2) == (1e-4, 0.5, 0.999)
+    assert (training.l1_weight, training.ssim_weight) == (1, 1)
+    augmentation = config.data.augmentation
+    assert augmentation.rotation_degrees == 30
+    assert augmentation.horizontal_flip
+    assert augmentation.vertical_flip
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_shipped_configs_load(path):
+    load_config(path)
+
+
+@pytest.mark.parametrize(("name", "epochs"), [("model1", 50), ("model2", 80)])
+def test_recipes_of_the_two_models(name, epochs):
+    config = load_config(Path(__file__).parent.parent / "configs" / f"{name}.yaml")
+    assert (config.model.name, config.training.epochs) == (name, epochs)
+    assert (config.model.encoder, config.model.encoder_weights) == ("densenet201", "imagenet")
+    assert config.training.model_dump(exclude={"epochs", "batch_size"}) == Config(
+        data=MINIMAL["data"]
+    ).training.model_dump(exclude={"epochs", "batch_size"})
+
+
+def test_round_trip(write, tmp_path):
+    config = load_config(write(MINIMAL), ["training.clip_norm=0.5", "data.size=[128, 256]"])
+    save_config(config, tmp_path / "saved.yaml")
+    assert load_config(tmp_path / "saved.yaml") == config
+
+
+def test_overrides(write):
+    config = load_config(
+        write(MINIMAL),
+        [
+            "training.epochs=3",
+            "training.learning_rate=2e-4",
+            "training.schedule.kind=cosine",
+            "data.train.0.images=others",
+            "data.size=320",
+            "data.validation=[{kind: synthetic, count: 8}]",
+        ],
+    )
+    assert config.training.epochs == 3
+    assert config.training.learning_rate == 2e-4
+    assert config.training.schedule.kind == "cosine"
+    assert config.data.train[0].images == Path("others")
+    assert config.data.size == (320, 320)
+    assert config.data.validation[0].count == 8
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("training.epoch=3", "training.epoch: unknown key; did you mean `epochs`?"),
+        ("modle.name=model1", "modle: unknown key; did you mean `model`?"),
+        ("data.train.0.alpha=x", "data.train.0.alpha: unknown key; did you mean `alphas`?"),
+        ("training.epochs=many", "training.epochs: Input should be a valid integer"),
+        ("training.precision=float64", "received 'float64'"),
+        ("data.size=250", "data.size: expected multiples of 16, received [250, 250]"),
+        ("data.validation=1.5", "data.validation: expected a share from 0 to below 1"),
+        ("data.augmentation.crop_scale=[0.9, 0.2]", "expected 0 < low <= high <= 1"),
+        ("data.train.0.kind=folder", "'folder'"),
+        ("training.epochs", "expected KEY=VALUE"),
+        ("data.train.5.images=x", "there is no key data.train.5.images"),
+        ("training.epochs={", "not valid YAML"),
+    ],
+)
+def test_wrong_values_are_named(write, override, message):
+    assert message in error_of(write(MINIMAL), [override])
+
+
+def test_missing_key_is_named(write):
+    assert "data: missing" in error_of(write({"seed": 1}))
+
+
+def test_everything_wrong_is_said_at_once(write):
+    message = error_of(write(MINIMAL), ["sed=1", "training.jit=perhaps", "model.name=model3"])
+    assert all(word in message for word in ("3 wrong", "`seed`", "perhaps", "model3"))
+
+
+def test_devices_and_replicas_exclude_each_other(write):
+    overrides = ["training.devices=[GPU:0]", "training.cpu_replicas=2"]
+    assert "received both" in error_of(write(MINIMAL), overrides)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("", "an empty file"), ("- 1", "received list"), ("a: [", "not valid YAML")],
+)
+def test_files_that_hold_no_config(write, text, message):
+    assert message in error_of(write(text))
+
+
+def test_missing_file(tmp_path):
+    assert "cannot be read: No such file" in error_of(tmp_path / "none.yaml")

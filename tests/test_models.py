@@ -1,0 +1,166 @@
+"""The one tester that all models go through, and what is special to each."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from kmatting import models
+from kmatting.config import ConfigError, ModelConfig
+
+
+class TestEveryModel:
+    def test_any_multiple_of_16(self, small_model, photos):
+        for height, width in ((16, 16), (48, 80), (112, 32)):
+            alpha = np.asarray(small_model(photos(1, height, width), training=False))
+            assert alpha.shape == (1, height, width, 1)
+            assert alpha.dtype == np.float32
+            assert alpha.min() >= 0
+            assert alpha.max() <= 1
+
+    def test_input_and_output_are_named(self, small_model):
+        assert [tensor.name for tensor in small_model.inputs] == ["image"]
+        assert small_model.inputs[0].shape == (None, None, None, 3)
+        assert small_model.output_names == ["alpha"]
+        assert small_model.outputs[0].dtype == "float32"
+
+    def test_save_and_load(self, small_model, photos, tmp_path):
+        small_model.save(tmp_path / "model.keras")
+        loaded = keras.saving.load_model(tmp_path / "model.keras")
+        image = photos(2, 32, 48)
+        np.testing.assert_array_equal(
+            loaded(image, training=False), small_model(image, training=False)
+        )
+
+    def test_exported_graph_takes_any_size(self, small_model, photos, tmp_path):
+        small_model.export(tmp_path / "export", verbose=False)
+        exported = tf.saved_model.load(tmp_path / "export")
+        for height, width in ((32, 48), (64, 16)):
+            image = photos(2, height, width)
+            np.testing.assert_allclose(
+                exported.serve(image), small_model(image, training=False), atol=1e-5
+            )
+
+    def test_mixed_precision_ends_in_float32(self, small_model, photos, float32_afterwards):
+        keras.config.set_dtype_policy("mixed_bfloat16")
+        mixed = getattr(models, small_model.name)("densenet121", encoder_weights="none")
+        mixed.set_weights(small_model.get_weights())
+        image = photos(1, 32, 32)
+        alpha = np.asarray(mixed(image, training=False))
+        assert alpha.dtype == np.float32
+        assert mixed.get_layer("fusion_1_conv").compute_dtype == "bfloat16"
+        np.testing.assert_allclose(alpha, small_model(image, training=False), atol=0.05)
+
+    def test_low_level_branch_sees_at_most_15_pixels(self, small_model, photos):
+        """Changes one pixel and looks how far the branch's output changes."""
+        last = "s_wise" if small_model.name == "model2" else "low_level_4_relu"
+        branch = keras.Model(small_model.input, small_model.get_layer(last).output)
+        image = np.full((1, 48, 48, 3), 0.4, "float32")
+        touched = image.copy()
+        touched[0, 24, 24] = 1.0
+        change = np.abs(np.asarray(branch(touched) - branch(image))).max(axis=(0, 3))
+        rows, columns = np.nonzero(change)
+        field = 15 if small_model.name == "model2" else 9
+        # All that is seen, and not one pixel more.
+        assert (rows.min(), rows.max()) == (24 - field // 2, 24 + field // 2)
+        assert (columns.min(), columns.max()) == (24 - field // 2, 24 + field // 2)
+        assert change.shape == (48, 48)  # no stride
+
+    def test_full_resolution_features_are_narrow(self, small_model):
+        for layer in small_model.layers:
+            if layer.name.startswith("low_level") and layer.name.endswith("_conv"):
+                assert layer.filters <= 32
+                assert layer.strides == (1, 1)
+
+
+@pytest.fixture(scope="module")
+def full_model():
+    return models.model2(encoder_weights="none")
+
+
+class TestDenseNet201:
+    def test_is_cut_at_the_third_dense_block(self, full_model):
+        cut = full_model.get_layer("conv4_block48_concat")
+        assert cut.output.shape[-1] == 1792
+        features = keras.Model(full_model.input, full_model.get_layer("pool4_relu").output)
+        assert features.compute_output_shape((1, 256, 128, 3)) == (1, 16, 8, 1792)  # stride 16
+
+    def test_nothing_behind_the_cut_is_in_the_model(self, full_model):
+        names = [layer.name for layer in full_model.layers]
+        assert not [name for name in names if name.startswith("conv5")]
+        assert not {"pool4_conv", "pool4_pool", "bn", "avg_pool"} & set(names)
+
+    def test_truncated_encoder_has_9_6_million_parameters(self, full_model):
+        encoder = keras.Model(full_model.input, full_model.get_layer("pool4_relu").output)
+        assert encoder.count_params() == pytest.approx(9.6e6, rel=0.01)
+
+    def test_attention_is_where_the_paper_has_it(self, full_model):
+        assert full_model.get_layer("c_wise").input.shape[-1] == 1792
+        assert full_model.get_layer("s_wise").input.shape[-1] == 32
+
+
+def test_encoder_layers_are_those_up_to_the_cut(small_model):
+    names = {layer.name for layer in models.encoder_layers(small_model)}
+    assert {"conv1_conv", "conv4_block24_concat", "pool4_relu"} <= names
+    assert not [name for name in names if name.startswith(("low_level", "high_level", "fusion"))]
+
+
+def test_normalisation_is_that_of_densenet(small_model, photos):
+    image = photos(1, 16, 16)
+    normalise = keras.Model(small_model.input, small_model.get_layer("normalisation").output)
+    expected = keras.applications.densenet.preprocess_input(image * 255)
+    np.testing.assert_allclose(normalise(image), expected, atol=1e-5)
+
+
+def test_model2_is_model1_with_attention():
+    counts = {}
+    for name in ("model1", "model2"):
+        counts[name] = getattr(models, name)("densenet169", encoder_weights="none").count_params()
+    c_wise = 2 * 1280 * (1280 // 16)
+    s_wise = 7 * 7 * 2
+    assert counts["model2"] - counts["model1"] == c_wise + s_wise
+
+
+def test_encoder_weights_are_loaded_from_a_file(tmp_path, photos):
+    densenet = keras.applications.DenseNet121(include_top=False, weights=None)
+    densenet.save_weights(tmp_path / "densenet.weights.h5")
+    model = models.model1("densenet121", str(tmp_path / "densenet.weights.h5"))
+    features = keras.Model(model.input, model.get_layer("pool4_relu").output)
+    expected = keras.Model(densenet.input, densenet.get_layer("pool4_relu").output)
+    image = photos(1, 32, 32)
+    normalised = keras.applications.densenet.preprocess_input(image * 255)
+    np.testing.assert_allclose(features(image), expected(normalised), atol=1e-4)
+
+
+@pytest.mark.parametrize("weights", ["missing.h5", "broken.weights.h5"])
+def test_wrong_encoder_weights_name_the_choices(weights, tmp_path):
+    (tmp_path / "broken.weights.h5").write_bytes(b"not HDF5")
+    with pytest.raises(ConfigError, match="imagenet | path of a weights file | none"):
+        models.model1("densenet121", str(tmp_path / weights))
+
+
+def test_failed_download_names_the_choices(monkeypatch):
+    def unreachable(*args, **kwargs):
+        raise Exception("URL fetch failure")
+
+    monkeypatch.setattr("keras.src.utils.file_utils.get_file", unreachable)
+    with pytest.raises(ConfigError, match=r"could not be downloaded \(URL fetch failure\).*none"):
+        models.model1("densenet121", "imagenet")
+
+
+def test_unknown_encoder_is_refused():
+    with pytest.raises(ConfigError, match="resnet50"):
+        models.model1("resnet50")
+
+
+def test_build_model_starts_from_a_trained_model(small_model, photos, tmp_path):
+    path = tmp_path / "trained.keras"
+    small_model.save(path)
+    config = ModelConfig(name=small_model.name, encoder="densenet121", weights=path)
+    image = photos(1, 32, 32)
+    np.testing.assert_array_equal(
+        models.build_model(config)(image, training=False), small_model(image, training=False)
+    )
+    wrong = ModelConfig(name=small_model.name, encoder="densenet169", weights=path)
+    with pytest.raises(ConfigError, match="holds no weights of"):
+        models.build_model(wrong)
