@@ -10,7 +10,6 @@ import json
 import math
 import os
 import sys
-import threading
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -116,8 +115,8 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         metavar=("IMAGES", "ALPHAS"),
         help="folders of photos and of their true alphas",
     )
-    model.add_argument("--size", type=int, help="size the network runs at (default: the model's)")
-    model.add_argument("--threads", type=int, help="threads of the network (default: all cores)")
+    model.add_argument("--size", type=int, help="as in kmatting.predict: size the network runs at")
+    model.add_argument("--threads", type=int, help="as in kmatting.predict: threads of the network")
     files = parser.add_argument_group("score files")
     files.add_argument("--predictions", type=Path, help="folder of predicted mattes")
     files.add_argument("--alphas", type=Path, help="folder of true alphas")
@@ -178,8 +177,8 @@ def run(arguments: argparse.Namespace) -> None:
         ImageError: if any file is missing or cannot be used; the message lists all of them.
     """
     cases = find_cases(arguments.alphas, arguments.predictions, arguments.images, arguments.trimaps)
-    check_files(cases, arguments.resize_predictions, arguments.workers)
     predict = load_model(arguments.model, arguments.size, arguments.threads)
+    check_files(cases, arguments.resize_predictions, arguments.workers)
 
     def score_one(case: Case) -> dict[str, Any]:
         return score_case(case, predict, arguments.band)
@@ -272,16 +271,11 @@ def load_model(
     """
     if path is None:
         return lambda case: read_alpha(case.prediction)  # type: ignore[arg-type]
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # errors only
     from kmatting.matter import Matter  # here, since scoring files needs no network
 
     matter = Matter(path, size=size, threads=threads)
-    lock = threading.Lock()  # one network, several scoring threads
-
-    def predict(case: Case) -> np.ndarray:
-        with lock:
-            return to_levels(matter(case.image).alpha)
-
-    return predict
+    return lambda case: to_levels(matter(case.image).alpha)  # type: ignore[arg-type]
 
 
 def score_case(case: Case, predict: Callable[[Case], np.ndarray], band: int) -> dict[str, Any]:
@@ -336,8 +330,9 @@ def make_report(rows: Sequence[dict[str, Any]], arguments: argparse.Namespace) -
     protocol = {**PROTOCOL, "unknown": unknown}
     if arguments.resize_predictions:
         protocol["resized"] = "predictions of another size were brought to the alpha's, bilinear"
+    at_size = f" at size {arguments.size}" if arguments.size else ""
     return {
-        "predictions": str(arguments.model or arguments.predictions),
+        "predictions": f"{arguments.model or arguments.predictions}{at_size}",
         "alphas": str(arguments.alphas),
         "protocol": protocol,
         "images": len(rows),

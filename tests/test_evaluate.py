@@ -1,7 +1,6 @@
 """The evaluate command, on mattes in folders and on models."""
 
 import csv
-import importlib.util
 import json
 import subprocess
 import sys
@@ -354,7 +353,7 @@ def test_a_model_is_scored_at_the_photos_own_size(folders, fake_matter):
     assert run_model(folders, "--size", "320", "--threads", "2") == 0
     assert fake_matter.calls == [("m.tflite", 320, 2)]
     report = read_report(folders / "report")
-    assert report["predictions"] == "m.tflite"
+    assert report["predictions"] == "m.tflite at size 320"
     for row in report["per_image"]:
         truth = read_alpha(folders / "alphas" / f"{row['name']}.png")
         red = np.asarray(Image.open(folders / "images" / f"{row['name']}.jpg"))[..., 0]
@@ -366,7 +365,7 @@ def test_photos_of_another_size_than_their_alphas_are_refused(folders, fake_matt
     Image.new("RGB", (20, 30)).save(folders / "images" / "cat.jpg")
     assert run_model(folders) == 2
     assert "cat.jpg: is 20x30, but the true alpha is 48x48" in capsys.readouterr().err
-    assert fake_matter.calls == []
+    assert not (folders / "report").exists()
     assert run_model(folders, "--resize-predictions") == 0
 
 
@@ -377,9 +376,6 @@ def test_interruption_writes_nothing(folders, fake_matter, capsys):
     assert not (folders / "report").exists()
 
 
-@pytest.mark.skipif(
-    importlib.util.find_spec("kmatting.matter") is None, reason="kmatting.matter is not there yet"
-)
 def test_a_real_keras_model_end_to_end(folders, tmp_path):
     import keras
 
@@ -387,7 +383,9 @@ def test_a_real_keras_model_end_to_end(folders, tmp_path):
     convolution = keras.layers.Conv2D(1, 1, activation="sigmoid", dtype="float32")
     model = keras.Model(image, convolution(image))
     # Red above one half is foreground: nearly the alpha that the images were made from.
-    convolution.set_weights([np.array([20, 0, 0], np.float32).reshape(1, 1, 3, 1), [-10.0]])
+    convolution.set_weights(
+        [np.array([20, 0, 0], np.float32).reshape(1, 1, 3, 1), np.array([-10.0])]
+    )
     model.save(tmp_path / "model.keras")
     data = [f"{folders}/images", f"{folders}/alphas"]
     options = ["--data", *data, "--output", f"{folders}/report"]
