@@ -1,0 +1,260 @@
+"""Photo in, alpha out, with a model of each format whose right answer is known: the red channel."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import red_model
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from kmatting import Matter
+from kmatting.images import ImageError
+
+FORMATS = ("red.keras", "saved", "versions", "red.tflite", "integer.tflite")
+
+
+@pytest.fixture(scope="module")
+def models():
+    return red_model.folder()
+
+
+@pytest.fixture(scope="module", params=FORMATS)
+def matter(request, models):
+    return Matter(models / request.param)
+
+
+@pytest.fixture(scope="module")
+def keras_matter(models):
+    return Matter(models / "red.keras", size=64)
+
+
+def shaded(height, width):
+    """A photo whose red grows to the right, whose green grows downwards."""
+    photo = np.zeros((height, width, 3), np.uint8)
+    photo[..., 0] = np.linspace(0, 255, width) if width > 1 else 200
+    photo[..., 1] = np.linspace(0, 255, height)[:, None]
+    return photo
+
+
+@pytest.mark.parametrize("shape", [red_model.FRAME, (30, 40), (48, 20), (16, 64)])
+def test_the_alpha_is_what_the_network_says(matter, shape):
+    photo = shaded(*shape)
+    alpha = matter(photo).alpha
+    assert alpha.dtype == np.float32
+    # A model of fixed size sees the photo enlarged until it fits, and brought back: 1 % at ends.
+    np.testing.assert_allclose(alpha, photo[..., 0] / 255, atol=0.02)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 300), (300, 1), (7, 3000), (301, 203), (130, 130)])
+def test_any_photo_gets_a_matte_of_its_size(matter, shape):
+    photo = shaded(*shape)
+    alpha = matter(photo).alpha
+    assert alpha.shape == shape
+    np.testing.assert_allclose(alpha, photo[..., 0] / 255, atol=0.02)
+
+
+def test_a_photo_without_a_subject_gets_an_empty_matte(matter):
+    noise = np.random.default_rng(0).integers(0, 256, (200, 300, 3), dtype=np.uint8)
+    noise[..., 0] = 0
+    assert not matter(noise).alpha.any()
+
+
+@pytest.mark.parametrize("level", [3, 128, 255])
+def test_a_prediction_is_not_stretched(matter, level):
+    photo = np.full((90, 120, 3), level, np.uint8)
+    np.testing.assert_allclose(matter(photo).alpha, level / 255, atol=0.003)
+
+
+def test_large_photos_keep_their_edges(keras_matter):
+    photo = np.full((640, 640, 3), 30, np.uint8)
+    photo[..., 0] = 0
+    photo[200:440, 203:437, 0] = 255
+    alpha = keras_matter(photo).alpha
+    # Ten times as large as what the network saw, where an edge lies in a pixel as wide as ten.
+    assert np.abs(alpha - photo[..., 0] / 255).sum() / (4 * 237) < 1.5
+
+
+def test_photos_are_upright_and_over_white(keras_matter, tmp_path):
+    photo = Image.fromarray(shaded(20, 40))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by 90 degrees clockwise
+    photo.save(tmp_path / "turned.png", exif=exif)
+    alpha = keras_matter(tmp_path / "turned.png").alpha
+    np.testing.assert_allclose(alpha, np.rot90(shaded(20, 40)[..., 0], -1) / 255, atol=0.01)
+
+    clear = Image.new("RGBA", (16, 16), (0, 0, 0, 0))
+    assert keras_matter(clear).prediction.min() > 0.99  # the network saw white
+    assert not keras_matter(clear).alpha.any()
+
+
+def test_the_photos_own_transparency_stays():
+    photo = np.full((16, 32, 4), 255, np.uint8)
+    photo[:, :16, 3] = 102
+    matte = Matter(red_model.folder() / "red.keras")(photo)
+    expected = np.ones((16, 32))
+    expected[:, :16] = 0.4
+    np.testing.assert_allclose(matte.alpha, expected, atol=0.01)
+    picture = np.asarray(matte.cutout("none"))
+    np.testing.assert_array_equal(picture[..., 3], np.rint(expected * 255))
+    assert (picture[..., :3] == 255).all()
+
+
+def test_sources_of_all_kinds(keras_matter, tmp_path):
+    photo = shaded(20, 40)
+    Image.fromarray(photo).save(tmp_path / "photo.png")
+    path = tmp_path / "photo.png"
+    for source in (path, str(path), path.read_bytes(), Image.fromarray(photo), photo):
+        np.testing.assert_allclose(keras_matter(source).alpha, photo[..., 0] / 255, atol=1e-6)
+    with pytest.raises(ImageError, match=r"none\.png: no such file"):
+        keras_matter(tmp_path / "none.png")
+
+
+def test_what_a_matte_makes(keras_matter, tmp_path):
+    matte = keras_matter(shaded(60, 80))
+    assert (matte.cutout().mode, matte.cutout().size) == ("RGBA", (80, 60))
+    Image.new("RGB", (10, 10), "blue").save(tmp_path / "blue.png")
+    for background in ("white", "#123456", tmp_path / "blue.png", np.zeros((5, 9, 3), np.uint8)):
+        picture = matte.composite(background)
+        assert (picture.mode, picture.size) == ("RGB", (80, 60))
+    left = np.asarray(keras_matter(shaded(9, 20)).composite("blue", foreground="none"))[:, 0]
+    assert (left == [0, 0, 255]).all()
+    assert matte.panel("none").width > 5 * 80
+    assert keras_matter(shaded(1, 900)).panel().height > 1
+
+
+@settings(deadline=None)
+@given(height=st.integers(1, 20000), width=st.integers(1, 20000))
+def test_the_network_sees_a_bounded_size_in_the_photos_shape(keras_matter, height, width):
+    small = keras_matter._network_size(height, width)
+    assert small[0] <= height
+    assert small[1] <= width
+    assert small[0] * small[1] <= 1.1 * 64**2
+    assert max(small) <= 8 * 64
+    if min(small) >= 16:
+        assert small[1] / small[0] == pytest.approx(width / height, rel=0.05)
+    if height * width <= 64**2 and max(height, width) <= 8 * 64:
+        assert small == (height, width)
+
+
+def test_many_photos_in_their_order_with_errors_between(keras_matter, tmp_path):
+    (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 and no more")
+    sources = [shaded(20, 30), tmp_path / "broken.jpg", shaded(30, 20), tmp_path / "none.jpg"]
+    results = list(keras_matter.stream(sources))
+    assert [source is given for (source, _), given in zip(results, sources, strict=True)]
+    assert [result.alpha.shape for _, result in results[::2]] == [(20, 30), (30, 20)]
+    for (_, error), name in zip(results[1::2], ("broken.jpg", "none.jpg"), strict=True):
+        assert isinstance(error, ImageError)
+        assert name in str(error)
+
+
+def test_reading_ahead_is_bounded(keras_matter):
+    asked = 0
+
+    def photos():
+        nonlocal asked
+        for _ in range(10):
+            asked += 1
+            yield shaded(20, 20)
+
+    for done, _ in enumerate(keras_matter.stream(photos())):
+        assert asked <= done + 2
+
+
+def test_a_tflite_model_needs_no_tensorflow(models):
+    code = f"""
+import sys
+import numpy as np
+from kmatting import Matter
+matte = Matter({str(models / "red.tflite")!r})(np.zeros((20, 20, 3), np.uint8))
+matte.cutout("none"), matte.composite("red", "none"), matte.panel("none")
+loaded = [name for name in ("tensorflow", "keras", "numba", "pymatting") if name in sys.modules]
+assert not loaded, loaded
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_importing_the_package_imports_next_to_nothing():
+    code = "import kmatting, sys; assert not {'numpy', 'PIL', 'keras'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+    with pytest.raises(AttributeError, match="Nothing"):
+        import kmatting
+
+        kmatting.Nothing  # noqa: B018
+
+
+def test_without_litert_the_message_says_what_to_do(models, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ai_edge_litert.interpreter", None)
+    monkeypatch.setitem(sys.modules, "tensorflow", None)
+    with pytest.raises(ValueError, match=r"red\.tflite: .*kmatting\[tflite\]"):
+        Matter(models / "red.tflite")
+
+
+def test_without_litert_tensorflow_runs_the_model(models, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ai_edge_litert.interpreter", None)
+    photo = shaded(*red_model.FRAME)
+    alpha = Matter(models / "red.tflite")(photo).alpha
+    np.testing.assert_allclose(alpha, photo[..., 0] / 255, atol=1e-6)
+
+
+def test_sizes(models, keras_matter):
+    with pytest.raises(ValueError, match="runs at 48x64 pixels only"):
+        Matter(models / "red.tflite", size=512)
+    with pytest.raises(ValueError, match="at least 16 pixels, received 8"):
+        Matter(models / "red.keras", size=8)
+    with pytest.raises(ValueError, match="at least 1 thread, received 0"):
+        Matter(models / "red.tflite", threads=0)
+    Matter(models / "red.tflite", threads=2)
+    keras_matter(shaded(9, 9))  # from here on TensorFlow runs
+    with pytest.raises(ValueError, match="threads can no longer be set"):
+        Matter(models / "red.keras", threads=3)
+
+
+def test_a_keras_model_of_fixed_size(tmp_path):
+    red_model.channel(0, 32, 48).save(tmp_path / "fixed.keras")
+    photo = shaded(100, 100)
+    alpha = Matter(tmp_path / "fixed.keras")(photo).alpha
+    np.testing.assert_allclose(alpha, photo[..., 0] / 255, atol=0.02)
+
+
+@pytest.mark.parametrize("name", ["none.keras", "none.tflite", "none", "none.onnx"])
+def test_models_that_do_not_exist(tmp_path, name):
+    with pytest.raises(ValueError, match=rf"{name}: .*no such file"):
+        Matter(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"), [("bad.keras", "a Keras model"), ("bad.tflite", "a TFLite model")]
+)
+def test_files_that_are_no_models(tmp_path, name, kind):
+    (tmp_path / name).write_bytes(b"no model at all")
+    with pytest.raises(ValueError, match=rf"{name}: cannot be loaded as {kind} \(.+\)"):
+        Matter(tmp_path / name)
+
+
+def test_folders_that_are_no_models(tmp_path):
+    with pytest.raises(ValueError, match=r"no SavedModel: expected saved_model\.pb"):
+        Matter(tmp_path)
+    (tmp_path / "saved_model.pb").write_bytes(b"no model at all")
+    with pytest.raises(ValueError, match="cannot be loaded as a SavedModel"):
+        Matter(tmp_path)
+
+
+def test_models_that_are_no_matting_models(tmp_path):
+    import keras
+
+    grey = keras.Input((None, None, 1))
+    keras.Model(grey, keras.layers.Conv2D(1, 1)(grey)).save(tmp_path / "grey.keras")
+    with pytest.raises(ValueError, match=r"grey\.keras: expected a model that takes an image"):
+        Matter(tmp_path / "grey.keras")
+    image = keras.Input((None, None, 3))
+    keras.Model(image, keras.layers.Conv2D(2, 1)(image)).save(tmp_path / "two.keras")
+    with pytest.raises(ValueError, match=r"two\.keras: expected an alpha of shape"):
+        Matter(tmp_path / "two.keras")(shaded(20, 20))
+    broken = red_model.channel(0)
+    broken.set_weights([np.full((1, 1, 3, 1), np.inf, np.float32)])
+    broken.save(tmp_path / "infinite.keras")
+    with pytest.raises(ValueError, match="not finite"):
+        Matter(tmp_path / "infinite.keras")(shaded(20, 20))
