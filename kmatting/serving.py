@@ -256,7 +256,11 @@ def _decode(contents: Any) -> tuple[Any, Any]:
 
     def png() -> tuple[Any, Any]:
         pixels = tf.io.decode_png(contents, channels=4)
+        # Of a PNG with fewer than 8 bits, TensorFlow 2.21 takes 2**bits - 1 for opaque, not 255.
+        bits = tf.io.decode_raw(tf.strings.substr(contents, 24, 1), tf.uint8)[0]
+        opaque = tf.cast(2 ** tf.cast(tf.minimum(bits, 8), tf.int32) - 1, tf.uint8)
         opacity = tf.cast(pixels[..., 3:], tf.float32) / 255
+        opacity = tf.where(tf.reduce_all(pixels[..., 3:] == opaque), 1.0, opacity)
         over_white = tf.cast(pixels[..., :3], tf.float32) * opacity + 255 * (1 - opacity)
         return tf.cast(tf.round(over_white), tf.uint8), opacity
 

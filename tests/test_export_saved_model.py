@@ -1,0 +1,542 @@
+import io
+import os
+import resource
+import subprocess
+import sys
+import textwrap
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from export_models import alpha_by_keras, plain_model, tiny_model
+from PIL import Image
+
+from kmatting import serving
+from kmatting.export import main
+from kmatting.images import read_image
+from kmatting.matter import Matter
+
+SHAPES = [(1, 1, 1), (1, 17, 1003), (3, 40, 50), (2, 64, 64)]
+MAX_SIZE = 128
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return tiny_model(tmp_path_factory.mktemp("model") / "tiny.keras")
+
+
+@pytest.fixture(scope="module")
+def export(model, tmp_path_factory):
+    """The tiny model, exported by the command as version 1 of `tiny`."""
+    output = tmp_path_factory.mktemp("saved_models")
+    command = ["--model", str(model.file), "--format", "saved_model", "--output", str(output)]
+    assert main([*command, "--max-size", str(MAX_SIZE)]) == 0
+    return output / "tiny" / "1"
+
+
+@pytest.fixture(scope="module")
+def signatures(export):
+    import tensorflow as tf
+
+    loaded = tf.saved_model.load(str(export))
+    yield loaded.signatures
+
+
+@pytest.fixture(scope="module")
+def densenet_export(small_model, tmp_path_factory):
+    """Model 1 and Model 2 over DenseNet121, exported."""
+    output = tmp_path_factory.mktemp("densenet")
+    return serving.export_saved_model(small_model, output, small_model.name, warmup=False)
+
+
+def pixels(shape, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (*shape, 3), dtype=np.uint8)
+
+
+def photo(height, width, seed=0):
+    return np.asarray(Image.fromarray(pixels((6, 6), seed)).resize((width, height)))
+
+
+def encode(image, suffix, **options):
+    file = io.BytesIO()
+    image.save(file, suffix, **options)
+    return file.getvalue()
+
+
+def decode_alpha(png):
+    image = Image.open(io.BytesIO(png))
+    assert image.mode == "L"
+    return np.asarray(image)
+
+
+# What is served
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_alpha_is_that_of_keras_at_any_size(model, signatures, shape):
+    import tensorflow as tf
+
+    images = pixels(shape)
+    alpha = signatures["serving_default"](image=tf.constant(images))["alpha"]
+    assert alpha.dtype == tf.float32
+    np.testing.assert_allclose(alpha, alpha_by_keras(model, images), atol=1e-5)
+
+
+def test_signatures_are_named_for_clients(signatures):
+    import tensorflow as tf
+
+    def described(specs):
+        return {name: (spec.dtype, spec.shape.as_list()) for name, spec in specs.items()}
+
+    default, encoded = signatures["serving_default"], signatures["encoded"]
+    assert set(signatures) == {"serving_default", "encoded"}
+    assert described(default.structured_input_signature[1]) == {
+        "image": (tf.uint8, [None, None, None, 3])
+    }
+    assert described(default.structured_outputs) == {"alpha": (tf.float32, [None, None, None, 1])}
+    # TF Serving's REST interface takes and gives base64 where a string's name ends in `_bytes`.
+    assert described(encoded.structured_input_signature[1]) == {"image_bytes": (tf.string, [None])}
+    assert described(encoded.structured_outputs) == {"alpha_png_bytes": (tf.string, [None])}
+
+
+def test_encoded_photos_of_all_kinds_and_sizes(signatures):
+    import tensorflow as tf
+
+    colour = Image.fromarray(photo(40, 50))
+    grey16 = Image.fromarray(np.asarray(colour.convert("L")).astype(np.uint16) * 257)
+    files = [
+        encode(colour, "PNG"),
+        encode(colour, "JPEG"),
+        encode(Image.fromarray(photo(17, 103)), "JPEG", progressive=True, subsampling=2),
+        encode(colour.convert("L"), "PNG"),
+        encode(colour.convert("L"), "JPEG"),
+        encode(colour.convert("1"), "PNG"),
+        encode(colour.quantize(16), "PNG"),
+        encode(grey16, "PNG"),
+        encode(Image.fromarray(photo(1, 1)), "PNG"),
+    ]
+    results = signatures["encoded"](image_bytes=tf.constant(files))["alpha_png_bytes"].numpy()
+    for file, result in zip(files, results, strict=True):
+        image = read_image(file)
+        alpha = signatures["serving_default"](image=tf.constant(image[None]))["alpha"].numpy()
+        difference = decode_alpha(result) / 255 - alpha[0, ..., 0]
+        assert np.abs(difference).max() < 1.5 / 255  # decoders of JPEG differ by a level
+
+
+def transparent_image(kind):
+    image = Image.fromarray(photo(48, 48))
+    if kind == "palette":
+        image = image.quantize(16)
+        image.info["transparency"] = bytes(range(0, 256, 17))
+    else:
+        image.putalpha(Image.linear_gradient("L").resize((48, 48)))
+    return image
+
+
+@pytest.mark.parametrize("kind", ["RGBA", "palette"])
+def test_transparent_parts_stay_transparent(signatures, kind):
+    import tensorflow as tf
+
+    image = transparent_image(kind)
+    file = encode(image, "PNG")
+    opacity = np.asarray(Image.open(io.BytesIO(file)).convert("RGBA").getchannel("A")) / 255
+    assert opacity.min() < 0.1 and opacity.max() > 0.8
+    result = signatures["encoded"](image_bytes=tf.constant([file]))["alpha_png_bytes"].numpy()[0]
+    alpha = signatures["serving_default"](image=tf.constant(read_image(file)[None]))["alpha"]
+    expected = alpha.numpy()[0, ..., 0] * opacity
+    np.testing.assert_allclose(decode_alpha(result) / 255, expected, atol=1.5 / 255)
+
+
+def test_large_photo_is_reduced_for_the_network(model, signatures):
+    import tensorflow as tf
+
+    image = photo(300, 430)  # 129000 pixels, of which the network is to see 128 * 128
+    scale = MAX_SIZE / (300 * 430) ** 0.5
+    size = round(430 * scale), round(300 * scale)
+    small = np.asarray(Image.fromarray(image).resize(size, Image.Resampling.LANCZOS))
+    expected = alpha_by_keras(model, small[None])[0]
+    expected = tf.image.resize(expected, (300, 430), "bilinear")
+    alpha = signatures["serving_default"](image=tf.constant(image[None]))["alpha"][0]
+    np.testing.assert_allclose(alpha, expected, atol=0.01)
+
+
+def test_predict_reads_the_export(model, export):
+    image = photo(100, 90)
+    by_keras = Matter(model.file, size=100)(image).prediction
+    by_saved_model = Matter(export.parent, size=100)(image).prediction
+    np.testing.assert_allclose(by_saved_model, by_keras, atol=1e-4)
+
+
+# Bad requests
+
+
+def broken_files():
+    png = encode(Image.fromarray(photo(40, 50)), "PNG")
+    jpeg = encode(Image.fromarray(photo(40, 50)), "JPEG")
+    huge = png[:16] + (40000).to_bytes(4, "big") * 2 + png[24:]
+    return {
+        "empty": (b"", "expected a JPEG or PNG"),
+        "text": (b"hello", "expected a JPEG or PNG"),
+        "gif": (encode(Image.fromarray(photo(40, 50)), "GIF"), "expected a JPEG or PNG"),
+        "png signature only": (png[:8], "expected a JPEG or PNG"),
+        "half a png": (png[: len(png) // 2], "Invalid PNG"),
+        "half a jpeg": (jpeg[: len(jpeg) // 2], "Invalid JPEG"),
+        "start of a jpeg": (jpeg[:20], "JPEG"),
+        "header of 40000x40000": (huge, "expected at most .* pixels"),
+    }
+
+
+@pytest.mark.parametrize("name", broken_files())
+def test_malformed_file_fails_its_request_and_no_other(signatures, name):
+    import tensorflow as tf
+
+    file, message = broken_files()[name]
+    good = encode(Image.fromarray(photo(20, 20)), "PNG")
+    with pytest.raises(tf.errors.InvalidArgumentError, match=message):
+        signatures["encoded"](image_bytes=tf.constant([good, file]))
+    signatures["encoded"](image_bytes=tf.constant([good]))
+
+
+@pytest.mark.parametrize(
+    ("shape", "message"),
+    [
+        ((0, 32, 32), "at least one image"),
+        ((1, 0, 32), "at least 1x1"),
+        ((serving.MAX_BATCH + 5, MAX_SIZE, MAX_SIZE), "at most 16 images of 128x128"),
+        ((1500, 1, 1), "at most 16 images"),  # each padded to 16x16
+        ((1, 8193, 8193), "at most 67108864 pixels"),
+    ],
+)
+def test_request_that_is_too_much_is_refused(signatures, shape, message):
+    import tensorflow as tf
+
+    with pytest.raises(tf.errors.InvalidArgumentError, match=message):
+        signatures["serving_default"](image=tf.zeros((*shape, 3), tf.uint8))
+
+
+# Other loaders and clients
+
+
+def test_saved_model_cli_runs_it(model, export, tmp_path):
+    images = pixels((2, 33, 20))
+    np.save(tmp_path / "image.npy", images)
+    cli = "from tensorflow.python.tools.saved_model_cli import main; main()"
+    options = ["--dir", export, "--tag_set", "serve", "--signature_def", "serving_default"]
+    options += ["--inputs", f"image={tmp_path / 'image.npy'}", "--outdir", tmp_path]
+    subprocess.run([sys.executable, "-c", cli, "run", *options], check=True, capture_output=True)
+    alpha = np.load(tmp_path / "alpha.npy")
+    np.testing.assert_allclose(alpha, alpha_by_keras(model, images), atol=1e-5)
+
+
+# Runs a SavedModel with nothing but TensorFlow's C interface, which loads it as TF Serving does.
+C_CLIENT = """
+import ctypes, sys
+from ctypes import POINTER, byref, c_char_p, c_int, c_int64, c_size_t, c_void_p
+import numpy as np
+
+libraries, folder, image_file, png_file, image, alpha, image_bytes, alpha_png, output = sys.argv[1:]
+ctypes.CDLL(libraries + "/libtensorflow_framework.so.2", mode=ctypes.RTLD_GLOBAL)
+tf = ctypes.CDLL(libraries + "/libtensorflow_cc.so.2")
+for name in ("NewStatus", "NewGraph", "NewSessionOptions", "LoadSessionFromSavedModel",
+             "AllocateTensor", "TensorData", "GraphOperationByName", "StringGetDataPointer"):
+    getattr(tf, "TF_" + name).restype = c_void_p
+tf.TF_Message.restype = c_char_p
+tf.TF_Dim.restype = c_int64
+tf.TF_StringGetSize.restype = tf.TF_TensorByteSize.restype = c_size_t
+UINT8, STRING = 4, 7
+
+class Output(ctypes.Structure):
+    _fields_ = [("operation", c_void_p), ("index", c_int)]
+
+status = c_void_p(tf.TF_NewStatus())
+graph = c_void_p(tf.TF_NewGraph())
+
+def check():
+    if tf.TF_GetCode(status):
+        sys.exit(tf.TF_Message(status).decode())
+
+session = c_void_p(tf.TF_LoadSessionFromSavedModel(
+    c_void_p(tf.TF_NewSessionOptions()), None, folder.encode(),
+    (c_char_p * 1)(b"serve"), 1, graph, None, status))
+check()
+
+def tensor(dtype, shape, size):
+    dims = (c_int64 * len(shape))(*shape)
+    made = c_void_p(tf.TF_AllocateTensor(dtype, dims, len(shape), c_size_t(size)))
+    return made, c_void_p(tf.TF_TensorData(made))
+
+def endpoint(name):
+    operation, index = name.split(":")
+    found = c_void_p(tf.TF_GraphOperationByName(graph, operation.encode()))
+    assert found, name
+    return Output(found, int(index))
+
+def run(feed, value, fetch):
+    result = (c_void_p * 1)()
+    tf.TF_SessionRun(session, None, (Output * 1)(endpoint(feed)), (c_void_p * 1)(value), 1,
+                     (Output * 1)(endpoint(fetch)), result, 1, None, 0, None, status)
+    check()
+    return c_void_p(result[0])
+
+pixels = np.load(image_file)
+value, data = tensor(UINT8, pixels.shape, pixels.nbytes)
+ctypes.memmove(data, pixels.tobytes(), pixels.nbytes)
+result = run(image, value, alpha)
+shape = [tf.TF_Dim(result, axis) for axis in range(4)]
+floats = ctypes.string_at(c_void_p(tf.TF_TensorData(result)), tf.TF_TensorByteSize(result))
+np.save(output + "/alpha.npy", np.frombuffer(floats, np.float32).reshape(shape))
+
+png = open(png_file, "rb").read()
+value, data = tensor(STRING, [1], 24)
+tf.TF_StringInit(data)
+tf.TF_StringCopy(data, png, c_size_t(len(png)))
+data = c_void_p(tf.TF_TensorData(run(image_bytes, value, alpha_png)))
+text = ctypes.string_at(c_void_p(tf.TF_StringGetDataPointer(data)), tf.TF_StringGetSize(data))
+open(output + "/alpha.png", "wb").write(text)
+assert "tensorflow" not in sys.modules
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names of Linux's libraries")
+def test_c_interface_runs_it(small_model, densenet_export, tmp_path):
+    import tensorflow as tf
+    from tensorflow.core.protobuf import saved_model_pb2
+
+    images = np.stack([photo(33, 50), photo(33, 50, seed=1)])
+    np.save(tmp_path / "image.npy", images)
+    (tmp_path / "photo.png").write_bytes(encode(Image.fromarray(images[0]), "PNG"))
+    described = saved_model_pb2.SavedModel()
+    described.ParseFromString((densenet_export / "saved_model.pb").read_bytes())
+    signature = described.meta_graphs[0].signature_def
+    names = [
+        signature["serving_default"].inputs["image"].name,
+        signature["serving_default"].outputs["alpha"].name,
+        signature["encoded"].inputs["image_bytes"].name,
+        signature["encoded"].outputs["alpha_png_bytes"].name,
+    ]
+    arguments = [densenet_export, tmp_path / "image.npy", tmp_path / "photo.png", *names, tmp_path]
+    script = [sys.executable, "-c", C_CLIENT, tf.sysconfig.get_lib(), *map(str, arguments)]
+    done = subprocess.run(script, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+    expected = alpha_by_keras(small_model, images)
+    np.testing.assert_allclose(np.load(tmp_path / "alpha.npy"), expected, atol=1e-5)
+    png = decode_alpha((tmp_path / "alpha.png").read_bytes())
+    np.testing.assert_allclose(png, expected[0, ..., 0] * 255, atol=0.51)
+
+
+@pytest.fixture
+def grpc_stub(signatures):
+    """A client of a server that answers TF Serving's Predict with the loaded SavedModel."""
+    pytest.importorskip("tensorflow_serving", reason="needs the extra `serving`")
+    import grpc
+    import tensorflow as tf
+    from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
+
+    class Servicer(prediction_service_pb2_grpc.PredictionServiceServicer):
+        def Predict(self, request, context):
+            signature = signatures[request.model_spec.signature_name or "serving_default"]
+            inputs = {key: tf.make_ndarray(value) for key, value in request.inputs.items()}
+            response = predict_pb2.PredictResponse(model_spec=request.model_spec)
+            try:
+                outputs = signature(**{key: tf.constant(value) for key, value in inputs.items()})
+            except tf.errors.InvalidArgumentError as error:
+                context.abort(grpc.StatusCode.INVALID_ARGUMENT, error.message)
+            for key, value in outputs.items():
+                response.outputs[key].CopyFrom(tf.make_tensor_proto(value.numpy()))
+            return response
+
+    server = grpc.server(ThreadPoolExecutor(1))
+    prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(Servicer(), server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+        yield prediction_service_pb2_grpc.PredictionServiceStub(channel)
+    server.stop(None)
+
+
+def test_grpc_round_trip(model, grpc_stub):
+    """The client builds its request from raw bytes and reads raw bytes, without TensorFlow."""
+    import grpc
+    from tensorflow.core.framework import types_pb2
+    from tensorflow_serving.apis import predict_pb2
+
+    images = pixels((2, 17, 23))
+    request = predict_pb2.PredictRequest()
+    request.model_spec.name = "tiny"
+    tensor = request.inputs["image"]
+    tensor.dtype = types_pb2.DT_UINT8
+    tensor.tensor_content = images.tobytes()
+    for side in images.shape:
+        tensor.tensor_shape.dim.add(size=side)
+    alpha = grpc_stub.Predict(request, timeout=60).outputs["alpha"]
+    shape = [dim.size for dim in alpha.tensor_shape.dim]
+    received = np.frombuffer(alpha.tensor_content, np.float32).reshape(shape)
+    np.testing.assert_allclose(received, alpha_by_keras(model, images), atol=1e-5)
+
+    request = predict_pb2.PredictRequest()
+    request.model_spec.signature_name = "encoded"
+    tensor = request.inputs["image_bytes"]
+    tensor.dtype = types_pb2.DT_STRING
+    tensor.tensor_shape.dim.add(size=1)
+    tensor.string_val.append(encode(Image.fromarray(images[0]), "PNG"))
+    png = grpc_stub.Predict(request, timeout=60).outputs["alpha_png_bytes"].string_val[0]
+    np.testing.assert_allclose(decode_alpha(png), received[0, ..., 0] * 255, atol=0.51)
+
+    tensor.string_val[0] = b"no image"
+    with pytest.raises(grpc.RpcError) as caught:
+        grpc_stub.Predict(request, timeout=60)
+    assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+    assert "expected a JPEG or PNG file" in caught.value.details()
+
+
+def test_warmup_requests_run(export, signatures):
+    import tensorflow as tf
+
+    apis = pytest.importorskip("tensorflow_serving.apis.prediction_log_pb2")
+    path = export / "assets.extra" / "tf_serving_warmup_requests"
+    seen = []
+    for record in tf.data.TFRecordDataset(str(path)):
+        request = apis.PredictionLog.FromString(record.numpy()).predict_log.request
+        inputs = {key: tf.make_ndarray(value) for key, value in request.inputs.items()}
+        signature = request.model_spec.signature_name
+        signatures[signature](**{key: tf.constant(value) for key, value in inputs.items()})
+        seen.append((request.model_spec.name, signature))
+    assert seen == [("tiny", "serving_default"), ("tiny", "encoded")]
+
+
+# Where it is written
+
+
+def test_next_version_is_one_more_than_the_highest(tmp_path):
+    assert serving.next_version(tmp_path / "none") == 1
+    for name in ("1", "3", "10", ".partial", "notes"):
+        (tmp_path / name).mkdir()
+    assert serving.next_version(tmp_path) == 11
+
+
+def test_each_export_is_a_new_version(model, tmp_path):
+    first = serving.export_saved_model(model, tmp_path, "tiny", warmup=False)
+    second = serving.export_saved_model(model, tmp_path, "tiny", warmup=False)
+    assert [each.name for each in (first, second)] == ["1", "2"]
+    assert {each.name for each in (tmp_path / "tiny").iterdir()} == {"1", "2"}
+
+
+def test_existing_version_is_left_alone(export, model, capsys):
+    before = (export / "saved_model.pb").stat()
+    output = str(export.parent.parent)
+    command = ["--model", str(model.file), "--format", "saved_model", "--output", output]
+    assert main([*command, "--version", "1"]) == 2
+    assert "this version exists" in capsys.readouterr().err
+    assert (export / "saved_model.pb").stat() == before
+
+
+def test_saved_model_that_differs_is_not_kept(model, tmp_path, monkeypatch):
+    monkeypatch.setattr(serving, "_pad", lambda image: 255.0 - tf_float(image))
+    with pytest.raises(ValueError, match="differs from the Keras model"):
+        serving.export_saved_model(model, tmp_path, "tiny", photos=[photo(32, 32)], warmup=False)
+    assert not list(tmp_path.iterdir())
+
+
+def tf_float(image):
+    import tensorflow as tf
+
+    return tf.cast(image, tf.float32)
+
+
+def test_full_disk_leaves_nothing(model, tmp_path, capsys):
+    command = ["--model", str(model.file), "--format", "saved_model", "--output", str(tmp_path)]
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+    try:
+        assert main(command) == 2
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    message = capsys.readouterr().err
+    assert message.startswith("error: ") and message.count("\n") == 1
+    assert "cannot be written" in message
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("output", ["file", "file/deeper"])
+def test_output_that_is_a_file(model, tmp_path, capsys, output):
+    (tmp_path / "file").write_text("mine")
+    command = ["--model", str(model.file), "--format", "saved_model"]
+    assert main([*command, "--output", str(tmp_path / output)]) == 2
+    assert "is a file" in capsys.readouterr().err
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_output_that_may_not_be_written(model, tmp_path, capsys):
+    (tmp_path / "locked").mkdir(mode=0o500)
+    command = ["--model", str(model.file), "--format", "saved_model"]
+    assert main([*command, "--output", str(tmp_path / "locked")]) == 2
+    assert "no permission" in capsys.readouterr().err
+
+
+# What is exported
+
+
+def test_run_gives_its_best_model_and_its_name(model, tmp_path, capsys):
+    run = tmp_path / "my run"
+    run.mkdir()
+    (run / "best.keras").write_bytes(model.file.read_bytes())
+    (run / "last.keras").write_bytes(b"broken")
+    command = ["--model", str(run), "--format", "saved_model", "--output", str(tmp_path / "out")]
+    assert main([*command, "--version", "5"]) == 0
+    assert (tmp_path / "out" / "my-run" / "5" / "saved_model.pb").is_file()
+    assert str(tmp_path / "out" / "my-run" / "5") in capsys.readouterr().out
+
+
+def test_mixed_precision_model_is_exported_in_float32(tmp_path, float32_afterwards):
+    import keras
+
+    from kmatting.export import load_model
+
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    trained = tiny_model(tmp_path / "mixed.keras")
+    keras.config.set_dtype_policy("float32")
+    loaded = load_model(trained.file)
+    assert {layer.compute_dtype for layer in loaded.layers} == {"float32"}
+    for kept, weights in zip(loaded.get_weights(), trained.get_weights(), strict=True):
+        np.testing.assert_array_equal(kept, weights)
+
+
+def write_text(path):
+    path.write_text("no model")
+
+
+@pytest.mark.parametrize(
+    ("name", "make", "message"),
+    [
+        ("missing.keras", lambda path: None, "no such file"),
+        ("text.keras", write_text, "cannot be loaded as a Keras model"),
+        ("weights.h5", write_text, "expected the folder of a run or a .keras file"),
+        ("plain.keras", plain_model, "is no kmatting model"),
+        ("run", lambda path: path.mkdir(), "holds no best.keras"),
+    ],
+)
+def test_what_is_no_model_is_refused_in_one_line(tmp_path, capsys, name, make, message):
+    make(tmp_path / name)
+    output = tmp_path / "out"
+    command = ["--model", str(tmp_path / name), "--format", "saved_model", "--output", str(output)]
+    assert main(command) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and error.count("\n") == 1
+    assert message in error
+    assert not output.exists()
+
+
+def test_help_does_not_wait_for_tensorflow():
+    script = """
+        import sys
+        from kmatting.export import main
+        try:
+            main(["--help"])
+        finally:
+            assert "tensorflow" not in sys.modules and "keras" not in sys.modules
+    """
+    script = [sys.executable, "-c", textwrap.dedent(script)]
+    done = subprocess.run(script, capture_output=True, text=True, check=True)
+    assert "examples:" in done.stdout

@@ -1,0 +1,271 @@
+import collections
+import re
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from export_models import tiny_model
+from PIL import Image
+
+from kmatting import tflite
+from kmatting.data.synthetic import sample
+from kmatting.export import main
+from kmatting.matter import Matter
+
+litert = pytest.importorskip("ai_edge_litert.interpreter", reason="needs the extra `tflite`")
+
+SIZE = (64, 96)
+SIZE_NAME = "64x96"
+README = Path(__file__).parent.parent / "README.md"
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return tiny_model(tmp_path_factory.mktemp("model") / "tiny.keras")
+
+
+@pytest.fixture(scope="module")
+def photo_folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("photos")
+    for index in range(8):
+        Image.fromarray(sample(1, index, (80, 100))[0]).save(folder / f"{index}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def exports(model, photo_folder, tmp_path_factory):
+    """The tiny model in all variants, exported by the command."""
+    output = tmp_path_factory.mktemp("tflite")
+    command = ["--model", str(model.file), "--format", "tflite", "--output", str(output)]
+    command += ["--size", SIZE_NAME, "--calibration", str(photo_folder)]
+    assert main([*command, "--variant", *tflite.LIMITS]) == 0
+    return {name: output / f"tiny-{SIZE_NAME}-{name}.tflite" for name in tflite.LIMITS}
+
+
+def operations(path):
+    """Counts the operations of a TFLite file."""
+    details = litert.Interpreter(model_path=str(path))._get_ops_details()
+    return collections.Counter(operation["op_name"] for operation in details)
+
+
+# What is written
+
+
+@pytest.mark.parametrize("variant", tflite.LIMITS)
+def test_alpha_is_near_that_of_keras(model, exports, variant):
+    photos = [sample(2, index, SIZE)[0] for index in range(3)]
+    expected = [np.asarray(model(photo[None] / np.float32(255))) for photo in photos]
+    parity = tflite.compare(exports[variant].read_bytes(), photos, expected)
+    assert parity.mean <= tflite.LIMITS[variant]
+    assert parity.milliseconds > 0
+    assert np.std(expected) > 0.05  # or any model would be near
+
+
+def test_quantized_variants_are_smaller(exports):
+    size = {name: path.stat().st_size for name, path in exports.items()}
+    assert size["float16"] < 0.65 * size["float32"]
+    assert size["dynamic"] < 0.5 * size["float32"]
+    assert size["int8"] < 0.5 * size["float32"]
+
+
+@pytest.mark.parametrize("variant", tflite.LIMITS)
+def test_signature(exports, variant):
+    interpreter = litert.Interpreter(model_path=str(exports[variant]))
+    assert interpreter.get_signature_list() == {
+        "serving_default": {"inputs": ["image"], "outputs": ["alpha"]}
+    }
+    runner = interpreter.get_signature_runner("serving_default")
+    image, alpha = runner.get_input_details()["image"], runner.get_output_details()["alpha"]
+    dtype = np.uint8 if variant == "int8" else np.float32
+    assert image["dtype"] == alpha["dtype"] == dtype
+    assert image["shape"].tolist() == [1, *SIZE, 3]
+    assert alpha["shape"].tolist() == [1, *SIZE, 1]
+    if variant == "int8":
+        # Plain pixels go in.
+        assert image["quantization"] == (pytest.approx(1 / 255), 0)
+        assert alpha["quantization"] == (1 / 256, 0)
+
+
+@pytest.mark.parametrize("variant", tflite.LIMITS)
+def test_only_built_in_operations(exports, variant):
+    names = operations(exports[variant])
+    assert set(names) <= {
+        "AVERAGE_POOL_2D", "MAX_POOL_2D", "PAD", "CONV_2D", "FULLY_CONNECTED", "MUL", "ADD", "SUB",
+        "CONCATENATION", "MEAN", "REDUCE_MAX", "LOGISTIC", "RESIZE_BILINEAR", "RESHAPE",
+        "STRIDED_SLICE", "QUANTIZE", "DEQUANTIZE", "EXPAND_DIMS",
+    }  # fmt: skip
+
+
+def test_integers_throughout(exports):
+    """Only at the ends of the full-integer variant are numbers rescaled (uint8 to int8)."""
+    names = operations(exports["int8"])
+    assert names["DEQUANTIZE"] == 0
+    details = litert.Interpreter(model_path=str(exports["int8"])).get_tensor_details()
+    assert not any(tensor["dtype"] == np.float32 for tensor in details)
+
+
+def test_batch_norm_is_folded(exports):
+    """Only batch norms behind a concatenation are left, and each is one product and one sum."""
+    names = operations(exports["float32"])
+    assert names["CONV_2D"] == 14
+    products = 1 + 2 + 2  # normalisation of colours, attention, batch norms
+    assert names["MUL"] == products
+    assert names["ADD"] <= 1 + 1 + 2
+    assert names["RSQRT"] == names["SUB"] == names["VAR_HANDLE"] == names["TRANSPOSE"] == 0
+
+
+def test_densenets_convert(small_model):
+    content = tflite.convert(small_model, (32, 32))
+    photos = [sample(2, index, (32, 32))[0] for index in range(2)]
+    expected = [np.asarray(small_model(photo[None] / np.float32(255))) for photo in photos]
+    assert tflite.compare(content, photos, expected).largest < 1e-4
+
+
+@pytest.mark.parametrize("variant", tflite.LIMITS)
+def test_metadata(exports, variant):
+    metadata = tflite.read_metadata(exports[variant])
+    described = {key: metadata[key] for key in ("name", "version", "height", "width", "variant")}
+    assert described == {
+        "name": "tiny", "version": 1, "height": 64, "width": 96, "variant": variant,
+    }  # fmt: skip
+    assert metadata["input"]["range"] == ([0, 255] if variant == "int8" else [0, 1])
+
+
+def test_file_without_metadata(tmp_path, model):
+    (tmp_path / "bare.tflite").write_bytes(b"TFL3")
+    with pytest.raises(ValueError, match="not exported by kmatting"):
+        tflite.read_metadata(tmp_path / "bare.tflite")
+
+
+# In use
+
+
+@pytest.mark.parametrize("variant", tflite.LIMITS)
+def test_predict_needs_only_the_file(model, exports, variant):
+    image = sample(3, 0, (128, 192))[0]
+    small = np.asarray(Image.fromarray(image).resize((96, 64), Image.Resampling.LANCZOS))
+    expected = np.asarray(model(small[None] / np.float32(255)))[0, ..., 0]
+    matter = Matter(exports[variant])
+    assert np.abs(matter._predict(image) - expected).mean() <= tflite.LIMITS[variant]
+
+
+def run_alone(script, *arguments):
+    """Runs a script in which neither kmatting nor TensorFlow can be imported."""
+    alone = "import sys\nsys.modules.update(kmatting=None, tensorflow=None, keras=None)\n"
+    command = [sys.executable, "-I", "-c", alone + script, *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_runs_without_kmatting(model, exports, tmp_path):
+    script = """
+import sys
+import numpy as np
+from ai_edge_litert.interpreter import Interpreter
+
+run = Interpreter(model_path=sys.argv[1]).get_signature_runner("serving_default")
+np.save(sys.argv[3], run(image=np.load(sys.argv[2]))["alpha"])
+"""
+    image = sample(4, 0, SIZE)[0][None] / np.float32(255)
+    np.save(tmp_path / "image.npy", image)
+    run_alone(script, exports["float32"], tmp_path / "image.npy", tmp_path / "alpha.npy")
+    expected = np.asarray(model(image))
+    np.testing.assert_allclose(np.load(tmp_path / "alpha.npy"), expected, atol=1e-5)
+
+
+def readme_snippet():
+    text = README.read_text(encoding="utf-8") if README.exists() else ""
+    found = re.search(r"<!-- tflite-snippet -->\s*```python\n(.*?)```", text, re.DOTALL)
+    return found and found[1]
+
+
+@pytest.mark.skipif(readme_snippet() is None, reason="README.md has no snippet")
+@pytest.mark.parametrize("variant", tflite.LIMITS)
+def test_snippet_of_the_readme(model, exports, variant, tmp_path, monkeypatch):
+    image = sample(5, 0, (128, 192))[0]
+    Image.fromarray(image).save(tmp_path / "photo.png")
+    snippet = readme_snippet().replace("photo.jpg", "photo.png")
+    snippet = re.sub(r'"[^"]*\.tflite"', repr(str(exports[variant])), snippet)
+    monkeypatch.chdir(tmp_path)
+    run_alone(snippet)
+    small = Image.fromarray(image).resize((96, 64), Image.Resampling.LANCZOS)
+    expected = np.asarray(model(np.asarray(small)[None] / np.float32(255)))[0, ..., 0]
+    expected = Image.fromarray(expected).resize((192, 128), Image.Resampling.BILINEAR)
+    alpha = np.asarray(Image.open(tmp_path / "alpha.png"))
+    assert alpha.shape == (128, 192)
+    assert np.abs(alpha / 255 - np.asarray(expected)).mean() < 0.03
+
+
+# The command
+
+
+def test_a_file_for_each_size_and_a_report(model, tmp_path, capsys):
+    command = ["--model", str(model.file), "--format", "tflite", "--output", str(tmp_path)]
+    command += ["--name", "mine", "--version", "7", "--size", "32", "48x32"]
+    assert main(command) == 0
+    files = {path.name for path in tmp_path.iterdir()}
+    assert files == {"mine-32x32-float32.tflite", "mine-48x32-float32.tflite"}
+    assert tflite.read_metadata(tmp_path / "mine-48x32-float32.tflite")["version"] == 7
+    report = capsys.readouterr().out
+    for file in files:
+        mean, largest = re.search(rf"{file} +[\d.]+ +([\d.]+) +([\d.]+)", report).groups()
+        assert float(mean) <= float(largest) < 1e-4
+
+
+def test_difference_beyond_the_limit_is_not_written(model, tmp_path, capsys):
+    command = ["--model", str(model.file), "--format", "tflite", "--output", str(tmp_path / "out")]
+    assert main([*command, "--size", "32", "--variant", "dynamic", "--limit", "1e-9"]) == 2
+    assert "more than the limit of 1e-09" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_full_disk_leaves_nothing(model, tmp_path, capsys):
+    command = ["--model", str(model.file), "--format", "tflite", "--output", str(tmp_path)]
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
+    try:
+        assert main([*command, "--size", "32"]) == 2
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and error.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_unreadable_photo_is_named(model, tmp_path, capsys):
+    (tmp_path / "broken.jpg").write_bytes(b"no image")
+    command = ["--model", str(model.file), "--format", "tflite", "--output", str(tmp_path / "out")]
+    assert main([*command, "--size", "32", "--photos", str(tmp_path)]) == 2
+    assert "broken.jpg: not an image" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--size", "100"], "expected multiples of 16, received '100'"),
+        (["--size", "0"], "expected multiples of 16"),
+        (["--size", "64x"], "expected a size such as 512 or 288x512"),
+        (["--variant", "int8"], "needs --calibration"),
+        (["--variant", "int8", "--calibration", "EMPTY"], "no photos in this folder"),
+        (["--variant", "int8", "--calibration", "MISSING"], "does not exist"),
+        (["--photos", "EMPTY"], "no photos in this folder"),
+        (["--name", "../x"], "--name: expected letters"),
+        (["--version", "0"], "--version: expected at least 1"),
+    ],
+)
+def test_wrong_options_are_refused_at_once(tmp_path, capsys, monkeypatch, options, message):
+    (tmp_path / "empty").mkdir()
+    places = {"EMPTY": str(tmp_path / "empty"), "MISSING": str(tmp_path / "missing")}
+    output = tmp_path / "out"
+    command = ["--model", "none.keras", "--format", "tflite", "--output", str(output)]
+    try:
+        status = main([*command, *(places.get(option, option) for option in options)])
+    except SystemExit as exit:  # argparse's
+        status = exit.code
+    assert status == 2
+    assert message in capsys.readouterr().err
+    assert not output.exists()
