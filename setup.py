@@ -21,7 +21,7 @@ EXTRAS["dev"] = sorted(set(sum(EXTRAS.values(), [])))
 setup(
     name="kmatting",
     version=VERSION,
-    description="Trimap-free image matting for TensorFlow and Keras: a photo in, an alpha matte out.",
+    description="Trimap-free image matting for TensorFlow and Keras: photo in, alpha matte out.",
     long_description=(HERE / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",

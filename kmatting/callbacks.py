@@ -26,6 +26,10 @@ class NaNLossError(RuntimeError):
     """The loss is no longer a number; the message says when, and what can be done."""
 
 
+class CheckpointError(ValueError):
+    """A checkpoint that a run cannot go on from; the message names it."""
+
+
 class StopOnNaN(keras.callbacks.Callback):
     """Stops training at the first loss that is NaN or infinite.
 
@@ -122,13 +126,15 @@ def read_state(checkpoint: Path) -> tuple[int, float]:
         The number of whole epochs, and the lowest validation MAD so far (infinite without any).
 
     Raises:
-        ValueError: if the file is damaged or is no checkpoint of a run.
+        CheckpointError: if the file is damaged or is no checkpoint of a run.
     """
     try:
         with zipfile.ZipFile(checkpoint) as archive:
             state = json.loads(archive.read(_STATE_MEMBER))
     except (zipfile.BadZipFile, KeyError) as error:
-        raise ValueError(f"{checkpoint}: not a checkpoint of a training run ({error}).") from error
+        raise CheckpointError(
+            f"{checkpoint}: not a checkpoint of a training run ({error})."
+        ) from error
     return state["epoch"], math.inf if state["best"] is None else state["best"]
 
 
@@ -147,7 +153,9 @@ class CSVLog(keras.callbacks.Callback):
         self._rows: list[dict[str, Any]] = []
         if first_epoch and path.is_file():
             with path.open(newline="", encoding="utf-8") as file:
-                self._rows = [row for row in csv.DictReader(file) if int(row["epoch"]) <= first_epoch]
+                self._rows = [
+                    row for row in csv.DictReader(file) if int(row["epoch"]) <= first_epoch
+                ]
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Writes the file anew with the epoch's row."""

@@ -20,7 +20,7 @@ class ConfigError(ValueError):
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", validate_default=True)
+    model_config = ConfigDict(extra="forbid", validate_default=True, allow_inf_nan=False)
 
 
 class ModelConfig(_Section):
@@ -38,7 +38,7 @@ class ModelConfig(_Section):
     encoder: Literal["densenet121", "densenet169", "densenet201"] = "densenet201"
     encoder_weights: str = "imagenet"
     weights: Path | None = None
-    freeze_encoder_epochs: int = Field(0, ge=0)
+    freeze_encoder_epochs: int = Field(default=0, ge=0)
 
 
 class PairsSource(_Section):
@@ -47,7 +47,7 @@ class PairsSource(_Section):
     kind: Literal["pairs"] = "pairs"
     images: Path
     alphas: Path
-    weight: float = Field(1.0, gt=0)
+    weight: float = Field(default=1.0, gt=0)
 
 
 class CompositeSource(_Section):
@@ -60,15 +60,19 @@ class CompositeSource(_Section):
     foregrounds: Path
     alphas: Path | None = None
     backgrounds: Path
-    weight: float = Field(1.0, gt=0)
+    weight: float = Field(default=1.0, gt=0)
 
 
 class SyntheticSource(_Section):
-    """Procedural samples, made on the fly without any file."""
+    """Procedural samples, made on the fly without any file; new ones in every epoch.
+
+    Attributes:
+        count: how many make an epoch.
+    """
 
     kind: Literal["synthetic"]
-    count: int = Field(2000, ge=1)
-    weight: float = Field(1.0, gt=0)
+    count: int = Field(default=2000, ge=1)
+    weight: float = Field(default=1.0, gt=0)
 
 
 Source = Annotated[PairsSource | CompositeSource | SyntheticSource, Field(discriminator="kind")]
@@ -85,7 +89,7 @@ class Augmentation(_Section):
         crop_scale: with `crop`, bounds of the part's side as a share of the largest that fits.
     """
 
-    rotation_degrees: float = Field(30.0, ge=0, le=180)
+    rotation_degrees: float = Field(default=30.0, ge=0, le=180)
     horizontal_flip: bool = True
     vertical_flip: bool = True
     fit: Literal["resize", "crop"] = "resize"
@@ -148,8 +152,8 @@ class ScheduleConfig(_Section):
     """
 
     kind: Literal["constant", "cosine"] = "constant"
-    warmup_epochs: float = Field(0.0, ge=0)
-    final: float = Field(0.01, ge=0, le=1)
+    warmup_epochs: float = Field(default=0.0, ge=0)
+    final: float = Field(default=0.01, ge=0, le=1)
 
 
 class TrainingConfig(_Section):
@@ -172,20 +176,20 @@ class TrainingConfig(_Section):
         panel_samples: validation samples on the panel of each epoch.
     """
 
-    epochs: int = Field(50, ge=1)
-    batch_size: int = Field(4, ge=1)
-    learning_rate: float = Field(1e-4, gt=0)
-    beta_1: float = Field(0.5, ge=0, lt=1)
-    beta_2: float = Field(0.999, ge=0, lt=1)
+    epochs: int = Field(default=50, ge=1)
+    batch_size: int = Field(default=4, ge=1)
+    learning_rate: float = Field(default=1e-4, gt=0)
+    beta_1: float = Field(default=0.5, ge=0, lt=1)
+    beta_2: float = Field(default=0.999, ge=0, lt=1)
     schedule: ScheduleConfig = ScheduleConfig()
-    clip_norm: float | None = Field(None, gt=0)
-    l1_weight: float = Field(1.0, ge=0)
-    ssim_weight: float = Field(1.0, ge=0)
+    clip_norm: float | None = Field(default=None, gt=0)
+    l1_weight: float = Field(default=1.0, ge=0)
+    ssim_weight: float = Field(default=1.0, ge=0)
     precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
     jit: bool = False
-    devices: list[str] | None = Field(None, min_length=1)
-    cpu_replicas: int = Field(1, ge=1)
-    panel_samples: int = Field(4, ge=1, le=32)
+    devices: list[str] | None = Field(default=None, min_length=1)
+    cpu_replicas: int = Field(default=1, ge=1)
+    panel_samples: int = Field(default=4, ge=1, le=32)
 
     @model_validator(mode="after")
     def _one_choice_of_devices(self) -> "TrainingConfig":
@@ -200,7 +204,7 @@ class Config(_Section):
     model: ModelConfig = ModelConfig()
     data: DataConfig
     training: TrainingConfig = TrainingConfig()
-    seed: int = Field(0, ge=0, lt=2**31)
+    seed: int = Field(default=0, ge=0, lt=2**31)
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:

@@ -51,6 +51,7 @@ class L1SSIMLoss(keras.losses.Loss):
         }
 
 
+@keras.saving.register_keras_serializable(package="kmatting")
 def l1(y_true: Any, y_pred: Any) -> Any:
     """Returns the mean absolute difference of each image.
 
@@ -65,6 +66,7 @@ def l1(y_true: Any, y_pred: Any) -> Any:
     return tf.reduce_mean(tf.abs(difference), axis=(1, 2, 3))
 
 
+@keras.saving.register_keras_serializable(package="kmatting")
 def ssim_loss(y_true: Any, y_pred: Any) -> Any:
     """Returns 1 - SSIM of each image.
 

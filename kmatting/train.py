@@ -3,7 +3,6 @@
 import argparse
 import importlib.metadata
 import json
-import os
 import platform
 import signal
 import sys
@@ -14,6 +13,7 @@ from typing import Any
 from kmatting import __version__
 from kmatting.config import Config, ConfigError, TrainingConfig, load_config, save_config
 from kmatting.images import whole_file
+from kmatting.quiet import quiet
 
 EXAMPLES = """examples:
   a first look, on built-in synthetic data:
@@ -44,15 +44,14 @@ def train(config: Config, folder: Path) -> None:
         DataError: if the data cannot be used.
         NaNLossError: if the loss is no longer a number.
     """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    import keras
-    import tensorflow as tf
+    with quiet():
+        import keras
 
-    from kmatting import callbacks
-    from kmatting.data.pipeline import build
-    from kmatting.models import build_model, encoder_layers
+        from kmatting import callbacks
+        from kmatting.data.pipeline import build
+        from kmatting.models import build_model, encoder_layers
 
-    strategy = _strategy(config.training)
+        strategy = _strategy(config.training)
     keras.utils.set_random_seed(config.seed)
     keras.config.set_dtype_policy(config.training.precision)
     data = build(config.data, config.seed, config.training.batch_size)
@@ -91,11 +90,9 @@ def train(config: Config, folder: Path) -> None:
                 layer.trainable = end > thaw
             with strategy.scope():
                 _compile(model, optimizer, config.training)
-        batches = data.train(begin)
         with data.clear_errors():
             model.fit(
-                # Under a strategy, fit first takes a batch to look at its shapes, and drops it.
-                batches.take(1).concatenate(batches),
+                data.train(begin),
                 validation_data=data.validation(),
                 initial_epoch=begin,
                 epochs=end,
@@ -105,7 +102,6 @@ def train(config: Config, folder: Path) -> None:
                 verbose=1 if sys.stdout.isatty() else 2,
             )
     print(f"Trained {config.training.epochs} epochs. Look at {folder / 'panel.png'}")
-    tf.keras.backend.clear_session()
 
 
 def _strategy(config: TrainingConfig) -> Any:
@@ -271,10 +267,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _expected_errors() -> tuple[type[Exception], ...]:
     """Lists what may go wrong through no fault of the program."""
-    from kmatting.callbacks import NaNLossError
+    from kmatting.callbacks import CheckpointError, NaNLossError
     from kmatting.data.pairs import DataError
 
-    return ConfigError, DataError, NaNLossError, OSError
+    return CheckpointError, ConfigError, DataError, NaNLossError, OSError
 
 
 if __name__ == "__main__":

@@ -112,7 +112,9 @@ def test_wrong_input_is_named(make):
 
 @pytest.mark.parametrize("arguments", [{"ratio": 0}, {"kernel_size": 4}, {"factor": 0}])
 def test_wrong_arguments_are_refused(arguments):
-    make = {"ratio": CWise, "kernel_size": SWise, "factor": BilinearUpsampling}[next(iter(arguments))]
+    make = {"ratio": CWise, "kernel_size": SWise, "factor": BilinearUpsampling}[
+        next(iter(arguments))
+    ]
     with pytest.raises(ValueError, match="Expected a"):
         make(**arguments)
 

@@ -135,7 +135,7 @@ def test_encoder_weights_are_loaded_from_a_file(tmp_path, photos):
 @pytest.mark.parametrize("weights", ["missing.h5", "broken.weights.h5"])
 def test_wrong_encoder_weights_name_the_choices(weights, tmp_path):
     (tmp_path / "broken.weights.h5").write_bytes(b"not HDF5")
-    with pytest.raises(ConfigError, match="imagenet | path of a weights file | none"):
+    with pytest.raises(ConfigError, match=r"imagenet \| path of a weights file \| none"):
         models.model1("densenet121", str(tmp_path / weights))
 
 

@@ -45,7 +45,9 @@ def build_encoder(encoder: str, weights: str) -> keras.Model:
         (https://arxiv.org/abs/1608.06993).
     """
     if encoder not in _DENSENETS:
-        raise ConfigError(f"model.encoder: expected one of {sorted(_DENSENETS)}, received {encoder!r}.")
+        raise ConfigError(
+            f"model.encoder: expected one of {sorted(_DENSENETS)}, received {encoder!r}."
+        )
     image = keras.Input((None, None, 3), dtype="float32", name="image")
     normalised = keras.layers.Rescaling(
         scale=[1 / std for std in _IMAGENET_STD],

@@ -1,0 +1,27 @@
+"""Keeps native libraries from writing to the terminal."""
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Hides what TensorFlow and LiteRT write to standard error while they are loaded.
+
+    They write to the file descriptor itself, before any log level applies. Python's own messages
+    are held back too, so keep the block short; exceptions pass through.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    sys.stderr.flush()
+    kept = os.dup(2)
+    try:
+        with Path(os.devnull).open("wb") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        yield
+    finally:
+        sys.stderr.flush()
+        os.dup2(kept, 2)
+        os.close(kept)

@@ -1,0 +1,315 @@
+"""Trains tiny networks through the command, in processes of their own that can be killed."""
+
+import csv
+import io
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+import kmatting.keras_metrics
+import kmatting.layers
+import kmatting.losses
+import kmatting.optimizers  # noqa: F401  these register what checkpoints hold
+from kmatting.callbacks import read_state
+
+TESTS = Path(__file__).parent
+BASE = {
+    "model": {"name": "model1", "encoder_weights": "none"},
+    "data": {
+        "train": [{"kind": "synthetic", "count": 10}],
+        "validation": [{"kind": "synthetic", "count": 5}],
+        "size": 32,
+    },
+    "training": {"epochs": 3, "batch_size": 4, "learning_rate": 0.01, "panel_samples": 2},
+}
+
+
+def command(*arguments):
+    return [sys.executable, str(TESTS / "tiny_train.py"), *map(str, arguments)]
+
+
+def run(*arguments):
+    environment = {**os.environ, "PYTHONPATH": str(TESTS.parent)}
+    return subprocess.run(command(*arguments), capture_output=True, text=True, env=environment)
+
+
+@pytest.fixture
+def config(tmp_path):
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump(BASE))
+    return path
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A whole run of three epochs; not to be changed by tests."""
+    folder = tmp_path_factory.mktemp("finished")
+    path = folder / "config.yaml"
+    path.write_text(yaml.safe_dump(BASE))
+    result = run("--config", path, "--output", folder / "run")
+    assert result.returncode == 0, result.stderr
+    return folder / "run"
+
+
+def log_of(run_folder):
+    with (run_folder / "log.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def weights_of(checkpoint):
+    """Reads all variables of a checkpoint, those of the optimizer too."""
+    model = keras.saving.load_model(checkpoint)
+    return [np.asarray(value) for value in (*model.weights, *model.optimizer.variables)]
+
+
+def assert_same_weights(one, other, atol):
+    for left, right in zip(weights_of(one), weights_of(other), strict=True):
+        np.testing.assert_allclose(left, right, atol=atol)
+
+
+class TestAWholeRun:
+    def test_says_what_was_run(self, finished):
+        saved = yaml.safe_load((finished / "config.yaml").read_text())
+        assert saved["training"]["epochs"] == 3
+        assert saved["training"]["beta_1"] == 0.5  # defaults are written out
+        described = json.loads((finished / "run.json").read_text())
+        assert {"kmatting", "tensorflow", "keras", "python", "seed"} <= set(described)
+
+    def test_logs_each_epoch(self, finished):
+        rows = log_of(finished)
+        assert [row["epoch"] for row in rows] == ["1", "2", "3"]
+        names = {"loss", "l1", "ssim_loss", "sad", "mse", "mad"}
+        names |= {f"val_{name}" for name in names} | {"learning_rate", "images_per_second"}
+        assert names <= set(rows[0])
+        for row in rows:
+            figures = {name: float(value) for name, value in row.items()}
+            assert figures["loss"] == pytest.approx(figures["l1"] + figures["ssim_loss"], rel=1e-4)
+            assert figures["val_loss"] == pytest.approx(
+                figures["val_l1"] + figures["val_ssim_loss"], rel=1e-4
+            )
+            assert figures["val_sad"] == pytest.approx(figures["val_mad"] * 32 * 32 / 1000)
+
+    def test_learns(self, finished):
+        rows = log_of(finished)
+        assert float(rows[-1]["loss"]) < float(rows[0]["loss"])
+
+    def test_keeps_last_and_best(self, finished):
+        epoch, best = read_state(finished / "last.keras")
+        assert epoch == 3
+        assert best == pytest.approx(min(float(row["val_mad"]) for row in log_of(finished)))
+        assert (finished / "best.keras").is_file()
+        assert not list(finished.glob("*partial*"))
+
+    def test_writes_panels(self, finished):
+        names = sorted(path.name for path in (finished / "panels").iterdir())
+        assert names == [f"epoch_{epoch:04d}.png" for epoch in (1, 2, 3)]
+        assert np.asarray(Image.open(finished / "panel.png")).std() > 10
+
+    def test_writes_tensorboard(self, finished):
+        from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+        tags = {}
+        for part in ("train", "validation"):
+            events = EventAccumulator(str(finished / "tensorboard" / part), {"tensors": 0})
+            events.Reload()
+            tags[part] = events.Tags()["tensors"]
+            if part == "validation":
+                panels = events.Tensors("panel")
+        figures = {f"epoch_{name}" for name in ("loss", "l1", "ssim_loss", "sad", "mse", "mad")}
+        assert figures <= set(tags["train"])
+        assert figures <= set(tags["validation"])
+        assert {"epoch_learning_rate", "epoch_images_per_second", "keras"} <= set(tags["train"])
+        assert [panel.step for panel in panels] == [0, 1, 2]
+        encoded = panels[-1].tensor_proto.string_val[2]
+        assert np.asarray(Image.open(io.BytesIO(encoded))).std() > 10
+
+    def test_is_not_overwritten(self, finished):
+        before = (finished / "last.keras").read_bytes()
+        result = run("--config", finished.parent / "config.yaml", "--output", finished)
+        assert result.returncode == 2
+        assert "holds a run already" in result.stderr
+        assert (finished / "last.keras").read_bytes() == before
+
+
+class TestResume:
+    @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+    def test_killed_run_ends_as_the_uninterrupted_one(self, finished, config, tmp_path, how):
+        folder = tmp_path / "run"
+        environment = {**os.environ, "PYTHONPATH": str(TESTS.parent)}
+        process = subprocess.Popen(
+            command("--config", config, "--output", folder),
+            env=environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        deadline = time.monotonic() + 300
+        while not (folder / "last.keras").is_file():
+            assert process.poll() is None, process.stderr.read()
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        process.send_signal(how)
+        _, errors = process.communicate(timeout=60)
+        epochs, _ = read_state(folder / "last.keras")
+        assert epochs < 3, "the run ended before it was killed"
+        if how is signal.SIGINT:
+            assert process.returncode == 130
+            assert "Traceback" not in errors
+            assert f"python -m kmatting.train --resume --output {folder}" in errors
+        result = run("--resume", "--output", folder)
+        assert result.returncode == 0, result.stderr
+        assert_same_weights(folder / "last.keras", finished / "last.keras", atol=1e-6)
+        assert [row["epoch"] for row in log_of(folder)] == ["1", "2", "3"]
+
+    def test_a_finished_run_can_be_prolonged(self, finished, tmp_path):
+        folder = shutil.copytree(finished, tmp_path / "run")
+        result = run("--resume", "--output", folder, "--set", "training.epochs=4")
+        assert result.returncode == 0, result.stderr
+        assert read_state(folder / "last.keras")[0] == 4
+        assert len(log_of(folder)) == 4
+
+    def test_another_config_is_refused(self, finished, config):
+        config.write_text(yaml.safe_dump({**BASE, "seed": 5}))
+        result = run("--config", config, "--resume", "--output", finished)
+        assert result.returncode == 2
+        assert "differs from the config of the run" in result.stderr
+
+    def test_nothing_to_resume(self, tmp_path):
+        result = run("--resume", "--output", tmp_path / "none")
+        assert result.returncode == 2
+        assert "holds no run to resume" in result.stderr
+
+    def test_damaged_checkpoint_is_named(self, finished, tmp_path):
+        folder = shutil.copytree(finished, tmp_path / "run")
+        (folder / "last.keras").write_bytes(b"PK")
+        result = run("--resume", "--output", folder, "--set", "training.epochs=4")
+        assert result.returncode == 2
+        assert "last.keras: not a checkpoint" in result.stderr
+        assert "Traceback" not in result.stderr
+
+
+def test_two_replicas_agree_with_one(finished, config, tmp_path):
+    """10 and 5 samples in batches of 4: neither fills its last batch."""
+    folder = tmp_path / "run"
+    result = run("--config", config, "--output", folder, "--set", "training.cpu_replicas=2")
+    assert result.returncode == 0, result.stderr
+    assert "2 replica(s)" in result.stdout
+    for one, two in zip(log_of(finished), log_of(folder), strict=True):
+        for name in ("loss", "val_loss", "val_mad", "val_sad"):
+            assert np.isfinite(float(two[name]))
+            # Each replica's batch norm sees half of the batch, so that they part slowly.
+            assert float(two[name]) == pytest.approx(float(one[name]), rel=0.05)
+    for name in ("val_loss", "val_mad"):
+        first = [float(log_of(which)[0][name]) for which in (finished, folder)]
+        assert first[1] == pytest.approx(first[0], rel=0.02)
+
+
+def test_frozen_encoder_stays_as_it_was(config, tmp_path):
+    folder = tmp_path / "run"
+    frozen = ["--set", "model.freeze_encoder_epochs=2"]
+    result = run("--config", config, "--output", folder, *frozen, "training.epochs=1")
+    assert result.returncode == 0, result.stderr
+    first = keras.saving.load_model(folder / "last.keras", compile=False)
+    result = run("--resume", "--output", folder, "--set", "training.epochs=2")
+    assert result.returncode == 0, result.stderr
+    second = keras.saving.load_model(folder / "last.keras", compile=False)
+    result = run("--resume", "--output", folder, "--set", "training.epochs=3")
+    assert result.returncode == 0, result.stderr
+    third = keras.saving.load_model(folder / "last.keras", compile=False)
+
+    def change(name, one, other):
+        pairs = zip(one.get_layer(name).weights, other.get_layer(name).weights, strict=True)
+        return max(float(np.abs(np.subtract(*pair)).max()) for pair in pairs)
+
+    assert change("conv1_conv", first, second) == 0
+    assert change("conv1_bn", first, second) == 0
+    assert change("alpha", first, second) > 0
+    assert change("conv1_conv", second, third) > 0
+
+
+@pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
+def test_options_of_training(config, tmp_path, precision):
+    options = [
+        f"training.precision={precision}",
+        "training.clip_norm=1.0",
+        "training.schedule.kind=cosine",
+        "training.schedule.warmup_epochs=1",
+        "training.epochs=2",
+        "data.validation=0",
+    ]
+    result = run("--config", config, "--output", tmp_path / "run", "--set", *options)
+    assert result.returncode == 0, result.stderr
+    rows = log_of(tmp_path / "run")
+    rates = [float(row["learning_rate"]) for row in rows]
+    assert rates[0] == pytest.approx(0.01, rel=0.01)  # warmed up
+    assert rates[1] == pytest.approx(0.0001, rel=0.05)  # fallen to one hundredth
+    assert "val_loss" not in rows[0]
+    resumed = run("--resume", "--output", tmp_path / "run", "--set", "training.epochs=3")
+    assert resumed.returncode == 0, resumed.stderr
+
+
+def test_nan_loss_stops_the_run_and_keeps_the_last_epoch(config, tmp_path):
+    folder = tmp_path / "run"
+    result = run("--config", config, "--output", folder, "--set", "training.epochs=1")
+    assert result.returncode == 0, result.stderr
+    before = (folder / "last.keras").read_bytes()
+    overflow = ["training.l1_weight=1e39", "training.epochs=3"]  # more than float32 holds
+    result = run("--resume", "--output", folder, "--set", *overflow)
+    assert result.returncode == 2
+    assert "The loss became inf in epoch 2, step 1" in result.stderr
+    assert "Traceback" not in result.stderr
+    assert (folder / "last.keras").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("training.devices=[GPU:7]", "there is no GPU:7 here, only CPU:0"),
+        ("training.cpu_replicas=3", "expected a multiple of the 3 replicas, received 4"),
+        ("training.epoch=3", "did you mean `epochs`?"),
+    ],
+)
+def test_wrong_settings_end_in_one_message(config, tmp_path, override, message):
+    result = run("--config", config, "--output", tmp_path / "run", "--set", override)
+    assert result.returncode == 2
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_bad_data_ends_in_one_message(config, tmp_path):
+    for folder in ("photos", "mattes"):
+        (tmp_path / folder).mkdir()
+    Image.new("RGB", (40, 40)).save(tmp_path / "photos" / "alone.png")
+    (tmp_path / "photos" / "torn.jpg").write_bytes(b"\xff\xd8\xff")
+    Image.new("L", (40, 40)).save(tmp_path / "mattes" / "torn.png")
+    source = {
+        "kind": "pairs",
+        "images": str(tmp_path / "photos"),
+        "alphas": str(tmp_path / "mattes"),
+    }
+    config.write_text(yaml.safe_dump({**BASE, "data": {"train": [source], "size": 32}}))
+    result = run("--config", config, "--output", tmp_path / "run")
+    assert result.returncode == 2
+    assert "alone.png" in result.stderr
+    assert "torn.jpg" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_help_is_quick_and_shows_examples():
+    code = "import sys, kmatting.train as t\ntry: t.main(['--help'])\nexcept SystemExit: pass\n"
+    code += "assert 'tensorflow' not in sys.modules"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert "configs/quickstart.yaml" in result.stdout
