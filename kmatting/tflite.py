@@ -106,8 +106,11 @@ def write(path: str | os.PathLike[str], content: bytes, metadata: dict[str, Any]
     buffer = io.BytesIO(content)
     with zipfile.ZipFile(buffer, "a") as archive:
         archive.writestr(METADATA, json.dumps(metadata, indent=2) + "\n")
-    with whole_file(path) as partial:
-        partial.write_bytes(buffer.getvalue())
+    try:
+        with whole_file(path) as partial:
+            partial.write_bytes(buffer.getvalue())
+    except OSError as error:
+        raise OSError(f"{path}: cannot be written: {error.strerror}.") from error
 
 
 def read_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:

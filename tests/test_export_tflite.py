@@ -232,6 +232,7 @@ def test_full_disk_leaves_nothing(model, tmp_path, capsys):
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     error = capsys.readouterr().err
     assert error.startswith("error: ") and error.count("\n") == 1
+    assert "tiny-32x32-float32.tflite: cannot be written" in error
     assert not list(tmp_path.iterdir())
 
 
