@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from kmatting.config import STRIDE
 from kmatting.images import list_images, read_image
 
 VARIANTS = ("float32", "float16", "dynamic", "int8")
-STRIDE = 16  # the networks take heights and widths that this divides
 PHOTOS = 4  # that an export is checked on
 CALIBRATION_PHOTOS = 40  # that the scales of int8 are taken from, spread over the folder
 CHECKPOINTS = ("best.keras", "last.keras")  # of a run, the first one that is there

@@ -18,7 +18,8 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
-STRIDE = 16  # the networks take heights and widths that this divides
+from kmatting.config import STRIDE
+
 MAX_PIXELS = 2**26  # of one request (67 megapixels)
 MAX_BATCH = 16  # images of the full network size that one request may run at a time
 LIMIT = 1e-5  # largest difference from the Keras model that is let through

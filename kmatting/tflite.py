@@ -4,6 +4,7 @@ import io
 import json
 import os
 import statistics
+import tempfile
 import time
 import zipfile
 from collections.abc import Callable, Iterable, Sequence
@@ -59,6 +60,9 @@ def convert(
         The flat buffer. Signature `serving_default`: `image` float32 (1, H, W, 3) in [0, 1] to
         `alpha` float32 (1, H, W, 1). With `int8` both are uint8 from 0 to 255 (alpha to 256, of
         which 255 is the largest that occurs).
+
+    Raises:
+        OSError: if there is no room for temporary files.
     """
     values = [
         [keras.ops.convert_to_numpy(variable) for variable in variables]
@@ -86,7 +90,12 @@ def convert(
         )
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
         converter.inference_input_type = converter.inference_output_type = tf.uint8
-    return converter.convert()
+    content = converter.convert()
+    if b"serving_default" not in content:  # the converter goes on without its temporary file
+        raise OSError(
+            f"TensorFlow could not convert by way of {tempfile.gettempdir()}: is that disk full?"
+        )
+    return content
 
 
 def write(path: str | os.PathLike[str], content: bytes, metadata: dict[str, Any]) -> None:

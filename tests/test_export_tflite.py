@@ -1,8 +1,10 @@
 import collections
+import contextlib
 import re
 import resource
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -222,17 +224,31 @@ def test_difference_beyond_the_limit_is_not_written(model, tmp_path, capsys):
     assert not (tmp_path / "out").exists()
 
 
-def test_full_disk_leaves_nothing(model, tmp_path, capsys):
-    command = ["--model", str(model.file), "--format", "tflite", "--output", str(tmp_path)]
+@contextlib.contextmanager
+def files_limited_to(size):
+    """Lets no file grow larger, as a disk does that is full."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
     try:
-        assert main([*command, "--size", "32"]) == 2
+        yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_full_disk_leaves_nothing(tmp_path):
+    path = tmp_path / "a.tflite"
+    with files_limited_to(20_000), pytest.raises(OSError, match=r"a\.tflite: cannot be written"):
+        tflite.write(path, bytes(30_000), {})
+    assert not list(tmp_path.iterdir())
+
+
+def test_full_temporary_folder_is_named(model, tmp_path, capsys):
+    command = ["--model", str(model.file), "--format", "tflite", "--output", str(tmp_path)]
+    with files_limited_to(20_000):
+        assert main([*command, "--size", "32"]) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ") and error.count("\n") == 1
-    assert "tiny-32x32-float32.tflite: cannot be written" in error
+    assert tempfile.gettempdir() in error
     assert not list(tmp_path.iterdir())
 
 
