@@ -13,6 +13,8 @@ EXTRAS = {
     "foreground": ["pymatting>=1.1.13"],
     # TFLite models without TensorFlow.
     "tflite": ["ai-edge-litert>=2.1"],
+    # Warm-up requests in SavedModels for TF Serving.
+    "serving": ["tensorflow-serving-api>=2.19"],
     "test": ["pytest>=8", "hypothesis>=6.100", "scikit-image>=0.24"],
     "lint": ["mypy>=1.15", "ruff>=0.11", "types-PyYAML", "types-tqdm", "build>=1.2"],
 }
