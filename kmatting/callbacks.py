@@ -2,10 +2,8 @@
 
 import csv
 import io
-import json
 import math
 import time
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -15,19 +13,13 @@ import tensorflow as tf
 
 from kmatting.images import whole_file, write_image
 from kmatting.panel import draw_panel
+from kmatting.runs import BEST, LAST, write_state
 
-LAST = "last.keras"
-BEST = "best.keras"
-_STATE_MEMBER = "kmatting.json"  # in the zip archive that a .keras file is
 _PANEL_COLOUR = np.array([0.1, 0.7, 0.3], "float32")
 
 
 class NaNLossError(RuntimeError):
     """The loss is no longer a number; the message says when, and what can be done."""
-
-
-class CheckpointError(ValueError):
-    """A checkpoint that a run cannot go on from; the message names it."""
 
 
 class StopOnNaN(keras.callbacks.Callback):
@@ -106,36 +98,12 @@ class Checkpoint(keras.callbacks.Callback):
         mad = (logs or {}).get("val_mad", math.nan)
         improved = mad < self.best
         self.best = min(self.best, mad) if math.isfinite(mad) else self.best
-        state = {"epoch": epoch + 1, "best": self.best if math.isfinite(self.best) else None}
         with whole_file(self.folder / LAST) as partial:
             self.model.save(partial)
-            with zipfile.ZipFile(partial, "a") as archive:
-                archive.writestr(_STATE_MEMBER, json.dumps(state))
+            write_state(partial, epoch + 1, self.best)
             if improved:
                 with whole_file(self.folder / BEST) as best:
                     best.write_bytes(partial.read_bytes())
-
-
-def read_state(checkpoint: Path) -> tuple[int, float]:
-    """Reads where a run stands from its `last.keras`.
-
-    Args:
-        checkpoint: file that `Checkpoint` wrote.
-
-    Returns:
-        The number of whole epochs, and the lowest validation MAD so far (infinite without any).
-
-    Raises:
-        CheckpointError: if the file is damaged or is no checkpoint of a run.
-    """
-    try:
-        with zipfile.ZipFile(checkpoint) as archive:
-            state = json.loads(archive.read(_STATE_MEMBER))
-    except (zipfile.BadZipFile, KeyError) as error:
-        raise CheckpointError(
-            f"{checkpoint}: not a checkpoint of a training run ({error})."
-        ) from error
-    return state["epoch"], math.inf if state["best"] is None else state["best"]
 
 
 class CSVLog(keras.callbacks.Callback):

@@ -1,10 +1,12 @@
-"""Adam as one fused operation a variable."""
+"""Adam as one fused operation a variable, and its learning-rate schedule."""
 
 from typing import Any
 
 import keras
 import tensorflow as tf
 from keras import ops
+
+from kmatting.config import TrainingConfig
 
 
 @keras.saving.register_keras_serializable(package="kmatting")
@@ -39,6 +41,35 @@ class Adam(keras.optimizers.Adam):
             epsilon=self.epsilon,
             grad=ops.cast(gradient, "float32"),
         )
+
+
+def make_optimizer(config: TrainingConfig, steps_per_epoch: int) -> Adam:
+    """Makes Adam with its learning-rate schedule.
+
+    Args:
+        config: the training section of a config.
+        steps_per_epoch: steps that an epoch has.
+
+    Returns:
+        The optimizer.
+    """
+    rate: Any = config.learning_rate
+    schedule = config.schedule
+    if schedule.kind == "cosine" or schedule.warmup_epochs:
+        warmup = round(schedule.warmup_epochs * steps_per_epoch)
+        rate = keras.optimizers.schedules.CosineDecay(
+            initial_learning_rate=0.0 if warmup else config.learning_rate,
+            warmup_target=config.learning_rate if warmup else None,
+            warmup_steps=warmup,
+            decay_steps=max(1, config.epochs * steps_per_epoch - warmup),
+            alpha=schedule.final if schedule.kind == "cosine" else 1.0,
+        )
+    return Adam(
+        learning_rate=rate,
+        beta_1=config.beta_1,
+        beta_2=config.beta_2,
+        global_clipnorm=config.clip_norm,
+    )
 
 
 def _handle(variable: Any) -> Any:

@@ -21,7 +21,7 @@ import kmatting.keras_metrics
 import kmatting.layers
 import kmatting.losses
 import kmatting.optimizers  # noqa: F401  these register what checkpoints hold
-from kmatting.callbacks import read_state
+from kmatting.runs import read_state
 
 TESTS = Path(__file__).parent
 BASE = {
