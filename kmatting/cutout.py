@@ -9,12 +9,12 @@ import importlib.util
 import sys
 import threading
 import types
-from collections.abc import Iterator
 
 import numpy as np
 from PIL import Image, ImageColor, ImageOps
 
 from kmatting.images import ImageError, Source, read_image
+from kmatting.tiles import enlarge_tile, tiles
 
 FOREGROUND_METHODS = ("ml", "none")
 
@@ -23,7 +23,7 @@ Colour = tuple[int, int, int]
 # The multi-level estimate takes about a second and 60 MB a megapixel. From this size on it is made
 # on the reduced photo and completed pixel by pixel, which is as good: see `estimate_foreground`.
 _ESTIMATE_PIXELS = 512 * 1024
-_STRIP_PIXELS = 1 << 20
+_TILE = 256  # pixels a side
 _pymatting_lock = threading.Lock()  # numba's simplest threading layer is not safe to call twice
 
 
@@ -49,8 +49,8 @@ def estimate_foreground(image: np.ndarray, alpha: np.ndarray, method: str = "ml"
         method: "ml", the multi-level method of Germer et al., or "none", the photo's own colours.
 
     Returns:
-        uint8 array (H, W, 3). Where alpha is 1 these are the photo's own colours, where it is 0
-        they are black.
+        uint8 array (H, W, 3). Where alpha is 1, to 8 bits, these are the photo's own colours;
+        where it is 0 they are black.
 
     Raises:
         ValueError: if pymatting is missing or the method unknown.
@@ -60,19 +60,22 @@ def estimate_foreground(image: np.ndarray, alpha: np.ndarray, method: str = "ml"
         The completion follows Forte, "Approximate Fast Foreground Colour Estimation", ICIP 2021.
     """
     check_foreground(method)
-    foreground = np.where((alpha > 0)[..., None], image, np.uint8(0))
-    if method == "none" or not ((alpha > 0) & (alpha < 1)).any():
+    opacity = _to_levels(alpha)
+    foreground = np.where((opacity > 0)[..., None], image, np.uint8(0))
+    soft = (opacity > 0) & (opacity < 255)
+    if method == "none" or not soft.any():
         return foreground
     estimates = _estimate_reduced(image, alpha)
-    for rows in _strips(*alpha.shape):
-        soft = (alpha[rows] > 0) & (alpha[rows] < 1)
-        if not soft.any():
+    height, width = alpha.shape
+    for tile in tiles(height, width, _TILE):
+        here = soft[tile]
+        if not here.any():
             continue
-        own, behind = (_enlarged(layer, alpha.shape, rows)[soft] for layer in estimates)
-        a = alpha[rows][soft][:, None].astype(np.float32)
-        rest = image[rows][soft] - (a * own + (1 - a) * behind)
+        own, behind = (enlarge_tile(layer, (height, width), *tile)[here] for layer in estimates)
+        a = alpha[tile][here][:, None].astype(np.float32)
+        rest = image[tile][here] - (a * own + (1 - a) * behind)
         colours = own + a * rest / (a**2 + (1 - a) ** 2)
-        foreground[rows][soft] = np.rint(colours).clip(0, 255).astype(np.uint8)
+        foreground[tile][here] = np.rint(colours).clip(0, 255).astype(np.uint8)
     return foreground
 
 
@@ -106,7 +109,7 @@ def cutout(foreground: np.ndarray, alpha: np.ndarray) -> Image.Image:
         PIL image in mode RGBA, not premultiplied. Transparent pixels are black, so that nothing of
         the background stays in the file.
     """
-    opacity = np.rint(alpha * 255).astype(np.uint8)
+    opacity = _to_levels(alpha)
     colours = np.where((opacity > 0)[..., None], foreground, np.uint8(0))
     return Image.fromarray(np.dstack([colours, opacity]))
 
@@ -132,10 +135,10 @@ def composite(
         scene = Image.fromarray(background)
         behind = np.asarray(ImageOps.fit(scene, (width, height), Image.Resampling.LANCZOS))
     mixed = np.empty_like(foreground)
-    for rows in _strips(height, width):
-        under = behind[rows].astype(np.float32)
-        over = foreground[rows].astype(np.float32)
-        mixed[rows] = np.rint(under + alpha[rows, :, None] * (over - under)).astype(np.uint8)
+    for tile in tiles(height, width, _TILE):
+        under = behind[tile].astype(np.float32)
+        over = foreground[tile].astype(np.float32)
+        mixed[tile] = np.rint(under + alpha[tile][..., None] * (over - under)).astype(np.uint8)
     return Image.fromarray(mixed)
 
 
@@ -173,6 +176,10 @@ def read_background(background: Source | Colour) -> Colour | np.ndarray:
     return colour
 
 
+def _to_levels(alpha: np.ndarray) -> np.ndarray:
+    return np.rint(alpha * 255).astype(np.uint8)
+
+
 def _estimate_reduced(image: np.ndarray, alpha: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Estimates foreground and background on a reduced photo, as uint8 arrays (h, w, 3)."""
     height, width = alpha.shape
@@ -188,22 +195,6 @@ def _estimate_reduced(image: np.ndarray, alpha: np.ndarray) -> tuple[np.ndarray,
         )
     own, behind = (np.rint(layer * 255).astype(np.uint8) for layer in layers)
     return own, behind
-
-
-def _enlarged(layer: np.ndarray, shape: tuple[int, ...], rows: slice) -> np.ndarray:
-    """Enlarges the part of a reduced layer that some rows of the photo cover."""
-    height, width = shape
-    box = (0, rows.start * len(layer) / height, layer.shape[1], rows.stop * len(layer) / height)
-    size = (width, rows.stop - rows.start)
-    enlarged = Image.fromarray(layer).resize(size, Image.Resampling.BILINEAR, box=box)
-    return np.asarray(enlarged).astype(np.float32)
-
-
-def _strips(height: int, width: int) -> Iterator[slice]:
-    """Cuts a photo into strips of about a megapixel, which bounds the memory for float numbers."""
-    step = max(1, _STRIP_PIXELS // width)
-    for top in range(0, height, step):
-        yield slice(top, min(top + step, height))
 
 
 def load_estimator() -> types.FunctionType:

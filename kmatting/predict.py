@@ -1,9 +1,7 @@
 """Takes mattes of photos from the command line: alphas, cutouts, composites, panels."""
 
 import argparse
-import contextlib
 import io
-import os
 import sys
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -26,6 +24,7 @@ from kmatting.cutout import (
 )
 from kmatting.images import ImageError, list_images, write_image
 from kmatting.matter import DEFAULT_SIZE, Matte, Matter
+from kmatting.quiet import quiet
 
 # Higher levels take three times as long for files that are a fifth smaller at most.
 _PNG_LEVEL = 1
@@ -315,26 +314,8 @@ def _load(args: argparse.Namespace) -> Matter:
     """Loads the model; checks first what can be checked without it."""
     if _needs_colours(args):
         check_foreground(args.foreground)
-    with _quiet():
+    with quiet():
         return Matter(args.model, args.size, args.threads)
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keeps the messages of TensorFlow and LiteRT off the terminal while a model is loaded.
-
-    LiteRT writes to the file descriptor itself and has no switch for it.
-    """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    sys.stderr.flush()
-    kept = os.dup(2)
-    try:
-        with Path(os.devnull).open("wb") as nowhere:
-            os.dup2(nowhere.fileno(), 2)
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:

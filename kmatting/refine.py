@@ -11,17 +11,36 @@ added:
   fit explains the matte best. This, not the filter itself, is most of the gain.
 - The result stays within the range of the small matte's 5x5 neighbourhood, so that a flat part
   stays flat: nothing is invented where the network saw nothing.
+
+Compared on 55 real photos with soft mattes (up to 1280 pixels): the true matte is reduced to about
+256x256 and softened by a Gaussian of sigma s (in small pixels), or reduced to 128x128 beside a
+noisy photo; and on 26 predictions of a salience network (U2-Net-p) at 320x320. Each entry is the
+mean absolute error x 1000 in the band around soft pixels and the gradient error (Rhemann et al.
+2009) / 1000:
+
+==================  ============  ============  ============  ============  ============
+way                 s = 0         s = 0.6       s = 1.0       128, noisy    network
+==================  ============  ============  ============  ============  ============
+bilinear             56.0  0.163   80.3  0.292  108.8  0.430  153.5  0.578  164.1  0.192
+bicubic              47.4  0.118   72.2  0.255  103.9  0.412  146.6  0.561  160.5  0.187
+joint bilateral      46.0  0.092   66.1  0.187   93.8  0.323  118.9  0.394  154.5  0.154
+guided, 3x3          32.9  0.034   55.4  0.126   88.3  0.289  109.3  0.317  154.1  0.153
+guided, 9x9          56.3  0.085   68.6  0.141   87.6  0.237  115.8  0.288  148.1  0.131
+this                 33.8  0.045   43.1  0.109   54.8  0.194   76.1  0.285  136.4  0.146
+==================  ============  ============  ============  ============  ============
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
 from PIL import Image, ImageFilter
 
+from kmatting.tiles import covered, enlarge_tile, tiles
+
 _EPSILON = 1e-4  # variance of colours in [0, 1] under which a window counts as flat
 _SOFTNESS = (0.0, 0.5, 0.8, 1.1, 1.5)  # sigmas tried on the small photo, in its pixels
 _GRAIN = 0.15  # sigma on the full photo, in pixels of the small one: takes the sensor's noise out
-_TILE = 1024  # bounds the memory; flat tiles are quick
+_TILE = 512  # pixels a side; flat tiles are quick
 _FLAT = 1e-3  # a quarter of an 8-bit level
 
 
@@ -49,8 +68,8 @@ def refine(alpha: np.ndarray, image: np.ndarray) -> np.ndarray:
             f"{alpha.shape} and {image.dtype} {image.shape}."
         )
     alpha = alpha.astype(np.float32, copy=False)
-    height, width = image.shape[:2]
-    if alpha.shape == (height, width):
+    full = height, width = image.shape[:2]
+    if alpha.shape == full:
         return alpha
     if alpha.shape[0] >= height and alpha.shape[1] >= width:
         small = Image.fromarray(alpha).resize((width, height), Image.Resampling.BILINEAR)
@@ -60,18 +79,17 @@ def refine(alpha: np.ndarray, image: np.ndarray) -> np.ndarray:
     guide = Image.fromarray(image).resize(alpha.shape[::-1], Image.Resampling.BOX)
     slope, offset = _fit(alpha, np.asarray(guide) / 255.0)
     sigma = _GRAIN * max(height / alpha.shape[0], width / alpha.shape[1])
-    refined = np.empty((height, width), np.float32)
-    for rows, columns in _tiles(height, width):
-        box = _source_box(rows, columns, alpha.shape, (height, width))
-        if _is_flat(highest - lowest, box):
-            refined[rows, columns] = _enlarged(alpha, box, rows, columns)
+    refined = np.empty(full, np.float32)
+    for tile in tiles(height, width, _TILE):
+        if _is_flat(highest - lowest, covered(alpha.shape, full, *tile)):
+            refined[tile] = enlarge_tile(alpha, full, *tile)
             continue
-        value = _enlarged(offset, box, rows, columns)
-        colours = _without_grain(image, rows, columns, sigma)
+        value = enlarge_tile(offset, full, *tile)
+        colours = _without_grain(image, *tile, sigma)
         for channel in range(3):
-            value += _enlarged(slope[channel], box, rows, columns) * colours[..., channel]
-        low, high = (_enlarged(plane, box, rows, columns) for plane in (lowest, highest))
-        refined[rows, columns] = np.clip(value, low, high)
+            value += enlarge_tile(slope[channel], full, *tile) * colours[..., channel]
+        least, greatest = (enlarge_tile(plane, full, *tile) for plane in (lowest, highest))
+        refined[tile] = np.clip(value, least, greatest)
     return refined
 
 
@@ -160,40 +178,11 @@ def _local(values: np.ndarray, choose: Callable[..., np.ndarray]) -> np.ndarray:
     return values
 
 
-def _tiles(height: int, width: int) -> Iterator[tuple[slice, slice]]:
-    for top in range(0, height, _TILE):
-        for left in range(0, width, _TILE):
-            yield (
-                slice(top, min(top + _TILE, height)),
-                slice(left, min(left + _TILE, width)),
-            )
-
-
-def _source_box(
-    rows: slice, columns: slice, small: tuple[int, int], large: tuple[int, int]
-) -> tuple[float, float, float, float]:
-    """The part of the small matte that a tile covers: left, upper, right, lower."""
-    return (
-        columns.start * small[1] / large[1],
-        rows.start * small[0] / large[0],
-        columns.stop * small[1] / large[1],
-        rows.stop * small[0] / large[0],
-    )
-
-
 def _is_flat(spread: np.ndarray, box: tuple[float, float, float, float]) -> bool:
     """Says whether the small matte is the same all over a tile and its neighbours."""
     left, upper = max(int(box[0]) - 1, 0), max(int(box[1]) - 1, 0)
     right, lower = int(np.ceil(box[2])) + 1, int(np.ceil(box[3])) + 1
     return bool(spread[upper:lower, left:right].max() < _FLAT)
-
-
-def _enlarged(
-    plane: np.ndarray, box: tuple[float, float, float, float], rows: slice, columns: slice
-) -> np.ndarray:
-    """Enlarges a part of a float32 plane to a tile; neighbours outside the part are used too."""
-    size = (columns.stop - columns.start, rows.stop - rows.start)
-    return np.array(Image.fromarray(plane).resize(size, Image.Resampling.BILINEAR, box=box))
 
 
 def _without_grain(image: np.ndarray, rows: slice, columns: slice, sigma: float) -> np.ndarray:
