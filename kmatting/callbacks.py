@@ -181,7 +181,8 @@ class Panel(keras.callbacks.Callback):
         composites = self.images * predicted + _PANEL_COLOUR * (1 - predicted)
         panel = draw_panel(
             list(zip(self.images, self.alphas, predicted, composites, strict=True)),
-            captions=("image", "true alpha", f"predicted, epoch {epoch + 1}", "composite"),
+            captions=("image", "true alpha", f"epoch {epoch + 1}", "composite"),
+            cell=192,
         )
         write_image(self.folder / "panels" / f"epoch_{epoch + 1:04d}.png", panel)
         write_image(self.folder / "panel.png", panel)

@@ -62,11 +62,12 @@ def draw_panel(
 
 
 def _fitted(picture: np.ndarray, cell: int) -> Image.Image:
-    """Turns an array into an RGB picture that fits the cell; small ones are not enlarged."""
+    """Turns an array into an RGB picture that fills the cell in one direction."""
     if picture.ndim == 3 and picture.shape[2] == 1:
         picture = picture[..., 0]
     if picture.dtype != np.uint8:
         picture = np.rint(np.clip(picture, 0, 1) * 255).astype(np.uint8)
     image = Image.fromarray(picture).convert("RGB")
-    image.thumbnail((cell, cell), Image.Resampling.LANCZOS)
-    return image
+    scale = cell / max(image.size)
+    width, height = (max(1, round(side * scale)) for side in image.size)
+    return image.resize((width, height), Image.Resampling.LANCZOS)
