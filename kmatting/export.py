@@ -6,7 +6,7 @@ import importlib.util
 import os
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,13 @@ from PIL import Image
 
 from kmatting.config import STRIDE
 from kmatting.images import list_images, read_image
+from kmatting.quiet import quiet
+from kmatting.runs import BEST, LAST
 
 VARIANTS = ("float32", "float16", "dynamic", "int8")
 PHOTOS = 4  # that an export is checked on
 CALIBRATION_PHOTOS = 40  # that the scales of int8 are taken from, spread over the folder
-CHECKPOINTS = ("best.keras", "last.keras")  # of a run, the first one that is there
+CHECKPOINTS = (BEST, LAST)  # of a run, the first one that is there
 
 EXAMPLES = """\
 variants of --format tflite:
@@ -133,7 +135,7 @@ def _in_float32(model: Any) -> Any:
 def _export_saved_model(args: argparse.Namespace, path: Path, name: str) -> None:
     side = max(STRIDE, min(256, args.max_size) // STRIDE * STRIDE)
     photos = _photos(args.photos, (side, side), PHOTOS)
-    with _quiet():
+    with quiet():
         _limit_threads()
         from kmatting.serving import export_saved_model
 
@@ -150,7 +152,7 @@ def _export_saved_model(args: argparse.Namespace, path: Path, name: str) -> None
 
 def _export_tflite(args: argparse.Namespace, path: Path, name: str) -> None:
     version = args.version or 1
-    with _quiet():
+    with quiet():
         _limit_threads()
         from kmatting import tflite
 
@@ -158,14 +160,14 @@ def _export_tflite(args: argparse.Namespace, path: Path, name: str) -> None:
     print(f"{'':40} {'MB':>6} {'mean':>8} {'max':>8} {'ms':>7}   alpha against Keras")
     for size in args.size:
         photos = _photos(args.photos, size, PHOTOS)
-        with _quiet():
+        with quiet():
             expected, keras_time = _run_keras(model, photos)
         print(f"{f'Keras at {size[0]}x{size[1]}':40} {'':24} {keras_time:7.0f}", flush=True)
         for variant in args.variant:
             calibration = []
             if variant == "int8":
                 calibration = _photos(args.calibration, size, CALIBRATION_PHOTOS)
-            with _quiet():
+            with quiet():
                 content = tflite.convert(model, size, variant, calibration)
                 parity = tflite.compare(content, photos, expected)
             target = Path(args.output) / f"{name}-{size[0]}x{size[1]}-{variant}.tflite"
@@ -259,22 +261,6 @@ def _limit_threads() -> None:
     with contextlib.suppress(RuntimeError):  # it runs already, with the threads that it has
         tf.config.threading.set_intra_op_parallelism_threads(2)
         tf.config.threading.set_inter_op_parallelism_threads(2)
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Hides what TensorFlow's native code writes to standard error, which no setting does."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    sys.stderr.flush()
-    kept = os.dup(2)
-    try:
-        with open(os.devnull, "wb") as nothing:  # noqa: PTH123
-            os.dup2(nothing.fileno(), 2)
-        yield
-    finally:
-        sys.stderr.flush()
-        os.dup2(kept, 2)
-        os.close(kept)
 
 
 def _parse_size(text: str) -> tuple[int, int]:
