@@ -20,9 +20,9 @@ FOREGROUND_METHODS = ("ml", "none")
 
 Colour = tuple[int, int, int]
 
-# The multi-level estimate takes about a second and 60 MB a megapixel. From this size on it is made
+# The multi-level estimate takes about a second and 60 MB a megapixel. Above this size it is made
 # on the reduced photo and completed pixel by pixel, which is as good: see `estimate_foreground`.
-_ESTIMATE_PIXELS = 512 * 1024
+_ESTIMATE_PIXELS = 512 * 512
 _TILE = 256  # pixels a side
 _pymatting_lock = threading.Lock()  # numba's simplest threading layer is not safe to call twice
 
@@ -30,7 +30,7 @@ _pymatting_lock = threading.Lock()  # numba's simplest threading layer is not sa
 def estimate_foreground(image: np.ndarray, alpha: np.ndarray, method: str = "ml") -> np.ndarray:
     """Estimates the colours of the foreground.
 
-    Method "ml" solves for foreground and background on a photo of at most half a megapixel,
+    Method "ml" solves for foreground and background on a photo of at most a quarter megapixel,
     enlarges both and adds at each pixel what is missing to image = alpha * F + (1 - alpha) * B,
     shared out by least squares: F + alpha * rest / (alpha^2 + (1 - alpha)^2). Measured on 16 photos
     laid over new backgrounds with known colours, mean absolute error x 1000 weighted by alpha at

@@ -29,6 +29,9 @@ from kmatting.quiet import quiet
 # Higher levels take three times as long for files that are a fifth smaller at most.
 _PNG_LEVEL = 1
 _WEBP_QUALITY = 90
+# A larger photo is written before the next one is run, which keeps folders of 24-megapixel photos
+# under 1.5 GB; smaller ones are written meanwhile.
+_OVERLAP_PIXELS = 12_000_000
 
 EPILOG = """\
 what is written:
@@ -251,6 +254,8 @@ def _work(
             yield writing.popleft().result()
         if isinstance(matte, Matte):
             writing.append(writer.submit(_write, job, matte, background, args))
+            if matte.prediction.size > _OVERLAP_PIXELS:
+                yield writing.popleft().result()
         else:
             yield str(matte)
         del matte  # or it would be held while the next one is made
