@@ -75,6 +75,8 @@ def train(config: Config, folder: Path) -> None:
     if checkpoint.is_file():
         first_epoch, best = read_state(checkpoint)
         model.load_weights(checkpoint)
+    for leftover in folder.glob(".*.partial*"):  # of a run that was killed while it wrote
+        leftover.unlink()
     describe_run(config, folder)
 
     watchers = [

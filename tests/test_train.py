@@ -167,8 +167,10 @@ class TestResume:
             assert process.returncode == 130
             assert "Traceback" not in errors
             assert f"python -m kmatting.train --resume --output {folder}" in errors
+        (folder / ".last.0123.partial.keras").write_bytes(b"half a checkpoint")
         result = run("--resume", "--output", folder)
         assert result.returncode == 0, result.stderr
+        assert not list(folder.glob(".*"))
         assert_same_weights(folder / "last.keras", finished / "last.keras", atol=1e-6)
         assert [row["epoch"] for row in log_of(folder)] == ["1", "2", "3"]
 

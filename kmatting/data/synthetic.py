@@ -439,7 +439,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m kmatting.data.synthetic",
         description="Writes synthetic samples as pairs: DIR/image/*.png and DIR/alpha/*.png.",
-        epilog="example: python -m kmatting.data.synthetic --output /tmp/pairs --count 200",
+        epilog="example: python -m kmatting.data.synthetic --output pairs --count 200",
     )
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="where to write")
     parser.add_argument(
