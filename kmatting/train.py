@@ -82,10 +82,11 @@ def train(config: Config, folder: Path) -> None:
     watchers = [
         callbacks.StopOnNaN(),
         callbacks.Throughput(config.training.batch_size),
-        callbacks.Checkpoint(folder, best),
         callbacks.CSVLog(folder / "log.csv", first_epoch),
         callbacks.TensorBoard(folder / "tensorboard"),
         callbacks.Panel(folder, *data.panel_samples(config.training.panel_samples)),
+        # Last: an epoch counts once all about it is written.
+        callbacks.Checkpoint(folder, best),
     ]
     thaw = min(config.model.freeze_encoder_epochs, config.training.epochs)
     for begin, end in ((0, thaw), (thaw, config.training.epochs)):
