@@ -1,6 +1,7 @@
 """Trains a matting network: `python -m kmatting.train --config configs/quickstart.yaml`."""
 
 import argparse
+import gc
 import signal
 import sys
 from collections.abc import Sequence
@@ -173,6 +174,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except _expected_errors() as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    finally:
+        # Ends the threads that read data: at the interpreter's exit they would wait for each other.
+        gc.collect()
     return 0
 
 

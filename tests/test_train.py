@@ -41,7 +41,9 @@ def command(*arguments):
 
 def run(*arguments):
     environment = {**os.environ, "PYTHONPATH": str(TESTS.parent)}
-    return subprocess.run(command(*arguments), capture_output=True, text=True, env=environment)
+    return subprocess.run(
+        command(*arguments), capture_output=True, text=True, env=environment, timeout=300
+    )
 
 
 @pytest.fixture
