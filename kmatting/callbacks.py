@@ -141,8 +141,8 @@ class CSVLog(keras.callbacks.Callback):
 class TensorBoard(keras.callbacks.TensorBoard):
     """Keras's TensorBoard log: figures of each epoch, learning rate, and the graph of the layers.
 
-    The graph of the operations is left out: a DenseNet201's makes the log 100 times larger and the
-    browser stall.
+    The graph of a training step's single operations is left out: thousands of nodes tell a reader
+    less than the layers.
 
     Args:
         folder: the log's folder.

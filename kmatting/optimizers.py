@@ -13,9 +13,8 @@ from kmatting.config import TrainingConfig
 class Adam(keras.optimizers.Adam):
     """`keras.optimizers.Adam` with TensorFlow's fused update.
 
-    The numbers are the same. Keras writes the update out in some twenty operations a variable,
-    9,000 for a DenseNet201; the fused one makes the graph quicker to trace and optimise, which
-    counts until the first step.
+    The numbers are the same. Keras writes the update of each variable out in many operations; one
+    makes the graph quicker to trace and optimise, which counts until the first step.
 
     Args:
         **kwargs: of `keras.optimizers.Adam`; `amsgrad` is not supported.

@@ -10,10 +10,11 @@ from keras import ops
 class BatchNormalization(keras.layers.BatchNormalization):
     """`keras.layers.BatchNormalization`, fused on TensorFlow.
 
-    Keras 3 writes batch norm out in some twenty operations and computes them in float32 whatever
-    the precision. TensorFlow's fused operation gives the same numbers, with half the time of a
-    training step's batch norms, a smaller graph to trace, and 16-bit activations under mixed
-    precision (its statistics stay float32). On Keras's other backends this is the plain layer.
+    Keras 3 writes batch norm out in many operations and computes them in float32 whatever the
+    precision. TensorFlow's fused operation gives the same numbers with a smaller graph to trace,
+    and 16-bit activations under mixed precision (its statistics stay float32). It took a training
+    step of Model 2 from 6.0 to 4.0 CPU seconds (DenseNet201, 4 images of 256x256). On Keras's other
+    backends this is the plain layer.
 
     Args:
         **kwargs: of `keras.layers.BatchNormalization`; the channels are the last axis.
