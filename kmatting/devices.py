@@ -1,22 +1,97 @@
-"""The devices that a training runs on."""
+"""The devices that a training runs on, of one machine or of several."""
+
+import json
+import os
+import signal
+from dataclasses import dataclass
 
 import tensorflow as tf
 
 from kmatting.config import ConfigError, TrainingConfig
 
 
-def make_strategy(config: TrainingConfig) -> tf.distribute.Strategy:
+@dataclass(frozen=True)
+class Cluster:
+    """The processes that train together, one a machine.
+
+    Attributes:
+        addresses: host and port of each; a process that trains alone has none.
+        index: which of them this process is; 0 is the chief, which writes the run's files.
+    """
+
+    addresses: tuple[str, ...] = ()
+    index: int = 0
+
+    @property
+    def workers(self) -> int:
+        """How many processes train together."""
+        return max(1, len(self.addresses))
+
+    @property
+    def is_chief(self) -> bool:
+        """Whether this process writes the run's files."""
+        return self.index == 0
+
+
+def read_cluster() -> Cluster:
+    """Reads the environment variable TF_CONFIG.
+
+    Returns:
+        The cluster, of this process alone where the variable is not set.
+
+    Raises:
+        ConfigError: if the variable cannot be understood.
+    """
+    text = os.environ.get("TF_CONFIG")
+    if not text:
+        return Cluster()
+    try:
+        values = json.loads(text)
+        jobs, task = values["cluster"], values["task"]
+        chiefs, workers = jobs.get("chief", []), jobs.get("worker", [])
+        index = task["index"] + (len(chiefs) if task["type"] == "worker" else 0)
+        valid = (
+            not set(jobs) - {"chief", "worker"}
+            and len(chiefs) <= 1
+            and 0 <= task["index"] < len(jobs[task["type"]])
+            and all(isinstance(address, str) for address in [*chiefs, *workers])
+        )
+    except (ValueError, LookupError, TypeError, AttributeError):
+        valid = False
+    if not valid:
+        raise ConfigError(
+            'TF_CONFIG: expected {"cluster": {"worker": ["HOST:PORT", ...]}, '
+            f'"task": {{"type": "worker", "index": NUMBER}}}}, received {text}'
+        )
+    return Cluster((*chiefs, *workers), index)
+
+
+def make_strategy(config: TrainingConfig, cluster: Cluster) -> tf.distribute.Strategy:
     """Makes the strategy over the chosen devices: all GPUs, or else the CPU.
+
+    With a cluster it first waits until all of its processes are there.
 
     Args:
         config: the training section of a config.
+        cluster: the processes that train together.
 
     Returns:
-        A `tf.distribute.MirroredStrategy`.
+        A `tf.distribute.MirroredStrategy`, or a `tf.distribute.MultiWorkerMirroredStrategy`.
 
     Raises:
         ConfigError: if a device does not exist, or the batch size is no multiple of their number.
     """
+    strategy = _on_machines(config, cluster) if cluster.workers > 1 else _on_this_machine(config)
+    replicas = strategy.num_replicas_in_sync
+    if config.batch_size % replicas:
+        raise ConfigError(
+            f"training.batch_size: expected a multiple of the {replicas} replicas, "
+            f"received {config.batch_size}."
+        )
+    return strategy
+
+
+def _on_this_machine(config: TrainingConfig) -> tf.distribute.Strategy:
     if config.cpu_replicas > 1:
         cpu = tf.config.list_physical_devices("CPU")[0]
         replicas = [tf.config.LogicalDeviceConfiguration()] * config.cpu_replicas
@@ -29,9 +104,24 @@ def make_strategy(config: TrainingConfig) -> tf.distribute.Strategy:
             raise ConfigError(
                 f"training.devices: there is no {', '.join(missing)} here, only {', '.join(known)}."
             )
-    if config.batch_size % len(devices):
-        raise ConfigError(
-            f"training.batch_size: expected a multiple of the {len(devices)} replicas, "
-            f"received {config.batch_size}."
-        )
     return tf.distribute.MirroredStrategy(devices)
+
+
+def _on_machines(config: TrainingConfig, cluster: Cluster) -> tf.distribute.Strategy:
+    if config.devices or config.cpu_replicas > 1:
+        raise ConfigError(
+            "training.devices and training.cpu_replicas: cannot be chosen under TF_CONFIG, each "
+            "worker takes all GPUs that it sees; set CUDA_VISIBLE_DEVICES instead."
+        )
+    own = cluster.addresses[cluster.index]
+    others = ", ".join(address for address in cluster.addresses if address != own)
+    print(f"Worker {own} waits for {others}", flush=True)
+    # Python would hear of Ctrl-C only after the wait.
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    for number in handlers:
+        signal.signal(number, signal.SIG_DFL)
+    try:
+        return tf.distribute.MultiWorkerMirroredStrategy()
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)

@@ -51,44 +51,58 @@ def train(config: Config, folder: Path) -> None:
     with quiet():
         import keras
 
-        from kmatting import callbacks
+        from kmatting import callbacks, replicas
         from kmatting.data.pipeline import build
-        from kmatting.devices import make_strategy
+        from kmatting.devices import make_strategy, read_cluster
         from kmatting.models import build_model, encoder_layers
         from kmatting.optimizers import make_optimizer
 
-        strategy = make_strategy(config.training)
+        cluster = read_cluster()
+        strategy = make_strategy(config.training, cluster)
     keras.utils.set_random_seed(config.seed)
     keras.config.set_dtype_policy(config.training.precision)
-    data = build(config.data, config.seed, config.training.batch_size)
+    data = build(
+        config.data, config.seed, config.training.batch_size, cluster.index, cluster.workers
+    )
     print(
         f"{data.train_samples} samples to train on, {data.validation_samples} to validate on, "
         f"{strategy.num_replicas_in_sync} replica(s). Run: {folder}"
     )
+    checkpoint = folder / LAST
+    if cluster.workers > 1:
+        replicas.check_alike(
+            strategy,
+            config=config.model_dump_json(exclude={"data"}),
+            data=data.description(),
+            checkpoint=checkpoint.read_bytes() if checkpoint.is_file() else b"",
+        )
     with strategy.scope():
         model = build_model(config.model)
         optimizer = make_optimizer(config.training, data.steps_per_epoch)
         # Built here and not by the first step, which would then have to be traced twice.
         _compile(model, optimizer, config.training)
         model.optimizer.build(model.trainable_variables)
+    if cluster.workers > 1:
+        replicas.let_keras_fit(model)
     first_epoch, best = 0, float("inf")
-    checkpoint = folder / LAST
     if checkpoint.is_file():
         first_epoch, best = read_state(checkpoint)
         model.load_weights(checkpoint)
-    for leftover in folder.glob(".*.partial*"):  # of a run that was killed while it wrote
-        leftover.unlink()
-    describe_run(config, folder)
 
-    watchers = [
-        callbacks.StopOnNaN(),
-        callbacks.Throughput(config.training.batch_size),
-        callbacks.CSVLog(folder / "log.csv", first_epoch),
-        callbacks.TensorBoard(folder / "tensorboard"),
-        callbacks.Panel(folder, *data.panel_samples(config.training.panel_samples)),
-        # Last: an epoch counts once all about it is written.
-        callbacks.Checkpoint(folder, best),
-    ]
+    watchers = [callbacks.StopOnNaN(), callbacks.Throughput(config.training.batch_size)]
+    if strategy.num_replicas_in_sync > 1:
+        watchers.append(replicas.MeanStatistics())
+    if cluster.is_chief:
+        for leftover in folder.glob(".*.partial*"):  # of a run that was killed while it wrote
+            leftover.unlink()
+        describe_run(config, folder)
+        watchers += [
+            callbacks.CSVLog(folder / "log.csv", first_epoch),
+            callbacks.TensorBoard(folder / "tensorboard"),
+            callbacks.Panel(folder, *data.panel_samples(config.training.panel_samples)),
+            # Last: an epoch counts once all about it is written.
+            callbacks.Checkpoint(folder, best),
+        ]
     thaw = min(config.model.freeze_encoder_epochs, config.training.epochs)
     for begin, end in ((0, thaw), (thaw, config.training.epochs)):
         begin = max(begin, first_epoch)
@@ -101,14 +115,15 @@ def train(config: Config, folder: Path) -> None:
                 _compile(model, optimizer, config.training)
         with data.clear_errors():
             model.fit(
-                data.train(begin),
-                validation_data=data.validation(),
+                replicas.distribute(strategy, data.train(begin)),
+                validation_data=replicas.distribute(strategy, data.validation()),
                 initial_epoch=begin,
                 epochs=end,
                 steps_per_epoch=data.steps_per_epoch,
+                validation_steps=data.validation_steps,
                 callbacks=watchers,
                 shuffle=False,  # the data is, already
-                verbose=1 if sys.stdout.isatty() else 2,
+                verbose=(1 if sys.stdout.isatty() else 2) if cluster.is_chief else 0,
             )
     print(f"Trained {config.training.epochs} epochs. Look at {folder / 'panel.png'}")
 
@@ -174,6 +189,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     except _expected_errors() as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except _lost_worker():
+        print(
+            "error: another worker ended or cannot be reached; see what it said, then start all "
+            f"again. {how_to_resume(folder)}",
+            file=sys.stderr,
+        )
+        return 2
     finally:
         # Ends the threads that read data: at the interpreter's exit they would wait for each other.
         gc.collect()
@@ -184,8 +206,16 @@ def _expected_errors() -> tuple[type[Exception], ...]:
     """Lists what may go wrong through no fault of the program."""
     from kmatting.callbacks import NaNLossError
     from kmatting.data.pairs import DataError
+    from kmatting.replicas import WorkersDifferError
 
-    return CheckpointError, ConfigError, DataError, NaNLossError
+    return CheckpointError, ConfigError, DataError, NaNLossError, WorkersDifferError
+
+
+def _lost_worker() -> type[Exception]:
+    """Returns what TensorFlow raises when a worker is gone."""
+    import tensorflow as tf
+
+    return tf.errors.UnavailableError
 
 
 if __name__ == "__main__":

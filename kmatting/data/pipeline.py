@@ -22,13 +22,17 @@ from kmatting.data.sources import SampleSet, open_sources
 from kmatting.images import ImageError
 
 
-def build(config: DataConfig, seed: int, batch_size: int) -> "Data":
+def build(
+    config: DataConfig, seed: int, batch_size: int, worker: int = 0, workers: int = 1
+) -> "Data":
     """Opens the data of a run; checks every file, so that it may take a while.
 
     Args:
         config: the data section of a config.
         seed: of all random draws, 0 or more.
         batch_size: samples a step, over all replicas together.
+        worker: index of this process among those that train together.
+        workers: their number, a divisor of the batch size.
 
     Returns:
         The `Data`.
@@ -37,7 +41,7 @@ def build(config: DataConfig, seed: int, batch_size: int) -> "Data":
         DataError: with everything that is wrong with the data.
     """
     training, validation = open_sources(config)
-    return Data(training, validation, config, seed, batch_size)
+    return Data(training, validation, config, seed, batch_size, worker, workers)
 
 
 @dataclass
@@ -50,6 +54,9 @@ class Data:
         config: the data section of a config.
         seed: of all random draws.
         batch_size: samples a step, over all replicas together.
+        worker: index of this process among those that train together; it gets its part of each
+            batch.
+        workers: their number.
     """
 
     training_sets: Sequence[SampleSet]
@@ -57,7 +64,20 @@ class Data:
     config: DataConfig
     seed: int
     batch_size: int
+    worker: int = 0
+    workers: int = 1
     _failure: DataError | None = field(default=None, init=False)
+
+    def description(self) -> str:
+        """Writes down all that the samples follow from, but the pixels of the files."""
+        sets = [
+            [
+                (type(samples).__name__, len(samples), samples.weight, samples.fractions())
+                for samples in part
+            ]
+            for part in (self.training_sets, self.validation_sets)
+        ]
+        return repr((sets, self.config.size, self.config.augmentation, self.seed, self.batch_size))
 
     @property
     def train_samples(self) -> int:
@@ -88,9 +108,8 @@ class Data:
         Returns:
             Dataset of batches (image, alpha): float32 (N, H, W, 3) and (N, H, W, 1) in [0, 1].
         """
-        first = first_epoch * self.steps_per_epoch * self.batch_size
-        numbers = tf.data.Dataset.range(first, np.iinfo(np.int64).max)
-        return self._batches(numbers.map(self._train_sample, tf.data.AUTOTUNE))
+        steps = tf.data.Dataset.range(first_epoch * self.steps_per_epoch, np.iinfo(np.int64).max)
+        return self._batches(steps, self._train_sample)
 
     def validation(self) -> tf.data.Dataset | None:
         """Makes the validation dataset: every sample once, in fixed order, not augmented.
@@ -111,8 +130,7 @@ class Data:
             image, alpha = self._plain_sample(tf.minimum(number, self.validation_samples - 1))
             return image, alpha, tf.where(number < self.validation_samples, weight, 0.0)
 
-        numbers = tf.data.Dataset.range(padded)
-        return self._batches(numbers.map(weighted_sample, tf.data.AUTOTUNE))
+        return self._batches(tf.data.Dataset.range(self.validation_steps), weighted_sample)
 
     def panel_samples(self, count: int) -> tuple[np.ndarray, np.ndarray]:
         """Loads a few fixed samples to look at: of validation, or else of training.
@@ -144,8 +162,13 @@ class Data:
                 raise
             raise self._failure from None
 
-    def _batches(self, samples: tf.data.Dataset) -> tf.data.Dataset:
-        return samples.batch(self.batch_size, drop_remainder=True).prefetch(2)
+    def _batches(self, steps: tf.data.Dataset, sample: Callable[[Any], Any]) -> tf.data.Dataset:
+        """Makes this worker's part of the batch of each step from the numbers of its samples."""
+        part = self.batch_size // self.workers
+        places = np.arange(part) + self.worker * part
+        numbers = steps.map(lambda step: step * self.batch_size + places).unbatch()
+        samples = numbers.map(sample, tf.data.AUTOTUNE)
+        return samples.batch(part, drop_remainder=True).prefetch(2)
 
     def _train_sample(self, number: Any) -> tuple[Any, Any]:
         """Loads and augments training sample `number`."""

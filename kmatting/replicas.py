@@ -1,0 +1,138 @@
+"""What Keras leaves to us when several replicas of a network train together.
+
+A replica is the copy of the network on one device, of this machine or of another.
+"""
+
+import functools
+import zlib
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+
+class WorkersDifferError(ValueError):
+    """The workers of a cluster were not started alike."""
+
+
+def let_keras_fit(model: keras.Model) -> None:
+    """Lets `fit` and `evaluate` of a model run under MultiWorkerMirroredStrategy.
+
+    Keras 3.15 fails there in two places (keras issue 20585). It looks at a first batch to build the
+    metrics, and cannot handle that this one holds the values of replicas; here it gets the values
+    of one replica. And it takes the mean of each logged figure over replicas and over a first axis,
+    which a figure does not have; here it gets one, of length 1.
+
+    The methods of this one model are wrapped, rather than those of a subclass, so that checkpoints
+    hold a plain `keras.Model`. A test says when Keras needs no help any more.
+
+    Args:
+        model: a model made in the scope of the strategy; changed in place.
+    """
+    _build_from_one_replica(model)
+    _give_figures_an_axis(model)
+
+
+def _build_from_one_replica(model: keras.Model) -> None:
+    strategy, build = model.distribute_strategy, model._symbolic_build
+
+    def build_for_one_replica(iterator: Any = None, data_batch: Any = None) -> None:
+        if iterator is not None:
+            _, _, batches = next(iter(iterator))
+            data_batch = tuple(
+                strategy.experimental_local_results(part)[0] for part in next(batches)
+            )
+        with strategy.scope():
+            build(data_batch=data_batch)
+
+    model._maybe_symbolic_build = build_for_one_replica
+
+
+def _give_figures_an_axis(model: keras.Model) -> None:
+    model.train_step = _with_axis(model.train_step)
+    model.test_step = _with_axis(model.test_step)
+
+
+def _with_axis(step: Callable[[Any], dict[str, Any]]) -> Callable[[Any], dict[str, Any]]:
+    @functools.wraps(step)
+    def wrapped(data: Any) -> dict[str, Any]:
+        return {name: figure[None] for name, figure in step(data).items()}
+
+    return wrapped
+
+
+def distribute(strategy: tf.distribute.Strategy, dataset: tf.data.Dataset | None) -> Any:
+    """Hands this worker's part of each batch to its replicas.
+
+    Args:
+        strategy: the strategy.
+        dataset: dataset of this worker's part of each batch, or None.
+
+    Returns:
+        A dataset for `fit`. Under MultiWorkerMirroredStrategy it has no end: else the workers would
+        ask one another at each step whether there is one. Other strategies need no help.
+    """
+    if dataset is None or not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
+        return dataset
+    part = dataset.element_spec[0].shape[0]
+    replicas = len(strategy.extended.worker_devices)
+    batches = dataset.rebatch(part // replicas, drop_remainder=True).repeat()
+    return strategy.distribute_datasets_from_function(lambda _: batches)
+
+
+def check_alike(strategy: tf.distribute.Strategy, **facts: str | bytes) -> None:
+    """Compares what all workers have to have in common.
+
+    Args:
+        strategy: a MultiWorkerMirroredStrategy.
+        **facts: what they should agree on, by the name for a message.
+
+    Raises:
+        WorkersDifferError: on each worker, with the names of what is not the same on all.
+    """
+    sums = [zlib.crc32(fact.encode() if isinstance(fact, str) else fact) for fact in facts.values()]
+    rows = strategy.gather(tf.constant([sums], tf.int64), axis=0).numpy()
+    differ = [name for name, sums in zip(facts, rows.T, strict=True) if len(set(sums)) > 1]
+    if differ:
+        raise WorkersDifferError(
+            f"The workers do not agree on: {', '.join(differ)}. Start all with the same config and "
+            "the same data; --output has to be the same folder, which all machines share."
+        )
+
+
+class MeanStatistics(keras.callbacks.Callback):
+    """Makes the moving averages of batch norm the same on all replicas: their mean.
+
+    Each replica averages what it sees. Keras would validate each replica with its own averages and
+    save those of the first. As an average over time is linear, replicas that were made the same
+    now and then end with the mean that they would have had without.
+    """
+
+    def set_model(self, model: keras.Model) -> None:
+        """Finds the statistics."""
+        super().set_model(model)
+        self._statistics = [
+            variable.value
+            for variable in model.non_trainable_variables
+            if variable.name in ("moving_mean", "moving_variance")
+        ]
+        run = model.distribute_strategy.run
+        self._set_to_mean = tf.function(lambda: run(self._set_replica_to_mean), autograph=False)
+
+    def on_test_begin(self, logs: dict[str, float] | None = None) -> None:
+        """Before the validation of an epoch."""
+        self._set_to_mean()
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        """Before checkpoints are written, where there is no validation."""
+        self._set_to_mean()
+
+    def _set_replica_to_mean(self) -> None:
+        if not self._statistics:
+            return
+        context = tf.distribute.get_replica_context()
+        own = [tf.identity(variable) for variable in self._statistics]
+        means = context.all_reduce(tf.distribute.ReduceOp.MEAN, own)
+        for variable, mean in zip(self._statistics, means, strict=True):
+            variable.assign(mean)
