@@ -161,36 +161,38 @@ class Matter:
     ) -> None:
         if threads is not None and threads < 1:
             raise ValueError(f"Expected at least 1 thread, received {threads}.")
-        if size is not None and size < MULTIPLE:
-            raise ValueError(f"Expected a size of at least {MULTIPLE} pixels, received {size}.")
+        _check_size(size)
         self._path = Path(model_path)
         self._network = _load_network(self._path, threads)
-        if self._network.frame and size is not None:
-            height, width = self._network.frame
-            raise ValueError(
-                f"{model_path}: runs at {height}x{width} pixels only. Leave the size out, or "
-                "export the model at another size."
-            )
+        self._check_free(size)
         self._size = size or DEFAULT_SIZE
         self._lock = threading.Lock()  # an interpreter runs one photo at a time
 
-    def __call__(self, photo: Source | Photo) -> Matte:
+    @property
+    def frame(self) -> tuple[int, int] | None:
+        """Height and width of the photos that the network takes, or None if it takes any size."""
+        return self._network.frame
+
+    def __call__(self, photo: Source | Photo, size: int | None = None) -> Matte:
         """Takes the matte of a photo.
 
         Args:
             photo: path, encoded bytes, PIL image, uint8 array (H, W), (H, W, 3) or (H, W, 4), or a
                 photo that is read already.
+            size: another size than this object's, for this photo.
 
         Returns:
             The `Matte`, of the photo's own size.
 
         Raises:
             ImageError: if the photo cannot be read.
-            ValueError: if the model returns something else than a matte.
+            ValueError: if the size cannot be had, or the model returns something else than a matte.
         """
+        _check_size(size)
+        self._check_free(size)
         photo = photo if isinstance(photo, Photo) else read_photo(photo)
         image = photo.flatten()
-        return Matte(photo, refine(self._predict(image), image))
+        return Matte(photo, refine(self._predict(image, size), image))
 
     def stream(self, photos: Iterable[Source]) -> Iterator[tuple[Source, Matte | ImageError]]:
         """Takes the mattes of many photos; the next one is read while the network works.
@@ -221,9 +223,18 @@ class Matter:
         except ImageError as error:
             return source, error
 
-    def _predict(self, image: np.ndarray) -> np.ndarray:
+    def _check_free(self, size: int | None) -> None:
+        """Checks that no size is asked of a model of fixed size."""
+        if self.frame and size is not None:
+            height, width = self.frame
+            raise ValueError(
+                f"{self._path}: runs at {height}x{width} pixels only. Leave the size out, or "
+                "export the model at another size."
+            )
+
+    def _predict(self, image: np.ndarray, size: int | None = None) -> np.ndarray:
         """Runs the network on a uint8 photo (H, W, 3); returns its matte (h, w) at its own size."""
-        height, width = self._network_size(*image.shape[:2])
+        height, width = self._network_size(image.shape[0], image.shape[1], size)
         small = Image.fromarray(image).resize((width, height), Image.Resampling.LANCZOS)
         if self._network.frame:
             frame = self._network.frame
@@ -243,13 +254,14 @@ class Matter:
             raise ValueError(f"{self._path}: the model returned numbers that are not finite.")
         return alpha.clip(0, 1)
 
-    def _network_size(self, height: int, width: int) -> tuple[int, int]:
+    def _network_size(self, height: int, width: int, size: int | None = None) -> tuple[int, int]:
         """The height and width that the network sees of a photo, its shape kept."""
         if self._network.frame:
             scale = min(self._network.frame[0] / height, self._network.frame[1] / width)
         else:
-            by_area = self._size / (height * width) ** 0.5
-            scale = min(1.0, by_area, _LONGEST * self._size / max(height, width))
+            size = size or self._size
+            by_area = size / (height * width) ** 0.5
+            scale = min(1.0, by_area, _LONGEST * size / max(height, width))
         return max(1, round(height * scale)), max(1, round(width * scale))
 
 
@@ -264,6 +276,11 @@ class _Network:
 
     run: Callable[[np.ndarray], np.ndarray]
     frame: tuple[int, int] | None
+
+
+def _check_size(size: int | None) -> None:
+    if size is not None and size < MULTIPLE:
+        raise ValueError(f"Expected a size of at least {MULTIPLE} pixels, received {size}.")
 
 
 def _load_network(path: Path, threads: int | None) -> _Network:

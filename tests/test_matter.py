@@ -206,10 +206,24 @@ def test_sizes(models, keras_matter):
         Matter(models / "red.keras", size=8)
     with pytest.raises(ValueError, match="at least 1 thread, received 0"):
         Matter(models / "red.tflite", threads=0)
-    Matter(models / "red.tflite", threads=2)
+    with pytest.raises(ValueError, match="runs at 48x64 pixels only"):
+        Matter(models / "red.tflite", threads=2)(shaded(9, 9), size=64)
+    with pytest.raises(ValueError, match="at least 16 pixels, received 8"):
+        keras_matter(shaded(9, 9), size=8)
     keras_matter(shaded(9, 9))  # from here on TensorFlow runs
     with pytest.raises(ValueError, match="threads can no longer be set"):
         Matter(models / "red.keras", threads=3)
+
+
+def test_a_size_for_one_photo(models, keras_matter):
+    photo = np.random.default_rng(0).integers(0, 256, (200, 300, 3), dtype=np.uint8)
+    np.testing.assert_array_equal(
+        keras_matter(photo, size=64).alpha, Matter(models / "red.keras", size=64)(photo).alpha
+    )
+    assert keras_matter._predict(photo, size=64).shape == (52, 78)  # 64 x 64 pixels, 2 : 3
+    assert keras_matter._predict(photo).shape != (52, 78)
+    assert keras_matter.frame is None
+    assert Matter(models / "red.tflite").frame == red_model.FRAME
 
 
 def test_a_keras_model_of_fixed_size(tmp_path):

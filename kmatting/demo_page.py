@@ -1,0 +1,411 @@
+"""The page of `kmatting.demo`, built with Gradio.
+
+A photo passes three steps: `matte` makes alpha and cutout (and is the plain HTTP call "matte"),
+`show` makes the pictures to look at, `compose` lays the cutout over a background. They hand over
+files, so that an open page holds no memory on the server.
+"""
+
+import re
+import secrets
+import shutil
+import threading
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+import numpy as np
+from PIL import Image, ImageColor
+
+from kmatting.cutout import Colour, check_foreground, composite, read_background
+from kmatting.images import ImageError, image_size, write_image
+from kmatting.matter import DEFAULT_SIZE, Matter
+
+MAX_FILE_SIZE = "50mb"
+MAX_PIXELS = 50_000_000
+MAX_WAITING = 20  # photos in the queue; who comes next is asked to try again later
+KEPT = 3600  # seconds until a file is deleted that no open page holds, such as those of HTTP calls
+
+_PREVIEW = 1280  # pixels of the longer side of what is shown; downloads have the photo's own size
+_SQUARE = 16  # pixels a side, of the checkerboard
+_EXAMPLES = ("astronaut.png", "coffee.png", "chelsea.png")  # of scikit-image; free of rights
+
+# Gradio pastes by a button, and only where browsers let it; Ctrl-V works everywhere.
+_PASTE = """() => document.addEventListener("paste", (event) => {
+  const isPhoto = (file) => file.type.startsWith("image/");
+  const photo = [...event.clipboardData.files].find(isPhoto);
+  const input = document.querySelector("#photo input[type=file]");
+  if (!photo || !input) return;
+  const files = new DataTransfer();
+  files.items.add(photo);
+  input.files = files.files;
+  input.dispatchEvent(new Event("change", { bubbles: true }));
+})"""
+
+_File = dict[str, Any] | None  # how Gradio hands over a file: {"path": ..., ...}
+
+
+class Visits:
+    """The files of each open page, deleted when it is closed or they are replaced.
+
+    Gradio names uploads by their content, so visitors with one and the same file share it; it
+    stays until the last of them has left.
+
+    Attributes:
+        examples: files that belong to no visitor and are never deleted.
+    """
+
+    def __init__(self) -> None:
+        self.examples: set[Path] = set()
+        self._files: dict[str, dict[str, set[Path]]] = {}
+        self._lock = threading.Lock()
+
+    def begin(self, request: gr.Request) -> None:
+        """Notes that a page is open."""
+        with self._lock:
+            self._files[str(request.session_hash)] = {}
+
+    def keep(self, request: gr.Request, what: str, files: set[Path]) -> None:
+        """Says which files a page needs for something; the former ones for it are deleted."""
+        with self._lock:
+            held = self._files.get(str(request.session_hash))
+            if held is not None:  # an HTTP call has no page
+                former, held[what] = held.get(what, set()), files
+                self._delete(former)
+
+    def end(self, request: gr.Request) -> None:
+        """Deletes the files of a page that was closed."""
+        with self._lock:
+            for files in self._files.pop(str(request.session_hash), {}).values():
+                self._delete(files)
+
+    def _delete(self, files: set[Path]) -> None:
+        held = self.examples.union(
+            *(each for page in self._files.values() for each in page.values())
+        )
+        for path in files - held:
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
+
+
+class Steps:
+    """What the page does with a photo.
+
+    Args:
+        matter: the loaded model.
+        folder: Gradio's folder for uploads and results.
+    """
+
+    def __init__(self, matter: Matter, folder: Path) -> None:
+        self.visits = Visits()
+        self._matter = matter
+        self._folder = folder
+
+    def matte(
+        self, request: gr.Request, photo: _File, edges: bool, size: int | None = None
+    ) -> tuple[str | None, str | None]:
+        """Takes the matte of a photo.
+
+        Args:
+            request: who asks.
+            photo: the uploaded file.
+            edges: whether the cutout's colours are estimated, without the old background.
+            size: the network sees about size x size pixels.
+
+        Returns:
+            Paths of the alpha and of the cutout, PNG files; of nothing, if there is no photo.
+        """
+        path = None if photo is None else _uploaded(photo)
+        self.visits.keep(request, "photo", {path} if path else set())
+        if path is None:
+            self.visits.keep(request, "result", set())
+            return None, None
+        try:
+            height, width = image_size(path)
+            if height * width > MAX_PIXELS:
+                raise ImageError(
+                    f"{path}: {height * width / 1e6:.0f} megapixels; "
+                    f"this page takes up to {MAX_PIXELS / 1e6:.0f}."
+                )
+            matte = self._matter(path, size)
+        except ImageError as error:
+            raise _said(error, path) from error
+        # Nobody can guess the name and fetch what belongs to another.
+        folder = self._folder / secrets.token_hex(16)
+        alpha, cut = folder / f"{path.stem}-alpha.png", folder / f"{path.stem}-cutout.png"
+        write_image(alpha, np.rint(matte.alpha * 255).astype(np.uint8))
+        write_image(cut, matte.cutout("ml" if edges else "none"), compress_level=1)
+        _write_preview(folder / "photo.jpg", Image.fromarray(matte.photo.flatten()))
+        self.visits.keep(request, "result", {folder})
+        return str(alpha), str(cut)
+
+    def show(
+        self, request: gr.Request, alpha: _File, cut: _File, colour: str, background: _File
+    ) -> list[Any]:
+        """Makes the pictures to compare with the photo: cutout, matte and composite.
+
+        Returns:
+            A pair of pictures for each, and what becomes of the three buttons for downloads.
+        """
+        if alpha is None or cut is None:
+            return _nothing()
+        folder = _uploaded(cut).parent
+        with Image.open(_uploaded(cut)) as image:
+            subject = _reduced(image)
+        board = _checkerboard(*subject.size)
+        board.paste(subject, mask=subject.getchannel("A"))
+        _write_preview(folder / "cutout.jpg", board)
+        with Image.open(_uploaded(alpha)) as image:
+            _write_preview(folder / "matte.jpg", image)
+        photo = str(folder / "photo.jpg")
+        pair, button = self.compose(request, cut, colour, background)
+        return [
+            (photo, str(folder / "cutout.jpg")),
+            (photo, str(folder / "matte.jpg")),
+            pair,
+            gr.update(interactive=True),
+            gr.update(interactive=True),
+            button,
+        ]
+
+    def compose(self, request: gr.Request, cut: _File, colour: str, background: _File) -> list[Any]:
+        """Lays the cutout over the background, or over the colour if there is none.
+
+        Returns:
+            A pair of pictures, and what becomes of the button for the download.
+        """
+        behind: Colour | np.ndarray = _read_colour(colour)
+        path = None if background is None else _uploaded(background)
+        self.visits.keep(request, "background", {path} if path else set())
+        if path:
+            try:
+                behind = read_background(path)
+            except ImageError as error:
+                raise _said(error, path) from error
+        if cut is None:
+            return [None, gr.update(value=None, interactive=False)]
+        path = _uploaded(cut)
+        with Image.open(path) as image:
+            pixels = np.asarray(image)
+        result = composite(pixels[..., :3], pixels[..., 3] / np.float32(255), behind)
+        folder = path.parent / secrets.token_hex(4)  # a new address, or browsers show the old one
+        final = folder / path.name.replace("-cutout.png", "-composite.png")
+        write_image(final, result, compress_level=1)
+        _write_preview(folder / "composite.jpg", result)
+        self.visits.keep(request, "composite", {folder})
+        return [
+            (str(path.parent / "photo.jpg"), str(folder / "composite.jpg")),
+            gr.update(value=str(final), interactive=True),
+        ]
+
+
+def build_page(matter: Matter, folder: Path) -> gr.Blocks:
+    """Builds the page; it is served by its method `launch`.
+
+    Args:
+        matter: the loaded model.
+        folder: where uploads and results are kept: what the environment variable GRADIO_TEMP_DIR
+            said when Gradio was imported.
+
+    Returns:
+        The page. It belongs to one server.
+    """
+    steps = Steps(matter, folder)
+    with gr.Blocks(title="kmatting", analytics_enabled=False, delete_cache=(60, KEPT)) as page:
+        gr.Markdown("## kmatting\nA photo goes in, its subject comes out.")
+        with gr.Row():
+            with gr.Column(scale=2, min_width=320):
+                photo = gr.Image(
+                    label="Photo",
+                    elem_id="photo",
+                    placeholder="Drop or paste a photo\nor click to choose one",
+                    sources=["upload"],
+                    type="filepath",
+                    image_mode=None,
+                    height=320,
+                    buttons=["fullscreen"],
+                )
+                gr.Examples(_examples(), photo, label="Examples")
+                steps.visits.examples = set(folder.rglob("*"))
+                edges = gr.Checkbox(
+                    label="Clean edges",
+                    info="Takes the old background's colour out of soft edges.",
+                    value=_can_clean_edges(),
+                    interactive=_can_clean_edges(),
+                )
+                sizes = []
+                if matter.frame is None:
+                    size = gr.Slider(
+                        128,
+                        1024,
+                        DEFAULT_SIZE,
+                        step=64,
+                        label="Size",
+                        info="Pixels a side that the network sees. More: finer, slower.",
+                    )
+                    sizes.append(size)
+            with gr.Column(scale=3, min_width=320):
+                with gr.Tab("Cutout"):
+                    cutout_pair = _comparison("Photo and cutout")
+                with gr.Tab("Matte"):
+                    matte_pair = _comparison("Photo and matte")
+                with gr.Tab("Composite"):
+                    composite_pair = _comparison("Photo and composite")
+                    with gr.Row():
+                        colour = gr.ColorPicker("#2f855a", label="Colour", min_width=120)
+                        background = gr.Image(
+                            label="Or a background of yours",
+                            sources=["upload"],
+                            type="filepath",
+                            image_mode=None,
+                            height=120,
+                            buttons=[],
+                            min_width=160,
+                        )
+                with gr.Row():
+                    names = ("alpha", "cutout", "composite")
+                    alpha_file, cutout_file, composite_file = (
+                        gr.DownloadButton(f"Save {name}", min_width=90, interactive=False)
+                        for name in names
+                    )
+        pairs = [cutout_pair, matte_pair, composite_pair]
+        files = [alpha_file, cutout_file, composite_file]
+        inputs = [photo, edges, *sizes]
+
+        # Gradio would open photos before they come here, its own way.
+        step: dict[str, Any] = {"preprocess": False, "concurrency_id": "photos"}
+        private = {**step, "api_visibility": "private"}
+        chosen = photo.change(
+            _nothing, None, [*pairs, *files], queue=False, api_visibility="private"
+        )
+        mattes = [
+            chosen.then(
+                steps.matte,
+                inputs,
+                files[:2],
+                api_name="matte",
+                api_description="Takes the matte of a photo; returns alpha and cutout.",
+                show_progress_on=pairs,
+                **step,
+            ),
+            gr.on(
+                [edges.input, *(each.release for each in sizes)],
+                steps.matte,
+                inputs,
+                files[:2],
+                show_progress_on=pairs,
+                trigger_mode="always_last",
+                **private,
+            ),
+        ]
+        for matte in mattes:
+            matte.success(steps.show, [*files[:2], colour, background], [*pairs, *files], **private)
+        gr.on(
+            [colour.change, background.change],
+            steps.compose,
+            [cutout_file, colour, background],
+            [composite_pair, composite_file],
+            trigger_mode="always_last",
+            **private,
+        )
+        page.load(steps.visits.begin, queue=False, api_visibility="private")
+        page.unload(steps.visits.end)
+    return page.queue(max_size=MAX_WAITING, default_concurrency_limit=1, api_open=False)
+
+
+def serve(page: gr.Blocks, host: str, port: int) -> None:
+    """Starts the server in a thread of its own; `page.close()` stops it.
+
+    Nothing is asked of other hosts and nothing is offered but the page and its call.
+
+    Args:
+        page: what `build_page` returned.
+        host: address to listen at.
+        port: port to listen at.
+    """
+    page.launch(
+        server_name=host,
+        server_port=port,
+        prevent_thread_lock=True,
+        quiet=True,
+        share=False,
+        inbrowser=False,
+        max_file_size=MAX_FILE_SIZE,
+        state_session_capacity=100,
+        run_history=False,
+        enable_monitoring=False,
+        mcp_server=False,
+        ssr_mode=False,
+        pwa=False,
+        footer_links=[],
+        js=_PASTE,
+        theme=gr.themes.Default(
+            primary_hue="blue",
+            neutral_hue="slate",
+            font=["system-ui", "sans-serif"],
+            font_mono=["ui-monospace", "monospace"],
+        ),
+    )
+
+
+def _nothing() -> list[Any]:
+    """What the page shows without a photo: no pictures, and buttons that cannot be pressed."""
+    return [None, None, None, *[gr.update(value=None, interactive=False)] * 3]
+
+
+def _comparison(label: str) -> gr.ImageSlider:
+    return gr.ImageSlider(label=label, interactive=False, max_height=440, buttons=["fullscreen"])
+
+
+def _examples() -> list[str]:
+    """Photos that scikit-image ships, if it is installed."""
+    try:
+        from skimage.data import data_dir
+    except ImportError:
+        return []
+    return [str(path) for name in _EXAMPLES if (path := Path(data_dir) / name).exists()]
+
+
+def _can_clean_edges() -> bool:
+    try:
+        check_foreground("ml")
+    except ValueError:  # pymatting is not installed
+        return False
+    return True
+
+
+def _uploaded(file: dict[str, Any]) -> Path:
+    """The path of a file that the page or an HTTP call names; Gradio checked that it may."""
+    path = Path(file.get("path") or "")
+    if not path.is_file():
+        raise gr.Error("The file is no longer here. Choose it again.", print_exception=False)
+    return path
+
+
+def _said(error: ImageError, path: Path) -> gr.Error:
+    """An error to show, with the photo's name as the visitor knows it."""
+    return gr.Error(str(error).replace(str(path), path.name), print_exception=False)
+
+
+def _read_colour(text: str) -> Colour:
+    """Reads what Gradio's colour picker returns: "#rrggbb" or "rgba(...)" with fractions."""
+    if text.startswith("#"):
+        red, green, blue, *_ = ImageColor.getrgb(text)
+    else:
+        red, green, blue, *_ = (round(float(number)) for number in re.findall(r"[\d.]+", text))
+    return red, green, blue
+
+
+def _reduced(image: Image.Image) -> Image.Image:
+    scale = min(1.0, _PREVIEW / max(image.size))
+    return image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale))))
+
+
+def _write_preview(path: Path, image: Image.Image) -> None:
+    write_image(path, _reduced(image), quality=90)
+
+
+def _checkerboard(width: int, height: int) -> Image.Image:
+    rows, columns = np.indices((height, width)) // _SQUARE
+    return Image.fromarray(np.where((rows + columns) % 2, 255, 208).astype(np.uint8)).convert("RGB")

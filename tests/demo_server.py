@@ -1,0 +1,131 @@
+"""A running `kmatting.demo`, and calls to it by plain HTTP."""
+
+import contextlib
+import http.client
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import uuid
+from pathlib import Path
+from urllib.parse import urlsplit
+
+# Runs the command; says at the end which hosts it asked for anything and whether it needed
+# TensorFlow.
+_PROGRAM = """
+import json, sys
+
+asked = set()
+
+def watch(event, arguments):
+    if event == "socket.connect" and isinstance(arguments[1], tuple):
+        asked.add(str(arguments[1][0]))
+    elif event == "socket.getaddrinfo":
+        asked.add(str(arguments[0]))
+
+sys.addaudithook(watch)
+from kmatting.demo import main
+
+code = main(sys.argv[1:])
+print(json.dumps({"asked": sorted(asked), "tensorflow": "tensorflow" in sys.modules}))
+sys.exit(code)
+"""
+
+
+class Server:
+    """The server in a process of its own, as a context manager.
+
+    Attributes:
+        url: address of the page.
+        report: what the process said at its end, beside `code`, its exit status.
+    """
+
+    def __init__(self, model: Path, temporary: Path):
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self._temporary = temporary
+        command = [sys.executable, "-c", _PROGRAM, "--model", str(model), "--port", str(self.port)]
+        temporary.mkdir()
+        self._process = subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "TMPDIR": str(temporary)},
+        )
+
+    def __enter__(self):
+        assert self._process.stdout.readline().startswith(f"open {self.url}")
+        return self
+
+    def __exit__(self, *_):
+        self._process.send_signal(signal.SIGTERM)
+        output, _ = self._process.communicate(timeout=30)
+        self.code, self.report = self._process.returncode, json.loads(output.splitlines()[-1])
+
+    def files(self) -> set[str]:
+        """Names of all files that the server keeps."""
+        folder, *others = self._temporary.glob("kmatting-demo-*")
+        assert not others
+        return {path.name for path in folder.rglob("*") if path.is_file()}
+
+    def request(self, method: str, path: str, body: bytes = b"", kind: str = "application/json"):
+        """Returns status and body of the answer."""
+        with contextlib.closing(
+            http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+        ) as connection:
+            connection.request(method, path, body, {"Content-Type": kind})
+            answer = connection.getresponse()
+            return answer.status, answer.read()
+
+    def upload(self, name: str, content: bytes):
+        """Returns the status, and the path of the uploaded file or the message."""
+        boundary = uuid.uuid4().hex
+        head = (
+            f'--{boundary}\r\nContent-Disposition: form-data; name="files"; filename="{name}"\r\n'
+            "Content-Type: application/octet-stream\r\n\r\n"
+        )
+        body = head.encode() + content + f"\r\n--{boundary}--\r\n".encode()
+        kind = f"multipart/form-data; boundary={boundary}"
+        status, answer = self.request("POST", "/gradio_api/upload", body, kind)
+        return status, json.loads(answer)[0] if status == 200 else answer.decode()
+
+    def call(self, path: str | None, **options):
+        """Calls "matte" on an uploaded file; returns the event's name and its data."""
+        photo = {"path": path, "meta": {"_type": "gradio.FileData"}}
+        body = json.dumps({"photo": photo, **options}).encode()
+        status, answer = self.request("POST", "/gradio_api/call/v2/matte", body)
+        assert status == 200, answer
+        event = json.loads(answer)["event_id"]
+        _, answer = self.request("GET", f"/gradio_api/call/v2/matte/{event}")
+        lines = [line.partition(": ")[2] for line in answer.decode().splitlines() if line]
+        return lines[-2], json.loads(lines[-1])
+
+    def matte(self, photo: Path, **options) -> tuple[bytes, bytes]:
+        """Uploads a photo; returns the files of its alpha and cutout."""
+        status, path = self.upload(photo.name, photo.read_bytes())
+        assert status == 200, path
+        event, data = self.call(path, **options)
+        assert event == "complete", data
+        alpha, cutout = (
+            self.request("GET", urlsplit(file["url"]).path) for file in data
+        )
+        assert alpha[0] == cutout[0] == 200
+        return alpha[1], cutout[1]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def wait_for(condition, seconds: float = 30):
+    """Waits until a function returns something true, and returns it."""
+    end = time.monotonic() + seconds
+    while not (result := condition()):
+        assert time.monotonic() < end, f"waited {seconds} s in vain"
+        time.sleep(0.1)
+    return result
