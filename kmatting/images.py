@@ -139,8 +139,10 @@ def image_size(source: str | os.PathLike[str]) -> tuple[int, int]:
     """
     with _opened(source) as (image, name), _named_errors(name):
         width, height = image.size
+        # A PNG's own getexif decodes all pixels, to look for EXIF behind them.
+        orientation = Image.Image.getexif(image).get(0x0112)
         # Of a TIFF, Pillow gives the upright size.
-        sideways = image.format != "TIFF" and image.getexif().get(0x0112) in (5, 6, 7, 8)
+        sideways = image.format != "TIFF" and orientation in (5, 6, 7, 8)
         return (width, height) if sideways else (height, width)
 
 

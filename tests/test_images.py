@@ -396,6 +396,14 @@ def test_a_file_without_permission(tmp_path):
         read_image(path)
 
 
+def test_a_size_needs_no_more_than_the_header(tmp_path):
+    path = saved(
+        tmp_path / "a.png", np.random.default_rng(0).integers(0, 256, (90, 40, 3), np.uint8)
+    )
+    path.write_bytes(path.read_bytes()[:100])
+    assert image_size(path) == (90, 40)
+
+
 # Folders
 
 
