@@ -151,3 +151,61 @@ def test_edges_keep_the_photos_colours_if_wanted(server, model, tmp_path):
     plain = by_predict(model, photo, tmp_path / "out", "--foreground", "none")
     assert server.matte(photo, edges=False) == plain
     assert server.matte(photo, edges=True)[1] != plain[1]
+
+
+BAD_PHOTOS = {
+    "text.jpg": (b"no photo at all", "text.jpg: not an image that can be read"),
+    "empty.png": (b"", "empty.png: empty file"),
+    "bomb.png": (png_that_claims(30000, 30000), r"bomb.png: more than 178,956,970 pixels"),
+    "large.png": (png_that_claims(9000, 6000), "large.png: 54 megapixels; .* up to 50"),
+    "torn.png": (png_that_claims(300, 200), "torn.png: damaged or truncated image"),
+}
+
+
+@needs_gradio
+@pytest.mark.parametrize("name", BAD_PHOTOS)
+def test_what_is_no_photo_is_said(server, name):
+    content, message = BAD_PHOTOS[name]
+    status, path = server.upload(name, content)
+    assert status == 200, path
+    event, data = server.call(path)
+    assert event == "error"
+    assert re.match(message, data["error"]), data
+    assert "/" not in data["error"]  # no path of the server
+
+
+@needs_gradio
+def test_too_large_uploads_are_refused(server):
+    before = server.files()
+    status, message = server.upload("film.png", bytes(51 << 20))
+    assert status == 413
+    assert "maximum allowed size" in message
+    assert server.files() == before
+
+
+@needs_gradio
+def test_nothing_but_uploads_is_read_or_served(server, model):
+    for path in (str(model), "/etc/passwd", None):
+        event, _ = server.call(path)
+        assert event == "error"
+    assert server.request("GET", f"/gradio_api/file={model}")[0] == 403
+    assert server.request("GET", "/gradio_api/file=/etc/passwd")[0] == 403
+
+
+@needs_gradio
+def test_no_call_passes_the_queue_by(server):
+    body = b'{"data": [null, true]}'
+    for path in ("run", "api"):
+        assert server.request("POST", f"/gradio_api/{path}/matte", body)[0] == 404
+
+
+@needs_gradio
+def test_a_server_leaves_nothing_and_asks_nobody(model, tmp_path):
+    Image.fromarray(shaded(60, 90)).save(tmp_path / "photo.jpg")
+    with Server(model, tmp_path / "tmp") as server:
+        server.matte(tmp_path / "photo.jpg")
+        assert {"photo.jpg", "photo-alpha.png", "photo-cutout.png"} <= server.files()
+    assert server.code == 0
+    assert list((tmp_path / "tmp").glob("kmatting-demo-*")) == []
+    assert set(server.report["asked"]) <= {"127.0.0.1", "localhost"}
+    assert not server.report["tensorflow"]
