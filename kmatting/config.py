@@ -30,6 +30,7 @@ class ModelConfig(_Section):
         name: `model1`, or `model2` for the one with attention.
         encoder: DenseNet of the high-level branch.
         encoder_weights: `imagenet` (downloaded by Keras), `none`, or the path of a weights file.
+        skips: the decoder also sees what the encoder made at strides 8, 4 and 2.
         weights: `.keras` or `.weights.h5` file of the whole network to start from.
         freeze_encoder_epochs: the encoder is not trained in this many first epochs.
     """
@@ -37,16 +38,22 @@ class ModelConfig(_Section):
     name: Literal["model1", "model2"] = "model1"
     encoder: Literal["densenet121", "densenet169", "densenet201"] = "densenet201"
     encoder_weights: str = "imagenet"
+    skips: bool = False
     weights: Path | None = None
     freeze_encoder_epochs: int = Field(default=0, ge=0)
 
 
 class PairsSource(_Section):
-    """Two folders, images and alphas, matched by stem."""
+    """Two folders, images and alphas, matched by stem.
+
+    Attributes:
+        coarse: the outlines are rough; a band along them is not learned from.
+    """
 
     kind: Literal["pairs"] = "pairs"
     images: Path
     alphas: Path
+    coarse: bool = False
     weight: float = Field(default=1.0, gt=0)
 
 
@@ -79,21 +86,25 @@ Source = Annotated[PairsSource | CompositeSource | SyntheticSource, Field(discri
 
 
 class Augmentation(_Section):
-    """Random geometry, one and the same for image and alpha.
+    """Random geometry, one and the same for image and alpha, and random light.
 
     Attributes:
         rotation_degrees: angles are drawn from minus to plus this.
         horizontal_flip: whether half of the samples are mirrored left to right.
         vertical_flip: whether half of the samples are mirrored top to bottom.
-        fit: `resize` brings the whole image to `size`; `crop` a random part of it.
-        crop_scale: with `crop`, bounds of the part's side as a share of the largest that fits.
+        fit: `resize` brings the whole image to `size`; `crop` a random part of the same shape;
+            `stretch` a random part of any shape.
+        crop_scale: with `crop`, bounds of the part's side as a share of the largest that fits; with
+            `stretch`, of its height and its width as shares of the image's.
+        colour: strength of changes of brightness, contrast, saturation and tint, from 0 to 1.
     """
 
     rotation_degrees: float = Field(default=30.0, ge=0, le=180)
     horizontal_flip: bool = True
     vertical_flip: bool = True
-    fit: Literal["resize", "crop"] = "resize"
+    fit: Literal["resize", "crop", "stretch"] = "resize"
     crop_scale: tuple[float, float] = (0.5, 1.0)
+    colour: float = Field(default=0.0, ge=0, le=1)
 
     @field_validator("crop_scale")
     @classmethod
@@ -113,7 +124,7 @@ class DataConfig(_Section):
         size: side of the square that the network trains at, or height and width; multiples of 16.
         on_bad_data: `error` stops before training and lists everything wrong; `skip` goes on
             without the bad files and lists them.
-        augmentation: random geometry in training.
+        augmentation: random geometry and light in training.
     """
 
     train: list[Source] = Field(min_length=1)

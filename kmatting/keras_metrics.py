@@ -25,7 +25,8 @@ class _PerImageMean(keras.metrics.Mean):
         """Adds a batch.
 
         Args:
-            y_true: true alphas, float in [0, 1], (B, H, W, 1).
+            y_true: true alphas, float in [0, 1], (B, H, W, 1); where negative, they are unknown
+                and whatever is predicted counts as right.
             y_pred: predicted alphas of the same shape.
             sample_weight: one weight an image, (B,), or None.
 
@@ -39,7 +40,8 @@ class _PerImageMean(keras.metrics.Mean):
                 f"Metric '{self.name}' expected y_true and y_pred of one shape (B, H, W, 1), "
                 f"received {tuple(y_true.shape)} and {tuple(y_pred.shape)}."
             )
-        super().update_state(self._figure(y_pred - y_true), sample_weight)
+        difference = ops.where(y_true < 0, 0.0, y_pred - y_true)
+        super().update_state(self._figure(difference), sample_weight)
 
     def _figure(self, difference: Any) -> Any:
         """Computes the figure of each image, (B,), from differences (B, H, W, 1)."""

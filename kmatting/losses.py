@@ -17,7 +17,8 @@ class L1SSIMLoss(keras.losses.Loss):
         **kwargs: of `keras.losses.Loss`.
 
     Input shape:
-        Both alphas (N, H, W, 1) in [0, 1], H and W at least 11.
+        Both alphas (N, H, W, 1) in [0, 1], H and W at least 11. Where the true one is negative it
+        is unknown, and whatever is predicted there counts as right.
 
     Output shape:
         (N,) before reduction: one value an image, exactly 0 for equal alphas.
@@ -56,14 +57,14 @@ def l1(y_true: Any, y_pred: Any) -> Any:
     """Returns the mean absolute difference of each image.
 
     Args:
-        y_true: alphas (N, H, W, 1) in [0, 1].
+        y_true: alphas (N, H, W, 1) in [0, 1]; negative where unknown.
         y_pred: alphas of the same shape.
 
     Returns:
         float32 (N,) in [0, 1].
     """
-    difference = tf.cast(y_true, tf.float32) - tf.cast(y_pred, tf.float32)
-    return tf.reduce_mean(tf.abs(difference), axis=(1, 2, 3))
+    y_true, y_pred = _known(y_true, y_pred)
+    return tf.reduce_mean(tf.abs(y_true - y_pred), axis=(1, 2, 3))
 
 
 @keras.saving.register_keras_serializable(package="kmatting")
@@ -71,12 +72,18 @@ def ssim_loss(y_true: Any, y_pred: Any) -> Any:
     """Returns 1 - SSIM of each image.
 
     Args:
-        y_true: alphas (N, H, W, 1) in [0, 1], H and W at least 11.
+        y_true: alphas (N, H, W, 1) in [0, 1], H and W at least 11; negative where unknown.
         y_pred: alphas of the same shape.
 
     Returns:
         float32 (N,) in [0, 2].
     """
-    return 1.0 - tf.image.ssim(
-        tf.cast(y_true, tf.float32), tf.cast(y_pred, tf.float32), max_val=1.0
-    )
+    y_true, y_pred = _known(y_true, y_pred)
+    return 1.0 - tf.image.ssim(y_true, y_pred, max_val=1.0)
+
+
+def _known(y_true: Any, y_pred: Any) -> tuple[Any, Any]:
+    """Makes both alphas float32, and one and the same where the true one is unknown."""
+    y_true, y_pred = tf.cast(y_true, tf.float32), tf.cast(y_pred, tf.float32)
+    unknown = y_true < 0
+    return tf.where(unknown, 0.0, y_true), tf.where(unknown, 0.0, y_pred)

@@ -10,13 +10,14 @@ import pytest
 
 @pytest.fixture(scope="session", params=["model1", "model2"])
 def small_model(request):
-    """Model 1 and Model 2 over DenseNet121, untrained; not to be changed by tests."""
+    """Model 1 with skips and Model 2 without, over DenseNet121, untrained; tests leave them so."""
     import keras
 
     from kmatting import models
 
     keras.utils.set_random_seed(0)
-    return getattr(models, request.param)("densenet121", encoder_weights="none")
+    builder = getattr(models, request.param)
+    return builder("densenet121", encoder_weights="none", skips=request.param == "model1")
 
 
 @pytest.fixture

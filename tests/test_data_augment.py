@@ -9,7 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kmatting.config import Augmentation
-from kmatting.data.augment import augment, rotate, rotation, warp
+from kmatting.data.augment import (
+    augment,
+    change_light,
+    rotate,
+    rotation,
+    warp,
+    without_outline,
+)
 
 STORED = np.load(Path(__file__).with_name("data") / "tfa_rotate.npz")
 STILL = {"rotation_degrees": 0, "horizontal_flip": False, "vertical_flip": False}
@@ -45,7 +52,7 @@ def test_rotation_is_counterclockwise():
 @settings(deadline=None, max_examples=60)
 @given(
     st.tuples(st.integers(0, 2**31), st.integers(0, 2**31)),
-    st.sampled_from(["resize", "crop"]),
+    st.sampled_from(["resize", "crop", "stretch"]),
     st.sampled_from([(40, 56), (56, 40), (33, 33), (150, 90)]),
 )
 def test_image_and_alpha_stay_aligned_and_in_range(seed, fit, source_size):
@@ -60,7 +67,7 @@ def test_image_and_alpha_stay_aligned_and_in_range(seed, fit, source_size):
     assert out.max() <= 1
 
 
-@pytest.mark.parametrize("fit", ["resize", "crop"])
+@pytest.mark.parametrize("fit", ["resize", "crop", "stretch"])
 def test_corners_are_never_black_under_an_opaque_alpha(fit):
     white = np.ones((48, 64, 4), np.float32)
     for number in range(30):
@@ -128,10 +135,55 @@ def test_crops_show_parts_of_the_picture_at_the_drawn_scale():
     assert max(lefts) > 80
 
 
+def test_stretch_draws_height_and_width_of_the_part_by_themselves():
+    y, x = np.mgrid[:100, :160].astype(np.float32)
+    sample = np.stack([x / 160, y / 100, x * 0, x * 0 + 1], axis=-1)
+    config = Augmentation(**STILL, fit="stretch", crop_scale=(0.4, 0.8))
+    outs = [augment(sample, (32, 32), config, [8, number]).numpy() for number in range(80)]
+    widths = np.array([np.diff(out[16, 4:28, 0]).mean() * 32 for out in outs])
+    heights = np.array([np.diff(out[4:28, 16, 1]).mean() * 32 for out in outs])
+    for shares in (widths, heights):
+        assert 0.38 < shares.min() < 0.45
+        assert 0.75 < shares.max() < 0.82
+    assert abs(np.corrcoef(widths, heights)[0, 1]) < 0.3
+
+
+def test_light_changes_the_image_and_never_the_alpha():
+    sample = random_sample(24, 24)
+    config = Augmentation(**STILL, colour=0.5)
+    out = augment(sample, (24, 24), config, [1, 2]).numpy()
+    np.testing.assert_array_equal(out[..., 3], sample[..., 3])
+    assert np.abs(out[..., :3] - sample[..., :3]).mean() > 0.01
+    assert out.min() >= 0
+    assert out.max() <= 1
+
+
+def test_light_changes_brightness_and_contrast_both_ways():
+    image = tf.constant(0.4 + 0.1 * random_sample(24, 24)[..., :3])
+    outs = [change_light(image, 0.4, [3, number]).numpy() for number in range(80)]
+    brightness = np.array([out.mean() / image.numpy().mean() for out in outs])
+    contrast = np.array([out.std() / image.numpy().std() for out in outs])
+    for ratio in (brightness, contrast):
+        assert ratio.min() < 0.8
+        assert ratio.max() > 1.2
+    assert abs(brightness.mean() - 1) < 0.1
+    np.testing.assert_allclose(change_light(image, 0.0, [3, 1]), image, atol=1e-6)
+
+
+def test_a_band_along_a_coarse_outline_is_unknown():
+    alpha = np.zeros((100, 120, 1), np.float32)
+    alpha[:, 60:] = 1
+    out = without_outline(tf.constant(alpha)).numpy()
+    np.testing.assert_array_equal(out[:, 58:62], -1)  # 2% of 100 pixels to either side
+    np.testing.assert_array_equal(out[:, :58], 0)
+    np.testing.assert_array_equal(out[:, 62:], 1)
+    np.testing.assert_array_equal(without_outline(tf.ones((100, 120, 1))), 1)
+
+
 def test_a_large_picture_is_shrunk_without_aliasing():
     # Stripes finer than the output can show must come out as their mean, not as a pattern.
     stripes = np.tile(np.float32([0, 1]), 256)[None, :, None] * np.ones((512, 1, 4), np.float32)
-    for fit in ["resize", "crop"]:
+    for fit in ["resize", "crop", "stretch"]:
         out = augment(stripes, (64, 64), Augmentation(fit=fit, crop_scale=(0.6, 1)), [1, 1])
         np.testing.assert_allclose(out.numpy()[4:-4, 4:-4], 0.5, atol=0.05)
 

@@ -68,6 +68,20 @@ def test_an_epoch_holds_every_sample_and_fills_up_its_last_batch(tmp_path):
     assert len({tuple(epoch) for epoch in epochs}) == 3
 
 
+def test_outlines_of_coarse_pairs_are_unknown_in_training_only(tmp_path):
+    for folder in ("image", "alpha"):
+        (tmp_path / folder).mkdir()
+        half = np.zeros((100, 100), np.uint8)
+        half[:, 50:] = 255
+        Image.fromarray(half).save(tmp_path / folder / "half.png")
+    source = {"kind": "pairs", "images": tmp_path / "image", "alphas": tmp_path / "alpha"}
+    for coarse in (True, False):
+        data = build([{**source, "coarse": coarse}], size=96, batch_size=1)
+        _, alpha = next(iter(data.train()))
+        assert (alpha.numpy() == -1).any() == coarse
+        assert data.panel_samples(1)[1].min() == 0
+
+
 def test_a_batch_larger_than_the_set_is_full_too(tmp_path):
     data = build([write_pairs(tmp_path, 3)], batch_size=8)
     assert data.steps_per_epoch == 1

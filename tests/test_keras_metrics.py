@@ -56,6 +56,15 @@ def test_by_hand():
         assert float(metric.result()) == pytest.approx(expected)
 
 
+def test_unknown_pixels_count_as_right():
+    truth = np.zeros((1, 10, 10, 1), np.float32)
+    truth[:, :5] = -1
+    prediction = np.full_like(truth, 0.5)
+    for metric, expected in ((SAD(), 0.025), (MSE(), 0.125), (MAD(), 0.25)):  # half of it all
+        metric.update_state(truth, prediction)
+        assert float(metric.result()) == pytest.approx(expected)
+
+
 @pytest.mark.parametrize("metric_class", FIGURES)
 def test_computes_in_float32_under_mixed_precision(metric_class):
     truth = np.zeros((1, 512, 512, 1), np.float16)

@@ -67,6 +67,18 @@ def test_computed_in_float32_for_half_precision_inputs(alphas):
     np.testing.assert_allclose(loss, L1SSIMLoss()(*alphas), atol=1e-3)
 
 
+def test_unknown_pixels_count_as_right(alphas):
+    true, predicted = alphas
+    unknown = true.copy()
+    unknown[:, :20] = -1
+    assert float(L1SSIMLoss()(np.full_like(true, -1), predicted)) == 0.0
+    known = np.abs(true - predicted)[:, 20:].sum((1, 2, 3)) / (40 * 56)
+    np.testing.assert_allclose(l1(unknown, predicted), known, rtol=1e-5)
+    elsewhere = predicted.copy()
+    elsewhere[:, :20] = np.random.default_rng(1).random((3, 20, 56, 1))
+    np.testing.assert_array_equal(ssim_loss(unknown, predicted), ssim_loss(unknown, elsewhere))
+
+
 def test_survives_serialization():
     loss = keras.losses.deserialize(keras.losses.serialize(L1SSIMLoss(0.5, 2.0)))
     assert (loss.l1_weight, loss.ssim_weight) == (0.5, 2.0)

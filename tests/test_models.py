@@ -43,7 +43,13 @@ class TestEveryModel:
 
     def test_mixed_precision_ends_in_float32(self, small_model, photos, float32_afterwards):
         keras.config.set_dtype_policy("mixed_bfloat16")
-        mixed = getattr(models, small_model.name)("densenet121", encoder_weights="none")
+        config = ModelConfig(
+            name=small_model.name,
+            encoder="densenet121",
+            encoder_weights="none",
+            skips=small_model.name == "model1",
+        )
+        mixed = models.build_model(config)
         mixed.set_weights(small_model.get_weights())
         image = photos(1, 32, 32)
         alpha = np.asarray(mixed(image, training=False))
@@ -121,6 +127,17 @@ def test_model2_is_model1_with_attention():
     assert counts["model2"] - counts["model1"] == c_wise + s_wise
 
 
+def test_skips_bring_the_encoders_way_into_the_decoder():
+    plain = models.model1("densenet121", encoder_weights="none")
+    model = models.model1("densenet121", encoder_weights="none", skips=True)
+    for stride, channels in ((8, 512 + 64), (4, 256 + 32), (2, 64 + 16)):
+        skip = model.get_layer(f"skip_{stride}_conv")
+        assert skip.input.shape[-1] + skip.filters == channels
+        skip_shape = keras.Model(model.input, skip.output).compute_output_shape((1, 64, 32, 3))
+        assert skip_shape[1:3] == (64 // stride, 32 // stride)
+    assert not [layer.name for layer in plain.layers if layer.name.startswith("skip_")]
+
+
 def test_encoder_weights_are_loaded_from_a_file(tmp_path, photos):
     densenet = keras.applications.DenseNet121(include_top=False, weights=None)
     densenet.save_weights(tmp_path / "densenet.weights.h5")
@@ -156,7 +173,12 @@ def test_unknown_encoder_is_refused():
 def test_build_model_starts_from_a_trained_model(small_model, photos, tmp_path):
     path = tmp_path / "trained.keras"
     small_model.save(path)
-    config = ModelConfig(name=small_model.name, encoder="densenet121", weights=path)
+    config = ModelConfig(
+        name=small_model.name,
+        encoder="densenet121",
+        skips=small_model.name == "model1",
+        weights=path,
+    )
     image = photos(1, 32, 32)
     np.testing.assert_array_equal(
         models.build_model(config)(image, training=False), small_model(image, training=False)

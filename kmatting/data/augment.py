@@ -1,4 +1,4 @@
-"""Random geometry for training: one transform for image and alpha, inside the tf.data graph.
+"""Random geometry and light for training, inside the tf.data graph.
 
 Image and alpha travel as one 4-channel tensor, `sample`, so that no step can treat them apart.
 Whatever the transform finds outside of the picture is a reflection of it, in all four channels: a
@@ -12,9 +12,12 @@ import tensorflow as tf
 
 from kmatting.config import Augmentation
 
+COARSE_BAND = 0.02  # half the width of an outline that is not learned from
+_LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
+
 
 def augment(sample: Any, size: tuple[int, int], config: Augmentation, seed: Any) -> Any:
-    """Flips and turns a sample at random and brings it to size.
+    """Flips and turns a sample at random, brings it to size, and changes its light.
 
     There are two resamplings: an antialiased resize, then one bilinear warp for all of flip,
     rotation and crop.
@@ -28,31 +31,43 @@ def augment(sample: Any, size: tuple[int, int], config: Augmentation, seed: Any)
     Returns:
         float32 tensor (height, width, 4) in [0, 1].
     """
-    draws = tf.random.stateless_uniform([6], seed)
+    sample = _move(sample, size, config, tf.random.stateless_uniform([7], seed))
+    sample = tf.clip_by_value(sample, 0.0, 1.0)
+    if not config.colour:
+        return sample
+    image = change_light(sample[..., :3], config.colour, seed)
+    return tf.concat([image, sample[..., 3:]], axis=-1)
+
+
+def _move(sample: Any, size: tuple[int, int], config: Augmentation, draws: Any) -> Any:
+    """Does the geometry of `augment`."""
     height, width = size
     # The part of the picture that is shown: its size after the resize, and its corner (y, x).
-    if config.fit == "crop":
-        low, high = config.crop_scale
-        share = low + draws[0] * (high - low)
-        sides = tf.cast(tf.shape(sample)[:2], tf.float32)
-        shrink = tf.reduce_min(sides / [height, width]) * share
-        resized = tf.maximum(tf.cast(tf.round(sides / shrink), tf.int32), [height, width])
-        # Whole pixels, so that a crop that is not turned is not blurred either.
-        room = tf.cast(resized - [height, width] + 1, tf.float32)
-        corner = tf.floor(draws[1:3] * room)
-    else:
+    if config.fit == "resize":
         resized = tf.constant([height, width])
         corner = tf.constant([0.0, 0.0])
+    else:
+        low, high = config.crop_scale
+        share = low + draws[:2] * (high - low)
+        if config.fit == "stretch":
+            resized = [height, width] / share
+        else:
+            sides = tf.cast(tf.shape(sample)[:2], tf.float32)
+            resized = sides / (tf.reduce_min(sides / [height, width]) * share[0])
+        resized = tf.maximum(tf.cast(tf.round(resized), tf.int32), [height, width])
+        # Whole pixels, so that a part that is not turned is not blurred either.
+        room = tf.cast(resized - [height, width] + 1, tf.float32)
+        corner = tf.floor(draws[2:4] * room)
     sample = tf.image.resize(sample, resized, antialias=True)
 
     if config.fit == "resize" and not (
         config.rotation_degrees or config.horizontal_flip or config.vertical_flip
     ):
-        return tf.clip_by_value(sample, 0.0, 1.0)
+        return sample
 
-    turn = rotation((2 * draws[3] - 1) * math.radians(config.rotation_degrees), height, width)
-    flip_x = config.horizontal_flip and draws[4] < 0.5
-    flip_y = config.vertical_flip and draws[5] < 0.5
+    turn = rotation((2 * draws[4] - 1) * math.radians(config.rotation_degrees), height, width)
+    flip_x = config.horizontal_flip and draws[5] < 0.5
+    flip_y = config.vertical_flip and draws[6] < 0.5
     flip = tf.convert_to_tensor(
         [
             [tf.where(flip_x, -1.0, 1.0), 0, tf.where(flip_x, width - 1.0, 0.0)],
@@ -61,8 +76,47 @@ def augment(sample: Any, size: tuple[int, int], config: Augmentation, seed: Any)
         ]
     )
     shift = tf.convert_to_tensor([[1, 0, corner[1]], [0, 1, corner[0]], [0, 0, 1]])
-    sample = warp(sample[None], shift @ turn @ flip, size)[0]
-    return tf.clip_by_value(sample, 0.0, 1.0)
+    return warp(sample[None], shift @ turn @ flip, size)[0]
+
+
+def change_light(image: Any, strength: float, seed: Any) -> Any:
+    """Changes brightness, contrast, saturation and tint at random.
+
+    Args:
+        image: float32 tensor (H, W, 3) in [0, 1].
+        strength: 0 changes nothing; with 1 brightness, contrast and saturation are multiplied by 0
+            to 2, and each channel by 0.5 to 1.5.
+        seed: integer tensor (2,); the same seed draws the same change.
+
+    Returns:
+        float32 tensor (H, W, 3) in [0, 1].
+    """
+    # Folded into another stream, since geometry draws from the seed itself.
+    stream = tf.random.experimental.stateless_fold_in(seed, 1)
+    draws = strength * tf.random.stateless_uniform([6], stream, -1.0, 1.0)
+    brightness, contrast, saturation, tint = draws[0], draws[1], draws[2], draws[3:]
+    grey = tf.reduce_sum(image * _LUMA, axis=-1, keepdims=True)
+    image = grey + (1 + saturation) * (image - grey)
+    mean = tf.reduce_mean(grey)
+    image = mean + (1 + contrast) * (image - mean)
+    image *= (1 + brightness) * (1 + 0.5 * tint)
+    return tf.clip_by_value(image, 0.0, 1.0)
+
+
+def without_outline(alpha: Any) -> Any:
+    """Marks a band along the outlines of a coarse alpha as unknown.
+
+    Args:
+        alpha: float32 tensor (H, W, 1) in [0, 1].
+
+    Returns:
+        float32 tensor (H, W, 1): -1 where both foreground and background are within `COARSE_BAND`
+        times the shorter side, else the alpha.
+    """
+    side = 2 * max(1, round(COARSE_BAND * min(alpha.shape[:2]))) + 1
+    highest = tf.nn.max_pool2d(alpha[None], side, 1, "SAME")[0]
+    lowest = -tf.nn.max_pool2d(-alpha[None], side, 1, "SAME")[0]
+    return tf.where(highest - lowest > 0.5, -1.0, alpha)
 
 
 def rotate(

@@ -16,7 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from kmatting.config import DataConfig
-from kmatting.data.augment import augment
+from kmatting.data.augment import augment, without_outline
 from kmatting.data.pairs import DataError
 from kmatting.data.sources import SampleSet, open_sources
 from kmatting.images import ImageError
@@ -106,7 +106,8 @@ class Data:
             first_epoch: number of the epoch to start at, from 0.
 
         Returns:
-            Dataset of batches (image, alpha): float32 (N, H, W, 3) and (N, H, W, 1) in [0, 1].
+            Dataset of batches (image, alpha): float32 (N, H, W, 3) and (N, H, W, 1) in [0, 1]; the
+            alpha is -1 where it is unknown, along the outlines of coarse sources.
         """
         steps = tf.data.Dataset.range(first_epoch * self.steps_per_epoch, np.iinfo(np.int64).max)
         return self._batches(steps, self._train_sample)
@@ -172,50 +173,54 @@ class Data:
 
     def _train_sample(self, number: Any) -> tuple[Any, Any]:
         """Loads and augments training sample `number`."""
-        sample = self._load(self._load_to_train, number)
+        sample, coarse = self._load(self._load_to_train, number)
         augmentation = self.config.augmentation
         sample = augment(sample, self.config.size, augmentation, [self.seed, number])
-        return sample[..., :3], sample[..., 3:]
+        image, alpha = sample[..., :3], sample[..., 3:]
+        return image, tf.cond(coarse, lambda: without_outline(alpha), lambda: alpha)
 
     def _plain_sample(self, number: Any) -> tuple[Any, Any]:
         """Loads sample `number` of those that are not augmented."""
-        sample = self._load(self._load_plain, number)
+        sample, _ = self._load(self._load_plain, number)
         sample = tf.image.resize(sample, self.config.size, antialias=True)
         sample = tf.clip_by_value(sample, 0.0, 1.0)
         return sample[..., :3], sample[..., 3:]
 
-    def _load(self, load: Callable[[int], np.ndarray], number: Any) -> Any:
-        """Calls a loader from the graph."""
+    def _load(self, load: Callable[[int], tuple[np.ndarray, bool]], number: Any) -> Any:
+        """Calls a loader from the graph; returns the sample, and whether its outline is coarse."""
 
         @tf.autograph.experimental.do_not_convert  # it is plain Python and stays so
-        def load_or_tell(number: np.ndarray) -> np.ndarray:
+        def load_or_tell(number: np.ndarray) -> tuple[np.ndarray, bool]:
             try:
                 return load(int(number))
             except ImageError as error:
                 self._failure = DataError(f"A file changed since it was checked: {error}")
                 raise self._failure from error
 
-        sample = tf.numpy_function(load_or_tell, [number], tf.float32)
+        sample, coarse = tf.numpy_function(load_or_tell, [number], (tf.float32, tf.bool))
         sample.set_shape([None, None, 4])
-        return sample
+        coarse.set_shape([])
+        return sample, coarse
 
-    def _load_to_train(self, number: int) -> np.ndarray:
+    def _load_to_train(self, number: int) -> tuple[np.ndarray, bool]:
         count = self.steps_per_epoch * self.batch_size
         epoch, place = divmod(number, count)
         lengths, shown = tuple(map(len, self.training_sets)), tuple(_shown(self.training_sets))
         which, index = _order(self.seed, epoch, lengths, shown, count)[place].tolist()
-        # A crop shows a part, so that the whole has to be larger.
+        # A part is shown, so that the whole has to be larger.
         augmentation = self.config.augmentation
-        part = augmentation.crop_scale[0] if augmentation.fit == "crop" else 1
+        part = 1 if augmentation.fit == "resize" else augmentation.crop_scale[0]
         height, width = (math.ceil(side / part) for side in self.config.size)
-        return self.training_sets[which].load(index, (height, width), (2 * self.seed, number))
+        samples = self.training_sets[which]
+        return samples.load(index, (height, width), (2 * self.seed, number)), samples.coarse
 
-    def _load_plain(self, number: int) -> np.ndarray:
+    def _load_plain(self, number: int) -> tuple[np.ndarray, bool]:
         # Another stream of draws: what is drawn to validate on is never drawn to train on.
         index = number
         for samples in self.validation_sets or self.training_sets:
             if index < len(samples):
-                return samples.load(index, self.config.size, (2 * self.seed + 1, number))
+                sample = samples.load(index, self.config.size, (2 * self.seed + 1, number))
+                return sample, samples.coarse
             index -= len(samples)
         raise IndexError(number)
 

@@ -34,9 +34,11 @@ class SampleSet(Protocol):
 
     Attributes:
         weight: how often each is shown in an epoch of training.
+        coarse: whether the outlines of the alphas are rough.
     """
 
     weight: float
+    coarse: bool
 
     def __len__(self) -> int: ...
 
@@ -68,6 +70,7 @@ class PairSet:
 
     pairs: Sequence[Pair]
     weight: float = 1.0
+    coarse: bool = False
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -79,7 +82,10 @@ class PairSet:
     def split(self, share: float) -> tuple["PairSet", "PairSet"]:
         """See `SampleSet`."""
         kept, held_out = split(self.pairs, share)
-        return PairSet(kept, self.weight), PairSet(held_out, self.weight)
+        return (
+            PairSet(kept, self.weight, self.coarse),
+            PairSet(held_out, self.weight, self.coarse),
+        )
 
     def load(self, index: int, size: Size, draw: Draw) -> np.ndarray:
         """Reads a pair; a large one is shrunk by whole steps, to no less than twice `size`."""
@@ -98,6 +104,7 @@ class CompositeSet:
     cutouts: Sequence[Cutout]
     backgrounds: Sequence[Background]
     weight: float = 1.0
+    coarse: bool = False
 
     def __len__(self) -> int:
         return len(self.cutouts)
@@ -131,6 +138,7 @@ class SyntheticSet:
 
     count: int
     weight: float = 1.0
+    coarse: bool = False
 
     def __len__(self) -> int:
         return self.count
@@ -182,7 +190,7 @@ def _open(source: Source, problems: list[str]) -> SampleSet:
         found_pairs, unmatched = find_pairs(source.images, source.alphas)
         pairs, bad = check(found_pairs)
         problems += unmatched + bad
-        return PairSet(pairs, source.weight)
+        return PairSet(pairs, source.weight, source.coarse)
     found_cutouts, unmatched = find_cutouts(source.foregrounds, source.alphas)
     cutouts, bad = check(found_cutouts)
     problems += unmatched + bad

@@ -1,5 +1,6 @@
 """The parts of the networks between image, encoder and alpha."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from keras import layers
@@ -8,6 +9,7 @@ from kmatting.layers import BatchNormalization, BilinearUpsampling
 from kmatting.models.encoder import BATCH_NORM_MOMENTUM
 
 DECODER_FILTERS = (256, 128, 64, 32)  # at strides 16, 8, 4 and 2
+SKIP_FILTERS = (64, 32, 16)  # at strides 8, 4 and 2
 LOW_LEVEL_FILTERS = (16, 16, 32, 32)  # four 3x3 convolutions see 9 pixels, 15 with SWise behind
 FUSION_FILTERS = (32, 16)
 
@@ -36,20 +38,24 @@ def apply_conv_block(x: Any, filters: int, name: str, kernel_size: int = 3) -> A
     return layers.Activation("relu", name=f"{name}_relu")(x)
 
 
-def apply_decoder(features: Any) -> Any:
+def apply_decoder(features: Any, skips: Sequence[Any] = ()) -> Any:
     """Brings semantic features back to full resolution.
 
     Args:
         features: Keras tensor (N, H / 16, W / 16, C).
+        skips: Keras tensors at strides 8, 4 and 2 of any channels, or none.
 
     Returns:
         Keras tensor (N, H, W, 32).
     """
     # The wide features meet a 1x1 convolution: at stride 16 a 3x3 has nothing to add to an encoder.
     x = apply_conv_block(features, DECODER_FILTERS[0], "high_level_16", kernel_size=1)
-    for stride, filters in zip((8, 4, 2), DECODER_FILTERS[1:], strict=True):
+    for index, stride in enumerate((8, 4, 2)):
         x = BilinearUpsampling(name=f"high_level_{stride}_up")(x)
-        x = apply_conv_block(x, filters, f"high_level_{stride}")
+        if skips:
+            skip = apply_conv_block(skips[index], SKIP_FILTERS[index], f"skip_{stride}", 1)
+            x = layers.Concatenate(name=f"high_level_{stride}_concat")([x, skip])
+        x = apply_conv_block(x, DECODER_FILTERS[index + 1], f"high_level_{stride}")
     return BilinearUpsampling(name="high_level")(x)
 
 

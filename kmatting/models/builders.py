@@ -9,16 +9,19 @@ from kmatting.models.blocks import (
     apply_fusion,
     apply_low_level_branch,
 )
-from kmatting.models.encoder import build_encoder
+from kmatting.models.encoder import build_encoder, skip_features
 
 
-def model1(encoder: str = "densenet201", encoder_weights: str = "imagenet") -> keras.Model:
+def model1(
+    encoder: str = "densenet201", encoder_weights: str = "imagenet", skips: bool = False
+) -> keras.Model:
     """Builds Model 1: a high-level branch for semantics, a low-level branch for structure, fusion.
 
     Args:
         encoder: `densenet121`, `densenet169` or `densenet201`.
         encoder_weights: `imagenet` (downloaded), the path of a weights file of the DenseNet
             without its top, or `none`.
+        skips: whether the decoder also sees what the encoder made at strides 8, 4 and 2.
 
     Returns:
         Keras functional model. Input `image`: float32 (N, H, W, 3) in [0, 1], H and W multiples
@@ -34,16 +37,20 @@ def model1(encoder: str = "densenet201", encoder_weights: str = "imagenet") -> k
     branch = build_encoder(encoder, encoder_weights)
     semantics = branch.output
     structure = apply_low_level_branch(branch.get_layer("normalisation").output)
-    alpha = apply_fusion(apply_decoder(semantics), structure)
+    semantics = apply_decoder(semantics, skip_features(branch) if skips else ())
+    alpha = apply_fusion(semantics, structure)
     return keras.Model(branch.input, alpha, name="model1")
 
 
-def model2(encoder: str = "densenet201", encoder_weights: str = "imagenet") -> keras.Model:
+def model2(
+    encoder: str = "densenet201", encoder_weights: str = "imagenet", skips: bool = False
+) -> keras.Model:
     """Builds Model 2: Model 1 with attention, channel-wise on semantics, spatial on structure.
 
     Args:
         encoder: as in `model1`.
         encoder_weights: as in `model1`.
+        skips: as in `model1`.
 
     Returns:
         Keras functional model with the same input and output as `model1`.
@@ -59,7 +66,8 @@ def model2(encoder: str = "densenet201", encoder_weights: str = "imagenet") -> k
     semantics = CWise(name="c_wise")(branch.output)
     structure = apply_low_level_branch(branch.get_layer("normalisation").output)
     structure = SWise(name="s_wise")(structure)
-    alpha = apply_fusion(apply_decoder(semantics), structure)
+    semantics = apply_decoder(semantics, skip_features(branch) if skips else ())
+    alpha = apply_fusion(semantics, structure)
     return keras.Model(branch.input, alpha, name="model2")
 
 
@@ -77,8 +85,8 @@ def build_model(config: ModelConfig) -> keras.Model:
     """
     builder = {"model1": model1, "model2": model2}[config.name]
     if config.weights is None:
-        return builder(config.encoder, config.encoder_weights)
-    model = builder(config.encoder, "none")
+        return builder(config.encoder, config.encoder_weights, config.skips)
+    model = builder(config.encoder, "none", config.skips)
     try:
         model.load_weights(config.weights)
     except Exception as error:  # h5py and Keras raise many types on a wrong file

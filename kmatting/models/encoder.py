@@ -16,6 +16,8 @@ _DENSENETS = {
 # The third dense block ends in a concatenation (`conv4_block48_concat` in DenseNet201); the batch
 # norm and the ReLU that follow close its last pre-activation block. This is that ReLU.
 _LAST_LAYER = "pool4_relu"
+# What the encoder made at strides 8, 4 and 2, normalised and cut at 0 like its output.
+_SKIP_LAYERS = ("pool3_relu", "pool2_relu", "conv1_relu")
 
 # Keras's 0.99 lags a hundred steps behind the weights, so that validation is noise for long.
 BATCH_NORM_MOMENTUM = 0.97
@@ -61,6 +63,18 @@ def build_encoder(encoder: str, weights: str) -> keras.Model:
     if weights != "none":
         fused.set_weights(truncated.get_weights())
     return fused
+
+
+def skip_features(encoder: keras.Model) -> list[Any]:
+    """Lists features on the way to an encoder's output.
+
+    Args:
+        encoder: what `build_encoder` returned.
+
+    Returns:
+        Keras tensors at strides 8, 4 and 2 of 512, 256 and 64 channels.
+    """
+    return [encoder.get_layer(name).output for name in _SKIP_LAYERS]
 
 
 def encoder_layers(model: keras.Model) -> list[keras.layers.Layer]:
