@@ -163,7 +163,7 @@ class Matter:
             raise ValueError(f"Expected at least 1 thread, received {threads}.")
         _check_size(size)
         self._path = Path(model_path)
-        self._network = _load_network(self._path, threads)
+        self._network = load_network(self._path, threads)
         self._check_free(size)
         self._size = size or DEFAULT_SIZE
         self._lock = threading.Lock()  # an interpreter runs one photo at a time
@@ -266,7 +266,7 @@ class Matter:
 
 
 @dataclass(frozen=True)
-class _Network:
+class Network:
     """A model without its format.
 
     Attributes:
@@ -283,7 +283,20 @@ def _check_size(size: int | None) -> None:
         raise ValueError(f"Expected a size of at least {MULTIPLE} pixels, received {size}.")
 
 
-def _load_network(path: Path, threads: int | None) -> _Network:
+def load_network(path: Path, threads: int | None = None) -> Network:
+    """Loads a model of any format.
+
+    Args:
+        path: as the `model_path` of a `Matter`.
+        threads: as there.
+
+    Returns:
+        The `Network`.
+
+    Raises:
+        ValueError: if the model is missing, cannot be loaded or is no matting model, or the threads
+            cannot be had.
+    """
     if path.is_dir():
         kind, load = "SavedModel", _load_saved_model
         path = _version_folder(path)
@@ -311,7 +324,7 @@ class _NotUsableError(Exception):
     """Says in words of our own why a model cannot be used."""
 
 
-def _load_keras(path: Path, threads: int | None) -> _Network:
+def _load_keras(path: Path, threads: int | None) -> Network:
     import keras
 
     import kmatting.layers  # noqa: F401  registers the layers that a model file names
@@ -324,10 +337,10 @@ def _load_keras(path: Path, threads: int | None) -> _Network:
         # Called as a function: `predict` would trace the graph anew for each shape of photo.
         return keras.ops.convert_to_numpy(model(batch / np.float32(255), training=False))
 
-    return _Network(run, _frame(model.input_shape))
+    return Network(run, _frame(model.input_shape))
 
 
-def _load_saved_model(path: Path, threads: int | None) -> _Network:
+def _load_saved_model(path: Path, threads: int | None) -> Network:
     import tensorflow as tf
 
     _limit_tensorflow(threads)
@@ -345,10 +358,10 @@ def _load_saved_model(path: Path, threads: int | None) -> _Network:
         # The signature holds no reference to the model, whose variables would be collected.
         return model.signatures[_SIGNATURE](**{name: values})[alpha_name].numpy()
 
-    return _Network(run, _frame(image.shape.as_list()))
+    return Network(run, _frame(image.shape.as_list()))
 
 
-def _load_tflite(path: Path, threads: int | None) -> _Network:
+def _load_tflite(path: Path, threads: int | None) -> Network:
     interpreter = _interpreter_class()(
         model_path=str(path), num_threads=threads or min(8, _processors())
     )
@@ -364,7 +377,7 @@ def _load_tflite(path: Path, threads: int | None) -> _Network:
     def run(batch: np.ndarray) -> np.ndarray:
         return _dequantized(runner(**{name: _quantized(batch, image)})[alpha_name], alpha)
 
-    return _Network(run, _frame(image["shape_signature"].tolist()))
+    return Network(run, _frame(image["shape_signature"].tolist()))
 
 
 def _quantized(batch: np.ndarray, details: dict[str, Any]) -> np.ndarray:
