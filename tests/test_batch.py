@@ -1,0 +1,514 @@
+"""The batch command, as a user calls it, with a model whose alpha is the photo's red."""
+
+import json
+import logging
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+import red_model
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from kmatting import predict
+from kmatting.images import read_alpha, read_image
+
+pytest.importorskip("apache_beam")
+
+from kmatting import batch
+from kmatting.beam import (
+    absolute,
+    clear_partial,
+    common_folder,
+    local_copy,
+    name_key,
+    name_outputs,
+    partial_folder,
+    write_whole,
+)
+from kmatting.matter import Matter
+
+WHOLE, BAD = 288, 12
+
+
+@pytest.fixture(scope="module")
+def model():
+    return str(red_model.folder() / "red.tflite")
+
+
+@pytest.fixture(autouse=True)
+def _nothing_stays_changed():
+    level = logging.getLogger().level
+    yield
+    logging.getLogger().setLevel(level)
+
+
+@pytest.fixture
+def run(model, capfd):
+    """Returns a function that calls the command: exit status, lines of stdout and stderr."""
+
+    def call(*arguments):
+        status = batch.main(["--model", model, *map(str, arguments)])
+        captured = capfd.readouterr()
+        return status, captured.out.splitlines(), captured.err.splitlines()
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory):
+    """A tree with photos whose red tells their number, and bad ones among them."""
+    folder = tmp_path_factory.mktemp("many") / "photos"
+    for number in range(WHOLE):
+        path = folder / f"{number % 7}" / f"{number:03}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (20, 15), (number % 256, 9, 9)).save(path)
+    whole = (folder / "0/000.png").read_bytes()
+    for number in range(BAD):
+        path = folder / f"{number % 7}" / f"bad{number}.png"
+        path.write_bytes((b"", b"Not a photo.", whole[: len(whole) // 2])[number % 3])
+    return folder
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """A folder with two photos and, deeper down, a third."""
+    for name, red in (("a.png", 255), ("b.jpg", 0), ("deep/c.png", 102)):
+        path = tmp_path / "photos" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (30, 20), (red, 40, 200)).save(path, quality=100)
+    return tmp_path / "photos"
+
+
+def files(folder):
+    """All files under a folder, hidden ones too."""
+    paths = sorted(path for path in Path(folder).rglob("*") if path.is_file())
+    return [path.relative_to(folder).as_posix() for path in paths]
+
+
+def errors(folder):
+    lines = (Path(folder) / "errors.jsonl").read_text(encoding="utf-8").splitlines()
+    failures = [json.loads(line) for line in lines]
+    return {failure["photo"]: failure["reason"] for failure in failures}
+
+
+def check_many(photos, output):
+    """Every photo exactly once, none lost, nothing half-written, each bad one named."""
+    expected = [f"{number % 7}/{number:03}.png" for number in range(WHOLE)]
+    assert files(output) == sorted([*expected, "errors.jsonl"])
+    for name in expected:
+        alpha = read_alpha(output / name)
+        assert alpha.shape == (15, 20)
+        np.testing.assert_allclose(alpha, int(Path(name).stem) % 256, atol=1)
+    failed = errors(output)
+    assert sorted(failed) == sorted(str(path) for path in photos.rglob("bad*"))
+    for path, reason in failed.items():
+        kind = int(re.findall(r"\d+", Path(path).stem)[0]) % 3
+        assert ("empty file", "not an image", "damaged or truncated")[kind] in reason
+
+
+def counts(line):
+    return [int(number) for number in re.findall(r"\d+", line.partition("; written")[0])]
+
+
+def test_hundreds_of_photos_with_bad_ones_among_them(run, many, tmp_path):
+    status, out, err = run("--input", many / "**.png", "--output", tmp_path / "out")
+    assert status == 1
+    assert counts(out[0]) == [WHOLE + BAD, WHOLE, 0, BAD]
+    rate = r"[\d.]+ seconds per image in a worker \(read [\d.]+, network [\d.]+, write [\d.]+\), "
+    assert re.fullmatch(rate + r"[\d.]+ images per second in all", out[1])
+    assert err == [f"the photos that failed, and why: {tmp_path / 'out'}/errors.jsonl"]
+    check_many(many, tmp_path / "out")
+
+    # A second time: nothing is made again.
+    written = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*.png")}
+    status, out, _ = run("--input", many / "**.png", "--output", tmp_path / "out")
+    assert status == 1
+    assert counts(out[0]) == [WHOLE + BAD, 0, WHOLE, BAD]
+    assert len(out) == 1
+    check_many(many, tmp_path / "out")
+    assert written == {path: path.stat().st_mtime_ns for path in written}
+
+
+def start(model, many, output, *options):
+    command = [sys.executable, "-m", "kmatting.batch", "--model", model, *options]
+    command += ["--input", str(many / "**.png"), "--output", str(output)]
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+
+
+def wait_for_files(output, count, process):
+    end = time.monotonic() + 60
+    while len(list(output.glob("[0-9]/*.png"))) < count:
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < end
+        time.sleep(0.005)
+
+
+def worker_processes(process):
+    """The Python processes below one, whose command runs Beam's worker."""
+    parents, commands = {}, {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            fields = (folder / "stat").read_text().rpartition(")")[2].split()
+            commands[int(folder.name)] = (folder / "cmdline").read_bytes().split(b"\0")
+            parents[int(folder.name)] = int(fields[1])
+        except OSError:
+            continue  # it has ended
+
+    def is_below(pid):
+        return pid == process.pid or (pid in parents and is_below(parents[pid]))
+
+    return [
+        pid
+        for pid, command in commands.items()
+        if is_below(pid) and b"apache_beam.runners.worker.sdk_worker_main" in command
+    ]
+
+
+def check_half(output):
+    """What a killed job leaves: some whole files; returns when each was written."""
+    written = {path: path.stat().st_mtime_ns for path in output.glob("[0-9]/*.png")}
+    assert 0 < len(written) < WHOLE
+    for path in written:
+        np.testing.assert_allclose(read_alpha(path), int(path.stem) % 256, atol=1)
+    return written
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="finds processes in /proc")
+def test_a_worker_process_is_killed_and_the_job_run_again(run, model, many, tmp_path):
+    process = start(model, many, tmp_path / "out", "--workers", "2")
+    wait_for_files(tmp_path / "out", 20, process)
+    workers = worker_processes(process)
+    assert len(workers) == 2
+    os.kill(workers[0], signal.SIGKILL)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 3
+    assert err.startswith("error: the job broke off: ")
+    assert err.count("\n") == 1
+    written = check_half(tmp_path / "out")
+
+    status, out, _ = run("--input", many / "**.png", "--output", tmp_path / "out", "--workers", 2)
+    assert status == 1
+    assert counts(out[0]) == [WHOLE + BAD, WHOLE - len(written), len(written), BAD]
+    check_many(many, tmp_path / "out")
+    assert written == {path: path.stat().st_mtime_ns for path in written}
+
+
+def test_all_is_killed_and_the_job_run_again(run, model, many, tmp_path):
+    process = start(model, many, tmp_path / "out")
+    wait_for_files(tmp_path / "out", 20, process)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    written = check_half(tmp_path / "out")
+    # As if it had been in the middle of a file.
+    (tmp_path / "out/.partial").mkdir(exist_ok=True)
+    (tmp_path / "out/.partial/half.png").write_bytes(b"\x89PNG")
+
+    status, out, _ = run("--input", many / "**.png", "--output", tmp_path / "out")
+    assert status == 1
+    assert counts(out[0]) == [WHOLE + BAD, WHOLE - len(written), len(written), BAD]
+    check_many(many, tmp_path / "out")
+    assert written == {path: path.stat().st_mtime_ns for path in written}
+
+
+def test_interrupted(model, many, tmp_path):
+    process = start(model, many, tmp_path / "out")
+    wait_for_files(tmp_path / "out", 20, process)
+    os.killpg(process.pid, signal.SIGINT)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert err == "interrupted; what is written is whole, the same command goes on.\n"
+    check_half(tmp_path / "out")
+
+
+def test_on_a_runner_by_flag(model, photos, tmp_path):
+    """By the interface that Flink and Spark are reached by, in a server in this process."""
+    options = ["--runner", "PortableRunner", "--job_endpoint=embed", "--environment_type=LOOPBACK"]
+    command = [sys.executable, "-m", "kmatting.batch", "--model", model, *options]
+    command += ["--input", str(photos / "**"), "--output", str(tmp_path / "out")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert counts(done.stdout.splitlines()[0]) == [3, 3, 0, 0]
+    assert files(tmp_path / "out") == ["a.png", "b.png", "deep/c.png"]
+
+
+def test_the_same_files_as_predict(run, model, photos, tmp_path):
+    kinds = ["--alpha", "--cutout", "--foreground", "none"]
+    status, _, err = run("--input", photos / "**", "--output", tmp_path / "batch", *kinds)
+    assert (status, err) == (0, [])
+    output = ["--output", str(tmp_path / "predict")]
+    assert predict.main(["--model", model, str(photos), "--recursive", *output, *kinds]) == 0
+    names = files(tmp_path / "predict")
+    assert files(tmp_path / "batch") == names
+    assert "cutout/deep/c.png" in names
+    for name in names:
+        ours, theirs = (tmp_path / folder / name for folder in ("batch", "predict"))
+        assert ours.read_bytes() == theirs.read_bytes()
+
+
+def test_only_what_is_missing_is_made(run, photos, tmp_path):
+    options = ["--input", photos / "*.png", "--output", tmp_path / "out", "--foreground", "none"]
+    assert run(*options, "--alpha", "--cutout")[0] == 0
+    (tmp_path / "out/cutout/a.png").unlink()
+    (tmp_path / "out/alpha/a.png").write_text("mine")
+    status, out, _ = run(*options, "--alpha", "--cutout")
+    assert (status, counts(out[0])) == (0, [1, 1, 0, 0])
+    assert (tmp_path / "out/alpha/a.png").read_text() == "mine"
+    assert read_image(tmp_path / "out/cutout/a.png").shape == (20, 30, 3)
+
+
+def test_errors_that_are_mended_are_forgotten(run, photos, tmp_path):
+    (photos / "bad.png").touch()
+    options = ["--input", photos / "*.png", "--output", tmp_path / "out"]
+    assert run(*options)[0] == 1
+    assert errors(tmp_path / "out") == {str(photos / "bad.png"): "empty file."}
+    Image.new("RGB", (8, 8)).save(photos / "bad.png")
+    assert run(*options)[0] == 0
+    assert files(tmp_path / "out") == ["a.png", "bad.png"]
+
+
+def test_a_keras_model_and_a_saved_model(run, photos, tmp_path):
+    for name in ("red.keras", "saved"):
+        output = tmp_path / name
+        model = ["--model", red_model.folder() / name]
+        status, _, err = run(*model, "--input", photos / "*", "--output", output, "--size", "64")
+        assert (status, err) == (0, [])
+        assert read_alpha(output / "a.png").mean() == pytest.approx(255, abs=1)
+        assert read_alpha(output / "b.png").mean() == pytest.approx(0, abs=1)
+
+
+def test_outputs_below_the_photos_are_no_photos(run, photos):
+    options = ["--input", photos / "**.png", "--output", photos / "out"]
+    for done in (2, 0):
+        status, out, _ = run(*options)
+        assert (status, counts(out[0])) == (0, [2, done, 2 - done, 0])
+    assert files(photos / "out") == ["a.png", "deep/c.png"]
+
+
+def test_globs_that_overlap_and_names_that_would_be_equal(run, photos, tmp_path):
+    Image.new("RGB", (8, 8), (51, 0, 0)).save(photos / "a.webp", lossless=True)
+    Image.new("RGB", (8, 8), (153, 0, 0)).save(photos / "A.png")
+    globs = [photos / "*.png", photos / "**", photos / "a.webp"]
+    status, out, _ = run("--input", *globs, "--output", tmp_path / "out")
+    assert (status, counts(out[0])) == (1, [5, 4, 0, 1])
+    assert set(files(tmp_path / "out")) == {
+        "A.png.png", "a.webp.png", "b.png", "deep/c.png", "errors.jsonl"
+    }  # fmt: skip
+    assert read_alpha(tmp_path / "out/a.webp.png")[0, 0] == pytest.approx(51, abs=1)
+    assert read_alpha(tmp_path / "out/A.png.png")[0, 0] == pytest.approx(153, abs=1)
+    assert "in case only" in errors(tmp_path / "out")[str(photos / "a.png")]
+
+
+def test_a_photo_without_a_matte_does_not_stop_the_job(run, photos, tmp_path, monkeypatch):
+    take = Matter.__call__
+
+    def sometimes(self, photo):
+        if photo.rgb[0, 0, 0] == 255:
+            raise ValueError("the model returned numbers that are not finite.")
+        return take(self, photo)
+
+    monkeypatch.setattr(Matter, "__call__", sometimes)
+    status, out, _ = run("--input", photos / "**", "--output", tmp_path / "out")
+    assert (status, counts(out[0])) == (1, [3, 2, 0, 1])
+    assert "not finite" in errors(tmp_path / "out")[str(photos / "a.png")]
+
+
+def test_a_job_that_breaks_off(run, photos, tmp_path, monkeypatch):
+    def broken(self, photo):
+        raise RuntimeError("out of order")
+
+    monkeypatch.setattr(Matter, "__call__", broken)
+    status, _, err = run("--input", photos / "**", "--output", tmp_path / "out")
+    assert (status, len(err)) == (3, 1)
+    assert err[0].startswith("error: the job broke off: ")
+    assert "out of order" in err[0]
+    assert files(tmp_path / "out") == []
+
+
+def test_a_disk_that_is_full(run, photos, tmp_path, monkeypatch):
+    def full(sources, destinations):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("kmatting.beam.FileSystems.rename", full)
+    with pytest.raises(OSError, match="No space left"):
+        write_whole(str(tmp_path / "out/a.png"), b"data", str(tmp_path / "out/.partial"))
+    assert files(tmp_path) == [f"photos/{name}" for name in files(photos)]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--model", "none.tflite"], "none.tflite: no such file"),
+        (["--model", "setup.py"], "expected a .keras file, a SavedModel folder or a .tflite file"),
+        (["--model", "none://a/b.tflite"], "none://a/b.tflite"),
+        (["--input", "none/*.jpg"], "none/*.jpg: matches no files"),
+        (["--input", "{photos}/*.png", "{photos}/*.tif"], "*.tif: matches no files"),
+        (["--input", "{photos}"], "photos: matches no files"),
+        (["--output", "{photos}/a.png"], "a.png: cannot be written to"),
+        (["--output", "{photos}"], "photos: holds the photos"),
+        (["--output", "{photos}/.."], "holds the photos"),
+        (["--size", "512"], "runs at 48x64 pixels only"),
+        (["--threads", "0"], "at least 1 thread"),
+        (["--workers", "0"], "at least 1 worker"),
+        (["--workers", "2", "--runner", "FlinkRunner"], "--workers is for the local runner"),
+        (["--theads", "2"], "--theads: neither this command nor Beam has this option"),
+        (["--direct_num_workers", "two"], "invalid int value: 'two'"),
+        (["--runner", "NoRunner"], "Unexpected pipeline runner: NoRunner"),
+    ],
+)
+def test_what_cannot_be_run_as_given(run, photos, tmp_path, options, message):
+    given = {"--input": [photos / "*.png"], "--output": [tmp_path / "out"]}
+    name, *values = [option.format(photos=photos) for option in options]
+    given[name] = values
+    before = files(photos)
+    arguments = [word for option, words in given.items() for word in (option, *words)]
+    status, out, err = run(*arguments)
+    err = [line for line in err if not line.startswith(("INFO:", "WARNING:"))]  # Beam's
+    assert (status, out, len(err)) == (2, [], 1)
+    assert err[0].startswith("error: ")
+    assert message in err[0]
+    assert files(photos) == before
+    assert files(tmp_path / "out") == []
+
+
+def test_without_beam_or_pymatting(run, photos, tmp_path, monkeypatch):
+    options = ["--input", photos / "*.png", "--output", tmp_path / "out"]
+    monkeypatch.setitem(sys.modules, "pymatting", None)
+    status, _, err = run(*options, "--cutout")
+    assert (status, len(err)) == (2, 1)
+    assert "kmatting[foreground]" in err[0]
+    monkeypatch.setitem(sys.modules, "apache_beam", None)
+    status, _, err = run(*options)
+    assert (status, err) == (2, ["error: Apache Beam is missing: pip install 'kmatting[beam]'."])
+
+
+def test_help_is_quick():
+    code = """
+import contextlib, sys
+from kmatting.batch import main
+with contextlib.suppress(SystemExit):
+    main(["--help"])
+loaded = [name for name in ("apache_beam", "tensorflow", "numba") if name in sys.modules]
+assert not loaded, loaded
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+class TestFileSystems:
+    """Files that are on no disk, with and without the detour that a rename is."""
+
+    @pytest.fixture
+    def memory(self):
+        from batch_memory_files import FILES
+
+        FILES.clear()
+        yield FILES
+        FILES.clear()
+
+    @pytest.mark.parametrize("stores", [("memory",), ()])
+    def test_all_is_remote(self, run, photos, memory, stores, monkeypatch):
+        monkeypatch.setattr("kmatting.beam._OBJECT_STORES", stores)
+        memory["memory://models/red.tflite"] = (red_model.folder() / "red.tflite").read_bytes()
+        for name in ("a.png", "deep/c.png"):
+            memory[f"memory://bucket/{name}"] = (photos / name).read_bytes()
+        memory["memory://bucket/bad.png"] = b""
+        before = set(memory)
+        options = ["--model", "memory://models/red.tflite", "--input", "memory://bucket/**.png"]
+        for done, skipped in ((2, 0), (0, 2)):
+            status, out, _ = run(*options, "--output", "memory://mattes/x/")
+            assert (status, counts(out[0])) == (1, [3, done, skipped, 1])
+        assert set(memory) - before == {
+            f"memory://mattes/x/{name}" for name in ("a.png", "deep/c.png", "errors.jsonl")
+        }
+        assert read_alpha(memory["memory://mattes/x/deep/c.png"])[0, 0] == pytest.approx(102, abs=1)
+        assert json.loads(memory["memory://mattes/x/errors.jsonl"]) == {
+            "photo": "memory://bucket/bad.png",
+            "reason": "empty file.",
+        }
+
+    def test_a_model_of_several_files_is_fetched(self, memory, tmp_path):
+        for name in ("saved_model.pb", "variables/variables.index"):
+            memory[f"memory://models/mine/{name}"] = name.encode()
+        memory["memory://models/mine-too/saved_model.pb"] = b"another"
+        memory["memory://models/mine/assets/"] = b""
+        with local_copy("memory://models/mine") as path:
+            assert path.name == "mine"
+            assert files(path.parent) == ["mine/saved_model.pb", "mine/variables/variables.index"]
+            assert (path / "saved_model.pb").read_bytes() == b"saved_model.pb"
+        assert not path.parent.exists()
+        with pytest.raises(ValueError, match="no such file"), local_copy("memory://models/none"):
+            pass
+
+    def test_a_remote_model_that_is_none(self, run, photos, memory, tmp_path):
+        memory["memory://models/bad.tflite"] = b"bad"
+        options = ["--input", photos / "*.png", "--output", tmp_path / "out"]
+        status, _, err = run("--model", "memory://models/bad.tflite", *options)
+        assert (status, len(err)) == (2, 1)
+        assert err[0].startswith("error: memory://models/bad.tflite: cannot be loaded as a TFLite")
+
+
+def test_common_folder():
+    assert common_folder(["/photos/*.jpg"]) == "/photos"
+    assert common_folder(["/photos/a*/**.jpg", "/photos/b?.png"]) == "/photos"
+    assert common_folder(["/photos/a/*.jpg", "/photos/ab/x.jpg"]) == "/photos"
+    assert common_folder(["gs://bucket/[ab]*"]) == "gs://bucket"
+    assert common_folder(["/*.jpg"]) == ""
+
+
+def test_absolute(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    assert absolute("a/../b/*.jpg") == str(tmp_path / "b/*.jpg")
+    assert absolute("gs://bucket/a/") == "gs://bucket/a"
+
+
+def test_names():
+    assert name_outputs(["d/a.jpg"]) == {"d/a.jpg": "d/a"}
+    assert name_outputs(["a.v2.jpg"]) == {"a.v2.jpg": "a.v2"}
+    assert name_outputs(["a"]) == {"a": "a"}
+    assert name_outputs(["a.png", "a.jpg"]) == {"a.jpg": "a.jpg", "a.png": "a.png"}
+    assert name_outputs(["a.jpg.png"]) == {"a.jpg.png": "a.jpg.png"}
+    assert name_outputs(["a.png", "A.PNG"]) == {"A.PNG": "A.PNG", "a.png": None}
+
+
+@given(
+    st.sets(
+        st.lists(st.sampled_from(["a", "B", "A", ".jpg", ".PNG", ".png", ".v2", "/"]), max_size=5)
+        .map("".join)
+        .filter(bool)
+    )
+)
+def test_no_two_photos_get_the_same_name(names):
+    groups = defaultdict(list)
+    for name in names:
+        groups[name_key(name)].append(name)
+    outputs = {}
+    for group in groups.values():
+        outputs |= name_outputs(group)
+    assert set(outputs) == names
+    given_names = [output.casefold() for output in outputs.values() if output is not None]
+    assert len(given_names) == len(set(given_names))
+    for name, output in outputs.items():
+        if output is None:
+            assert sum(other.casefold() == name.casefold() for other in names) > 1
+
+
+def test_clear_partial(tmp_path):
+    folder = Path(partial_folder(str(tmp_path)))
+    clear_partial(str(tmp_path))  # nothing there
+    folder.mkdir()
+    (folder / "a.png").touch()
+    shutil.copytree(folder, folder / "deep")
+    (tmp_path / "kept.png").touch()
+    clear_partial(str(tmp_path))
+    assert [path.name for path in tmp_path.iterdir()] == ["kept.png"]
