@@ -29,17 +29,24 @@ _PREVIEW = 1280  # pixels of the longer side of what is shown; downloads have th
 _SQUARE = 16  # pixels a side, of the checkerboard
 _EXAMPLES = ("astronaut.png", "coffee.png", "chelsea.png")  # of scikit-image; free of rights
 
-# Gradio pastes by a button, and only where browsers let it; Ctrl-V works everywhere.
-_PASTE = """() => document.addEventListener("paste", (event) => {
-  const isPhoto = (file) => file.type.startsWith("image/");
-  const photo = [...event.clipboardData.files].find(isPhoto);
-  const input = document.querySelector("#photo input[type=file]");
-  if (!photo || !input) return;
-  const files = new DataTransfer();
-  files.items.add(photo);
-  input.files = files.files;
-  input.dispatchEvent(new Event("change", { bubbles: true }));
-})"""
+# Ctrl-V (Gradio pastes by a button, and only where browsers let it), and no sign of a broken
+# picture where a browser cannot show what we can read, such as a TIFF.
+_SCRIPT = """() => {
+  document.addEventListener("paste", (event) => {
+    const isPhoto = (file) => file.type.startsWith("image/");
+    const photo = [...event.clipboardData.files].find(isPhoto);
+    const input = document.querySelector("#photo input[type=file]");
+    if (!photo || !input) return;
+    const files = new DataTransfer();
+    files.items.add(photo);
+    input.files = files.files;
+    input.dispatchEvent(new Event("change", { bubbles: true }));
+  });
+  for (const [event, visibility] of [["error", "hidden"], ["load", "visible"]])
+    document.addEventListener(event, ({ target }) => {
+      if (target.tagName === "IMG") target.style.visibility = visibility;
+    }, true);
+}"""
 
 _File = dict[str, Any] | None  # how Gradio hands over a file: {"path": ..., ...}
 
@@ -253,9 +260,12 @@ def build_page(matter: Matter, folder: Path) -> gr.Blocks:
                 with gr.Tab("Composite"):
                     composite_pair = _comparison("Photo and composite")
                     with gr.Row():
-                        colour = gr.ColorPicker("#2f855a", label="Colour", min_width=120)
+                        colour = gr.ColorPicker(
+                            "#2f855a", label="Colour", elem_id="colour", min_width=120
+                        )
                         background = gr.Image(
-                            label="Or a background of yours",
+                            label="Or your own background",
+                            elem_id="background",
                             sources=["upload"],
                             type="filepath",
                             image_mode=None,
@@ -339,7 +349,7 @@ def serve(page: gr.Blocks, host: str, port: int) -> None:
         ssr_mode=False,
         pwa=False,
         footer_links=[],
-        js=_PASTE,
+        js=_SCRIPT,
         theme=gr.themes.Default(
             primary_hue="blue",
             neutral_hue="slate",
@@ -355,7 +365,13 @@ def _nothing() -> list[Any]:
 
 
 def _comparison(label: str) -> gr.ImageSlider:
-    return gr.ImageSlider(label=label, interactive=False, max_height=440, buttons=["fullscreen"])
+    return gr.ImageSlider(
+        label=label,
+        elem_classes="comparison",
+        interactive=False,
+        max_height=440,
+        buttons=["fullscreen"],
+    )
 
 
 def _examples() -> list[str]:

@@ -1,5 +1,7 @@
 import importlib.util
+import io
 import re
+import shutil
 import socket
 import struct
 import subprocess
@@ -9,7 +11,7 @@ import zlib
 import numpy as np
 import pytest
 import red_model
-from demo_server import Server, free_port
+from demo_server import Server, free_port, wait_for
 from PIL import Image
 
 from kmatting import demo, predict
@@ -209,3 +211,138 @@ def test_a_server_leaves_nothing_and_asks_nobody(model, tmp_path):
     assert list((tmp_path / "tmp").glob("kmatting-demo-*")) == []
     assert set(server.report["asked"]) <= {"127.0.0.1", "localhost"}
     assert not server.report["tensorflow"]
+
+
+needs_browser = pytest.mark.skipif(
+    not all([shutil.which("chromium"), shutil.which("chromedriver")])
+    or importlib.util.find_spec("selenium") is None,
+    reason="needs selenium and a browser: apt-get install chromium chromium-driver",
+)
+
+
+@pytest.fixture(scope="module")
+def chromium(tmp_path_factory):
+    from demo_browser import Browser
+
+    browser = Browser(tmp_path_factory.mktemp("downloads"))
+    yield browser
+    browser.driver.quit()
+
+
+@pytest.fixture
+def browser(chromium):
+    yield chromium
+    chromium.close_pages()
+
+
+@pytest.fixture
+def photo(tmp_path):
+    path = tmp_path / "photo.jpg"
+    turned_jpeg(path)
+    return path
+
+
+def pixels(content):
+    return np.asarray(Image.open(io.BytesIO(content))).astype(int)
+
+
+@needs_gradio
+@needs_browser
+def test_the_page_saves_what_predict_writes(server, browser, model, photo, tmp_path):
+    browser.open(server.url)
+    browser.asked()
+    browser.give(photo)
+    expected = by_predict(model, photo, tmp_path / "out", "--composite", "#2f855a")
+    assert browser.save("alpha") == ("photo-alpha.png", expected[0])
+    assert browser.save("cutout") == ("photo-cutout.png", expected[1])
+    name, composite = browser.save("composite")
+    assert name == "photo-composite.png"
+    by_command = (tmp_path / "out" / "composite" / "photo.png").read_bytes()
+    # The page starts from the saved cutout, whose alpha has 8 bits.
+    assert np.abs(pixels(composite) - pixels(by_command)).max() <= 2
+
+
+@needs_gradio
+@needs_browser
+def test_the_page_asks_no_other_host(server, browser, photo):
+    browser.asked()
+    browser.open(server.url)
+    browser.give(photo)
+    for tab in ("Matte", "Composite", "Cutout"):
+        browser.show(tab)
+    assert browser.asked() == {"127.0.0.1"}
+    browser.driver.execute_script("fetch('http://example.com/').catch(() => {})")
+    wait_for(lambda: browser.asked() == {"example.com"})  # it would have been seen
+
+
+@needs_gradio
+@needs_browser
+def test_backgrounds(server, browser, model, photo, tmp_path):
+    browser.open(server.url)
+    browser.show("Composite")
+    browser.give(photo)
+    browser.choose_colour("#204060")
+    scene = tmp_path / "scene.png"
+    Image.fromarray(shaded(50, 50, seed=1)).save(scene)
+    for background in ("#204060", str(scene)):
+        if background == str(scene):
+            browser.give(scene, "#background")
+        by_predict(model, photo, tmp_path / "out", "--composite", background, "--overwrite")
+        expected = (tmp_path / "out" / "composite" / "photo.png").read_bytes()
+        assert np.abs(pixels(browser.save("composite")[1]) - pixels(expected)).max() <= 2
+
+
+@needs_gradio
+@needs_browser
+def test_a_bad_photo_is_said_and_the_next_one_works(server, browser, model, photo, tmp_path):
+    browser.open(server.url)
+    browser.give(photo)
+    (tmp_path / "bad.jpg").write_bytes(b"no photo at all")
+    browser.find("#photo input[type=file]")[0].send_keys(str(tmp_path / "bad.jpg"))
+    wait_for(lambda: "bad.jpg: not an image that can be read" in browser.messages())
+    assert browser.results() == set()  # not those of the former photo
+    assert not browser.button("Save alpha").is_enabled()
+    photo.rename(tmp_path / "again.jpg")
+    browser.give(tmp_path / "again.jpg")
+    assert browser.save("alpha")[0] == "again-alpha.png"
+
+
+@needs_gradio
+@needs_browser
+def test_photos_can_be_pasted(server, browser, model, tmp_path):
+    Image.fromarray(shaded(60, 90)).save(tmp_path / "image.png")
+    expected, _ = by_predict(model, tmp_path / "image.png", tmp_path / "out")
+    browser.open(server.url)
+    browser.paste(tmp_path / "image.png")
+    assert browser.save("alpha") == ("image-alpha.png", expected)
+
+
+@needs_gradio
+@needs_browser
+def test_visitors_keep_apart_and_leave_nothing_behind(server, browser, tmp_path):
+    photos = [tmp_path / "one.png", tmp_path / "other.png"]
+    tabs = []
+    for seed, path in enumerate(photos):
+        Image.fromarray(shaded(60, 90, seed)).save(path)
+        tabs.append(browser.open(server.url))
+        browser.give(path)
+        assert browser.save("alpha")[0] == f"{path.stem}-alpha.png"
+    browser.driver.switch_to.window(tabs[0])
+    assert browser.save("alpha")[0] == "one-alpha.png"
+    assert {"one.png", "one-cutout.png", "other.png", "other-cutout.png"} <= server.files()
+    browser.driver.close()
+    wait_for(lambda: not any(name.startswith("one") for name in server.files()))
+    browser.driver.switch_to.window(tabs[1])
+    assert {"other.png", "other-cutout.png"} <= server.files()
+    browser.driver.get("about:blank")
+    wait_for(lambda: not any(name.startswith("other") for name in server.files()))
+
+
+@needs_gradio
+@needs_browser
+def test_the_page_fits_a_phone(server, browser, photo):
+    browser.open(server.url)
+    size = {"width": 360, "height": 740, "deviceScaleFactor": 1, "mobile": True}
+    browser.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    browser.give(photo)
+    assert browser.driver.execute_script("return document.documentElement.scrollWidth") <= 360
