@@ -116,10 +116,9 @@ def _on_machines(config: TrainingConfig, cluster: Cluster) -> tf.distribute.Stra
     own = cluster.addresses[cluster.index]
     others = ", ".join(address for address in cluster.addresses if address != own)
     print(f"Worker {own} waits for {others}", flush=True)
-    # Python would hear of Ctrl-C only after the wait.
+    # Python would hear of Ctrl-C only after the wait; and TensorFlow takes SIGTERM to itself.
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    for number in handlers:
-        signal.signal(number, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     try:
         return tf.distribute.MultiWorkerMirroredStrategy()
     finally:

@@ -101,6 +101,15 @@ def check_alike(strategy: tf.distribute.Strategy, **facts: str | bytes) -> None:
         )
 
 
+def wait_for_all(strategy: tf.distribute.Strategy) -> None:
+    """Waits until all workers have come to this call, the chief with all its files written.
+
+    Args:
+        strategy: a MultiWorkerMirroredStrategy.
+    """
+    strategy.gather(tf.zeros([1]), axis=0)
+
+
 class MeanStatistics(keras.callbacks.Callback):
     """Makes the moving averages of batch norm the same on all replicas: their mean.
 

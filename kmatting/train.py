@@ -125,6 +125,8 @@ def train(config: Config, folder: Path) -> None:
                 shuffle=False,  # the data is, already
                 verbose=(1 if sys.stdout.isatty() else 2) if cluster.is_chief else 0,
             )
+    if cluster.workers > 1:
+        replicas.wait_for_all(strategy)
     print(f"Trained {config.training.epochs} epochs. Look at {folder / 'panel.png'}")
 
 
