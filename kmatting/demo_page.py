@@ -283,8 +283,11 @@ def build_page(matter: Matter, folder: Path) -> gr.Blocks:
         files = [alpha_file, cutout_file, composite_file]
         inputs = [photo, edges, *sizes]
 
-        # Gradio would open photos before they come here, its own way.
-        step: dict[str, Any] = {"preprocess": False, "concurrency_id": "photos"}
+        step: dict[str, Any] = {
+            "preprocess": False,  # or Gradio would open photos before, its own way
+            "concurrency_id": "photos",  # one step of one visitor at a time
+            "trigger_mode": "always_last",  # what is chosen meanwhile comes next
+        }
         private = {**step, "api_visibility": "private"}
         chosen = photo.change(
             _nothing, None, [*pairs, *files], queue=False, api_visibility="private"
@@ -305,7 +308,6 @@ def build_page(matter: Matter, folder: Path) -> gr.Blocks:
                 inputs,
                 files[:2],
                 show_progress_on=pairs,
-                trigger_mode="always_last",
                 **private,
             ),
         ]
@@ -316,7 +318,6 @@ def build_page(matter: Matter, folder: Path) -> gr.Blocks:
             steps.compose,
             [cutout_file, colour, background],
             [composite_pair, composite_file],
-            trigger_mode="always_last",
             **private,
         )
         page.load(steps.visits.begin, queue=False, api_visibility="private")

@@ -309,6 +309,22 @@ def test_a_bad_photo_is_said_and_the_next_one_works(server, browser, model, phot
 
 @needs_gradio
 @needs_browser
+def test_the_photo_that_is_chosen_last_counts(server, browser, tmp_path):
+    browser.open(server.url)
+    for index in range(4):
+        path = tmp_path / f"photo{index}.png"
+        Image.fromarray(shaded(400, 600, index)).save(path)
+        browser.find("#photo input[type=file]")[0].send_keys(str(path))
+
+    def saves_the_last():
+        button = browser.button("Save alpha")
+        return button and button.is_enabled() and browser.save("alpha")[0] == "photo3-alpha.png"
+
+    wait_for(saves_the_last)
+
+
+@needs_gradio
+@needs_browser
 def test_photos_can_be_pasted(server, browser, model, tmp_path):
     Image.fromarray(shaded(60, 90)).save(tmp_path / "image.png")
     expected, _ = by_predict(model, tmp_path / "image.png", tmp_path / "out")
