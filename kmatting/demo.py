@@ -106,7 +106,10 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("--model", required=True, help="a .keras file, a SavedModel folder or a .tflite file")
+    add(
+        "--model",
+        help="a .keras file, a SavedModel folder or a .tflite file (default: the shipped model)",
+    )
     add(
         "--host",
         default="127.0.0.1",

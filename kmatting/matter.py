@@ -22,6 +22,7 @@ from kmatting.panel import draw_panel
 from kmatting.refine import refine
 
 DEFAULT_SIZE = 512
+SHIPPED_MODEL = "portrait.tflite"  # in saved_models/, of a clone or of the installed package
 MULTIPLE = 16  # the models take heights and widths that this divides
 
 _LONGEST = 8  # times the size: where a panorama stops getting longer
@@ -136,7 +137,7 @@ class Matter:
 
     Args:
         model_path: a `.keras` file, a SavedModel folder (or one with numbered versions, of which
-            the highest is taken), or a `.tflite` file.
+            the highest is taken), or a `.tflite` file; the model that kmatting ships by default.
         size: side in pixels of the square whose area the network sees; 512 by default. Leave it
             out for a model of fixed size.
         threads: number of processor threads; all by default (8 at most for a `.tflite` file). For
@@ -147,7 +148,7 @@ class Matter:
             the threads cannot be had.
 
     Example:
-        >>> matter = Matter("model.tflite")
+        >>> matter = Matter()
         >>> matte = matter("photo.jpg")
         >>> matte.alpha.dtype, matte.cutout().mode
         (dtype('float32'), 'RGBA')
@@ -155,14 +156,14 @@ class Matter:
 
     def __init__(
         self,
-        model_path: str | os.PathLike[str],
+        model_path: str | os.PathLike[str] | None = None,
         size: int | None = None,
         threads: int | None = None,
     ) -> None:
         if threads is not None and threads < 1:
             raise ValueError(f"Expected at least 1 thread, received {threads}.")
         _check_size(size)
-        self._path = Path(model_path)
+        self._path = shipped_model() if model_path is None else Path(model_path)
         self._network = load_network(self._path, threads)
         self._check_free(size)
         self._size = size or DEFAULT_SIZE
@@ -263,6 +264,25 @@ class Matter:
             by_area = size / (height * width) ** 0.5
             scale = min(1.0, by_area, _LONGEST * size / max(height, width))
         return max(1, round(height * scale)), max(1, round(width * scale))
+
+
+def shipped_model() -> Path:
+    """Finds the model that kmatting ships; `saved_models/README.md` is its model card.
+
+    Returns:
+        Path of a `.tflite` file.
+
+    Raises:
+        ValueError: if this copy of kmatting came without it.
+    """
+    package = Path(__file__).resolve().parent
+    for home in (package, package.parent):  # of the installed package, of a clone
+        path = home / "saved_models" / SHIPPED_MODEL
+        if path.is_file():
+            return path
+    raise ValueError(
+        f"this copy of kmatting came without its model ({SHIPPED_MODEL}); give one by --model."
+    )
 
 
 @dataclass(frozen=True)

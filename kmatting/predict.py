@@ -332,7 +332,10 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     add = parser.add_argument
     add("inputs", nargs="+", metavar="INPUT", help="photos, folders, or - for standard input")
-    add("--model", required=True, help="a .keras file, a SavedModel folder or a .tflite file")
+    add(
+        "--model",
+        help="a .keras file, a SavedModel folder or a .tflite file (default: the shipped model)",
+    )
     add("--output", type=Path, metavar="DIR", help="folder to write to; made if it does not exist")
     add("--recursive", action="store_true", help="descend into the folders' folders")
 

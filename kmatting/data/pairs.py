@@ -197,7 +197,9 @@ def check(samples: Sequence[AnySample]) -> tuple[list[AnySample], list[str]]:
     # Decoding gives up the interpreter lock, so that threads use all cores.
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         found = pool.map(problem_of, samples)
-        progress = tqdm(found, "checking files", len(samples), leave=False, unit="file", delay=2)
+        progress = tqdm(
+            found, "checking files", len(samples), leave=False, unit="file", delay=2, disable=None
+        )
         problems = list(progress)
     good = [sample for sample, problem in zip(samples, problems, strict=True) if not problem]
     return good, [problem for problem in problems if problem]

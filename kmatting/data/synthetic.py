@@ -453,7 +453,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     options = parser.parse_args(argv)
     try:
-        for index in tqdm(range(options.count), unit="sample"):
+        for index in tqdm(range(options.count), unit="sample", disable=None):
             image, alpha = sample(options.seed, index, (options.size, options.size))
             write_image(options.output / "image" / f"{index:05d}.png", image)
             write_image(options.output / "alpha" / f"{index:05d}.png", alpha)
