@@ -57,6 +57,20 @@ class PairsSource(_Section):
     weight: float = Field(default=1.0, gt=0)
 
 
+class ShardsSource(_Section):
+    """Pairs that `python -m kmatting.data.shard pack` packed.
+
+    Attributes:
+        shards: folder of the shards.
+        coarse: the outlines are rough; a band along them is not learned from.
+    """
+
+    kind: Literal["shards"]
+    shards: Path
+    coarse: bool = False
+    weight: float = Field(default=1.0, gt=0)
+
+
 class CompositeSource(_Section):
     """Foregrounds laid over random backgrounds, drawn anew each epoch.
 
@@ -82,7 +96,9 @@ class SyntheticSource(_Section):
     weight: float = Field(default=1.0, gt=0)
 
 
-Source = Annotated[PairsSource | CompositeSource | SyntheticSource, Field(discriminator="kind")]
+Source = Annotated[
+    PairsSource | ShardsSource | CompositeSource | SyntheticSource, Field(discriminator="kind")
+]
 
 
 class Augmentation(_Section):
@@ -311,7 +327,7 @@ def _explain(problem: Any) -> str:
     return f"{name}: {message}" + ("" if "received" in message else f", received {received!r}")
 
 
-_UNION_TAGS = ("pairs", "composite", "synthetic", "float", "list[tagged-union]")
+_UNION_TAGS = ("pairs", "shards", "composite", "synthetic", "float", "list[tagged-union]")
 
 
 def _all_keys() -> Iterable[str]:

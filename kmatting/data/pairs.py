@@ -307,18 +307,33 @@ def _match(images: Path, alphas: Path, kind: str) -> tuple[list[tuple[Path, Path
     return pairs, problems + images_twice + alphas_twice
 
 
-def _read_matching_alpha(path: Path, image: np.ndarray, image_path: Path) -> np.ndarray:
-    """Reads an alpha and compares it with its image."""
-    alpha = read_alpha(path)
+def compare(alpha: np.ndarray, alpha_name: str, image: np.ndarray, image_name: str) -> None:
+    """Compares an alpha with its image.
+
+    Args:
+        alpha: uint8 array (H, W).
+        alpha_name: what to call it in a message.
+        image: uint8 array (H, W, 3).
+        image_name: what to call it in a message.
+
+    Raises:
+        ImageError: if their sizes differ, or the alpha counts from 0 to 1.
+    """
     if alpha.shape != image.shape[:2]:
         raise ImageError(
-            f"{path}: alpha of {_size(alpha)} pixels for an image of {_size(image)} "
-            f"({image_path}); width and height must be the same."
+            f"{alpha_name}: alpha of {_size(alpha)} pixels for an image of {_size(image)} "
+            f"({image_name}); width and height must be the same."
         )
     if alpha.max() == 1:
         raise ImageError(
-            f"{path}: the largest value is 1, expected 0 to 255; multiply its values by 255."
+            f"{alpha_name}: the largest value is 1, expected 0 to 255; multiply its values by 255."
         )
+
+
+def _read_matching_alpha(path: Path, image: np.ndarray, image_path: Path) -> np.ndarray:
+    """Reads an alpha and compares it with its image."""
+    alpha = read_alpha(path)
+    compare(alpha, str(path), image, str(image_path))
     return alpha
 
 

@@ -7,7 +7,13 @@ from typing import Protocol, Self
 import numpy as np
 from PIL import Image
 
-from kmatting.config import CompositeSource, DataConfig, PairsSource, SyntheticSource
+from kmatting.config import (
+    CompositeSource,
+    DataConfig,
+    PairsSource,
+    ShardsSource,
+    SyntheticSource,
+)
 from kmatting.data import synthetic
 from kmatting.data.compositing import composite
 from kmatting.data.pairs import (
@@ -23,10 +29,11 @@ from kmatting.data.pairs import (
     split,
     stem_fraction,
 )
+from kmatting.data.shard import PackedPair, find_packed_pairs
 
 Size = tuple[int, int]
 Draw = tuple[int, int]
-Source = PairsSource | CompositeSource | SyntheticSource
+Source = PairsSource | ShardsSource | CompositeSource | SyntheticSource
 
 
 class SampleSet(Protocol):
@@ -66,9 +73,9 @@ class SampleSet(Protocol):
 
 @dataclass
 class PairSet:
-    """Images and alphas from disk."""
+    """Images and alphas from disk, as loose files or in shards."""
 
-    pairs: Sequence[Pair]
+    pairs: Sequence[Pair | PackedPair]
     weight: float = 1.0
     coarse: bool = False
 
@@ -186,8 +193,8 @@ def _open(source: Source, problems: list[str]) -> SampleSet:
     """Finds and checks the files of a source; appends what is wrong with them."""
     if isinstance(source, SyntheticSource):
         return SyntheticSet(source.count, source.weight)
-    if isinstance(source, PairsSource):
-        found_pairs, unmatched = find_pairs(source.images, source.alphas)
+    if isinstance(source, PairsSource | ShardsSource):
+        found_pairs, unmatched = _find(source)
         pairs, bad = check(found_pairs)
         problems += unmatched + bad
         return PairSet(pairs, source.weight, source.coarse)
@@ -198,6 +205,13 @@ def _open(source: Source, problems: list[str]) -> SampleSet:
     backgrounds, bad = check(found_backgrounds)
     problems += unmatched + bad
     return CompositeSet(cutouts if backgrounds else [], backgrounds, source.weight)
+
+
+def _find(source: PairsSource | ShardsSource) -> tuple[Sequence[Pair | PackedPair], list[str]]:
+    """Finds the pairs of a source, and what is wrong with the rest."""
+    if isinstance(source, ShardsSource):
+        return find_packed_pairs(source.shards)
+    return find_pairs(source.images, source.alphas)
 
 
 def _held_out(opened: Sequence[SampleSet], share: float) -> tuple[list[SampleSet], list[SampleSet]]:
