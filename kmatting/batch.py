@@ -74,13 +74,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         in_terminal = sys.stderr.isatty() and not args.runner and args.workers == 1
         with _bar(in_terminal), _without_tracebacks(not args.verbose):
             summary = beam.run(pipeline, patterns, settings)
-    except KeyboardInterrupt:
-        print("interrupted; what is written is whole, the same command goes on.", file=sys.stderr)
-        return 130
-    except Exception as error:  # whatever a runner raises, and workers on other machines
+    # Whatever a runner raises, and workers on other machines.
+    except (KeyboardInterrupt, Exception) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[-1]
+        if "KeyboardInterrupt" in reason:  # Beam may have wrapped it
+            print(
+                "interrupted; what is written is whole, the same command goes on.", file=sys.stderr
+            )
+            return 130
         if args.verbose:
             raise
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[-1]
         print(
             f"error: the job broke off: {reason} What is written is whole, the same command goes "
             "on; --verbose shows more.",
@@ -127,8 +130,7 @@ def _prepare(
     if args.runner:
         pipeline = Pipeline(args.runner, options)
     else:
-        runner = beam.local_runner(options, processes=args.workers > 1, verbose=args.verbose)
-        pipeline = Pipeline(runner, options)
+        pipeline = Pipeline(beam.local_runner(options, args.verbose), options)
     beam.check_files(settings, patterns)
     return settings, patterns, pipeline
 
@@ -139,13 +141,15 @@ def _beam_options(
     """Makes Beam's options; refuses what the local runner would pass over in silence."""
     from apache_beam.options.pipeline_options import PipelineOptions
 
+    own = ("--direct_running_mode", "--direct_num_workers")
+    for argument in arguments:
+        if not args.runner and argument.startswith(own):
+            raise ValueError(f"{argument}: say --workers N instead.")
     defaults = [f"--default_sdk_harness_log_level={logging.getLevelName(level)}"]
     if args.runner:
         defaults += [f"--runner={args.runner}"]
     else:
-        # Two threads in this process: while one's photo is in the network, the other reads or
-        # writes its own.
-        defaults += [f"--direct_num_workers={args.workers if args.workers > 1 else 2}"]
+        defaults += [f"--direct_num_workers={args.workers}"]
     errors = io.StringIO()
     try:
         with contextlib.redirect_stderr(errors):  # a wrong value, after all options there are

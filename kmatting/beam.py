@@ -33,7 +33,7 @@ from apache_beam.io.filesystems import FileSystems
 from apache_beam.io.textio import WriteToText
 from apache_beam.metrics.metric import Metrics, MetricsFilter
 from apache_beam.ml.inference.base import KeyedModelHandler, ModelHandler, RunInference
-from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions
 from apache_beam.portability.api import beam_provision_api_pb2 as provision
 from apache_beam.pvalue import PCollection, TaggedOutput
 from apache_beam.runners.portability.fn_api_runner.fn_runner import (
@@ -43,7 +43,7 @@ from apache_beam.runners.portability.fn_api_runner.fn_runner import (
 from apache_beam.runners.portability.portable_runner import JobServiceHandle
 from apache_beam.runners.runner import PipelineResult, PipelineState
 from apache_beam.transforms.environments import (
-    EmbeddedPythonGrpcEnvironment,
+    EmbeddedPythonEnvironment,
     Environment,
     SubprocessSDKEnvironment,
 )
@@ -163,18 +163,21 @@ def _summarise(result: PipelineResult) -> Summary:
     )
 
 
-def local_runner(options: PipelineOptions, processes: bool, verbose: bool) -> FnApiRunner:
+def local_runner(options: PipelineOptions, verbose: bool = False) -> FnApiRunner:
     """Makes Beam's embedded runner.
 
-    Beam's default would first try another one, which it downloads.
+    Its workers are processes of their own, or this process if there is only one. They are never
+    threads of this process (`direct_running_mode=multi_threading`): in Beam 2.77 another thread
+    flushes what these send every second, also in the middle of an element, and jobs of 100,000
+    photos end in errors of decoding. Beam's default is to try another runner first, which it
+    downloads.
 
     Args:
         options: Beam's; `direct_num_workers` is the number of workers.
-        processes: whether the workers are processes of their own, else threads of this one.
-        verbose: whether such processes may write to the terminal.
+        verbose: whether worker processes may write to the terminal.
     """
-    environment: Environment = EmbeddedPythonGrpcEnvironment.default()
-    if processes:
+    environment: Environment = EmbeddedPythonEnvironment.default()
+    if options.view_as(DirectOptions).direct_num_workers != 1:
         command = f"{shlex.quote(sys.executable)} -m apache_beam.runners.worker.sdk_worker_main"
         # What goes wrong in them comes to the runner by another way.
         command += "" if verbose else f" 2>{os.devnull}"

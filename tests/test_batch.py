@@ -363,7 +363,8 @@ def test_a_disk_that_is_full(run, photos, tmp_path, monkeypatch):
         (["--workers", "0"], "at least 1 worker"),
         (["--workers", "2", "--runner", "FlinkRunner"], "--workers is for the local runner"),
         (["--theads", "2"], "--theads: neither this command nor Beam has this option"),
-        (["--direct_num_workers", "two"], "invalid int value: 'two'"),
+        (["--direct_num_workers", "2"], "--direct_num_workers: say --workers N instead"),
+        (["--num_workers", "two"], "invalid int value: 'two'"),
         (["--runner", "NoRunner"], "Unexpected pipeline runner: NoRunner"),
     ],
 )
