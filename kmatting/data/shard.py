@@ -159,13 +159,16 @@ def _decode(decoder: Callable[[bytes], np.ndarray], file: PackedFile) -> np.ndar
         raise ImageError(f"{file}{str(error).removeprefix('image')}") from error
 
 
-def pack(pairs: Sequence[Pair], folder: Path, shard_size: int = 256_000_000) -> None:
+def pack(pairs: Sequence[Pair], folder: Path, shard_size: int = 256_000_000) -> Manifest:
     """Writes pairs to shards; the same pairs give the same bytes.
 
     Args:
         pairs: what to pack, in order.
         folder: destination; must not exist, and appears once it is whole.
         shard_size: a shard is closed when it has this many bytes or more.
+
+    Returns:
+        The manifest.
 
     Raises:
         DataError: if the folder exists.
@@ -177,6 +180,7 @@ def pack(pairs: Sequence[Pair], folder: Path, shard_size: int = 256_000_000) -> 
         for shard in iter(lambda: _pack_shard(remaining, partial, manifest, shard_size), None):
             manifest.shards.append(shard)
         (partial / MANIFEST).write_text(manifest.model_dump_json() + "\n", encoding="utf-8")
+    return manifest
 
 
 def _pack_shard(
@@ -378,12 +382,15 @@ def main(argv: Sequence[str] | None = None) -> int:
             pairs, unmatched = find_pairs(args.images, args.alphas)
             good, bad = check(pairs)
             report([*unmatched, *bad], "error")
-            pack(good, args.shards, round(args.shard_size * 1_000_000))
+            manifest = pack(good, args.shards, round(args.shard_size * 1_000_000))
+            print(f"Packed {len(good)} pairs into {len(manifest.shards)} shards.")
         elif args.command == "unpack":
             unpack(args.shards, args.pairs)
         elif problems := verify(args.shards):
             print("\n".join(problems), file=sys.stderr)
             return 1
+        else:
+            print("All shards are whole.")
     except (DataError, ImageError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
