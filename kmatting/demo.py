@@ -20,10 +20,10 @@ Photos stay on this machine. What a visitor uploads and gets is deleted when the
 and what came by plain HTTP calls after an hour. The page loads nothing from elsewhere.
 
 examples:
-  python -m kmatting.demo --model model.tflite
+  python -m kmatting.demo
   python -m kmatting.demo --model model.keras --port 8000
 for others in your network, who can then all use it:
-  python -m kmatting.demo --model model.tflite --host 0.0.0.0
+  python -m kmatting.demo --host 0.0.0.0
 """
 
 

@@ -25,6 +25,7 @@ MAX_PIXELS = 50_000_000
 MAX_WAITING = 20  # photos in the queue; who comes next is asked to try again later
 KEPT = 3600  # seconds until a file is deleted that no open page holds, such as those of HTTP calls
 
+_SIZES = (128, 1024)
 _PREVIEW = 1280  # pixels of the longer side of what is shown; downloads have the photo's own size
 _SQUARE = 16  # pixels a side, of the checkerboard
 _EXAMPLES = ("astronaut.png", "coffee.png", "chelsea.png")  # of scikit-image; free of rights
@@ -48,6 +49,8 @@ _SCRIPT = """() => {
     }, true);
 }"""
 
+_BLOCKED = gr.update(value=None, interactive=False)  # a button that has nothing to save
+
 _File = dict[str, Any] | None  # how Gradio hands over a file: {"path": ..., ...}
 
 
@@ -64,6 +67,7 @@ class Visits:
     def __init__(self) -> None:
         self.examples: set[Path] = set()
         self._files: dict[str, dict[str, set[Path]]] = {}
+        self._closed: set[str] = set()
         self._lock = threading.Lock()
 
     def begin(self, request: gr.Request) -> None:
@@ -73,16 +77,22 @@ class Visits:
 
     def keep(self, request: gr.Request, what: str, files: set[Path]) -> None:
         """Says which files a page needs for something; the former ones for it are deleted."""
+        session = str(request.session_hash)
         with self._lock:
-            held = self._files.get(str(request.session_hash))
-            if held is not None:  # an HTTP call has no page
+            if session in self._files:
+                held = self._files[session]
                 former, held[what] = held.get(what, set()), files
                 self._delete(former)
+            elif session in self._closed:  # while this was made
+                self._delete(files)
+            # Else it is an HTTP call, whose files Gradio deletes when they are old.
 
     def end(self, request: gr.Request) -> None:
         """Deletes the files of a page that was closed."""
+        session = str(request.session_hash)
         with self._lock:
-            for files in self._files.pop(str(request.session_hash), {}).values():
+            self._closed.add(session)
+            for files in self._files.pop(session, {}).values():
                 self._delete(files)
 
     def _delete(self, files: set[Path]) -> None:
@@ -123,6 +133,11 @@ class Steps:
         Returns:
             Paths of the alpha and of the cutout, PNG files; of nothing, if there is no photo.
         """
+        if size is not None and not _SIZES[0] <= size <= _SIZES[1]:
+            raise gr.Error(
+                f"Expected a size from {_SIZES[0]} to {_SIZES[1]}, received {size}.",
+                print_exception=False,
+            )
         path = None if photo is None else _uploaded(photo)
         self.visits.keep(request, "photo", {path} if path else set())
         if path is None:
@@ -147,34 +162,30 @@ class Steps:
         self.visits.keep(request, "result", {folder})
         return str(alpha), str(cut)
 
-    def show(
-        self, request: gr.Request, alpha: _File, cut: _File, colour: str, background: _File
-    ) -> list[Any]:
-        """Makes the pictures to compare with the photo: cutout, matte and composite.
+    def show(self, alpha: _File, cut: _File) -> list[Any]:
+        """Makes the pictures to compare with the photo.
 
         Returns:
-            A pair of pictures for each, and what becomes of the three buttons for downloads.
+            A pair of pictures for the cutout and one for the matte, and what becomes of the two
+            buttons to save them.
         """
         if alpha is None or cut is None:
-            return _nothing()
-        folder = _uploaded(cut).parent
-        with Image.open(_uploaded(cut)) as image:
-            subject = _reduced(image)
-        board = _checkerboard(*subject.size)
-        board.paste(subject, mask=subject.getchannel("A"))
-        _write_preview(folder / "cutout.jpg", board)
-        with Image.open(_uploaded(alpha)) as image:
-            _write_preview(folder / "matte.jpg", image)
-        photo = str(folder / "photo.jpg")
-        pair, button = self.compose(request, cut, colour, background)
-        return [
-            (photo, str(folder / "cutout.jpg")),
-            (photo, str(folder / "matte.jpg")),
-            pair,
-            gr.update(interactive=True),
-            gr.update(interactive=True),
-            button,
+            return [None, None, _BLOCKED, _BLOCKED]
+        folder = Path(cut["path"]).parent
+        try:
+            with Image.open(cut["path"]) as image:
+                subject = _reduced(image)
+            board = _checkerboard(*subject.size)
+            board.paste(subject, mask=subject.getchannel("A"))
+            _write_preview(folder / "cutout.jpg", board)
+            with Image.open(alpha["path"]) as image:
+                _write_preview(folder / "matte.jpg", image)
+        except FileNotFoundError:  # the page was closed, or another photo chosen
+            return [gr.skip()] * 4
+        pairs = [
+            (str(folder / "photo.jpg"), str(folder / f"{name}.jpg")) for name in ("cutout", "matte")
         ]
+        return [*pairs, gr.update(interactive=True), gr.update(interactive=True)]
 
     def compose(self, request: gr.Request, cut: _File, colour: str, background: _File) -> list[Any]:
         """Lays the cutout over the background, or over the colour if there is none.
@@ -191,15 +202,19 @@ class Steps:
             except ImageError as error:
                 raise _said(error, path) from error
         if cut is None:
-            return [None, gr.update(value=None, interactive=False)]
-        path = _uploaded(cut)
-        with Image.open(path) as image:
-            pixels = np.asarray(image)
-        result = composite(pixels[..., :3], pixels[..., 3] / np.float32(255), behind)
-        folder = path.parent / secrets.token_hex(4)  # a new address, or browsers show the old one
+            return [None, _BLOCKED]
+        path = Path(cut["path"])
+        # A new address each time, or browsers show the picture that they know.
+        folder = path.parent / secrets.token_hex(4)
         final = folder / path.name.replace("-cutout.png", "-composite.png")
-        write_image(final, result, compress_level=1)
-        _write_preview(folder / "composite.jpg", result)
+        try:
+            with Image.open(path) as image:
+                pixels = np.asarray(image)
+            result = composite(pixels[..., :3], pixels[..., 3] / np.float32(255), behind)
+            write_image(final, result, compress_level=1)
+            _write_preview(folder / "composite.jpg", result)
+        except FileNotFoundError:  # as in `show`
+            return [gr.skip()] * 2
         self.visits.keep(request, "composite", {folder})
         return [
             (str(path.parent / "photo.jpg"), str(folder / "composite.jpg")),
@@ -244,8 +259,7 @@ def build_page(matter: Matter, folder: Path) -> gr.Blocks:
                 sizes = []
                 if matter.frame is None:
                     size = gr.Slider(
-                        128,
-                        1024,
+                        *_SIZES,
                         DEFAULT_SIZE,
                         step=64,
                         label="Size",
@@ -264,8 +278,9 @@ def build_page(matter: Matter, folder: Path) -> gr.Blocks:
                             "#2f855a", label="Colour", elem_id="colour", min_width=120
                         )
                         background = gr.Image(
-                            label="Or your own background",
+                            label="Or a photo",
                             elem_id="background",
+                            placeholder="Drop or click",
                             sources=["upload"],
                             type="filepath",
                             image_mode=None,
@@ -276,7 +291,9 @@ def build_page(matter: Matter, folder: Path) -> gr.Blocks:
                 with gr.Row():
                     names = ("alpha", "cutout", "composite")
                     alpha_file, cutout_file, composite_file = (
-                        gr.DownloadButton(f"Save {name}", min_width=90, interactive=False)
+                        gr.DownloadButton(
+                            f"Save {name}", size="md", min_width=90, interactive=False
+                        )
                         for name in names
                     )
         pairs = [cutout_pair, matte_pair, composite_pair]
@@ -286,11 +303,16 @@ def build_page(matter: Matter, folder: Path) -> gr.Blocks:
         step: dict[str, Any] = {
             "preprocess": False,  # or Gradio would open photos before, its own way
             "concurrency_id": "photos",  # one step of one visitor at a time
-            "trigger_mode": "always_last",  # what is chosen meanwhile comes next
+            # A photo chosen meanwhile waits. "always_last" would forget it if this one fails.
+            "trigger_mode": "multiple",
         }
         private = {**step, "api_visibility": "private"}
         chosen = photo.change(
-            _nothing, None, [*pairs, *files], queue=False, api_visibility="private"
+            lambda: [None, None, None, _BLOCKED, _BLOCKED, _BLOCKED],
+            None,
+            [*pairs, *files],
+            queue=False,
+            api_visibility="private",
         )
         mattes = [
             chosen.then(
@@ -308,17 +330,18 @@ def build_page(matter: Matter, folder: Path) -> gr.Blocks:
                 inputs,
                 files[:2],
                 show_progress_on=pairs,
-                **private,
+                **{**private, "trigger_mode": "always_last"},
             ),
         ]
+        over = [cutout_file, colour, background], [composite_pair, composite_file]
         for matte in mattes:
-            matte.success(steps.show, [*files[:2], colour, background], [*pairs, *files], **private)
+            shown = matte.success(steps.show, files[:2], [*pairs[:2], *files[:2]], **private)
+            shown.success(steps.compose, *over, **private)
         gr.on(
             [colour.change, background.change],
             steps.compose,
-            [cutout_file, colour, background],
-            [composite_pair, composite_file],
-            **private,
+            *over,
+            **{**private, "trigger_mode": "always_last"},
         )
         page.load(steps.visits.begin, queue=False, api_visibility="private")
         page.unload(steps.visits.end)
@@ -358,11 +381,6 @@ def serve(page: gr.Blocks, host: str, port: int) -> None:
             font_mono=["ui-monospace", "monospace"],
         ),
     )
-
-
-def _nothing() -> list[Any]:
-    """What the page shows without a photo: no pictures, and buttons that cannot be pressed."""
-    return [None, None, None, *[gr.update(value=None, interactive=False)] * 3]
 
 
 def _comparison(label: str) -> gr.ImageSlider:

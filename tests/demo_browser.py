@@ -75,10 +75,14 @@ class Browser:
         except StaleElementReferenceException:  # the page is being redrawn
             return None
 
+    def choose(self, photo: Path, selector: str = "#photo"):
+        """Chooses a photo, or a background."""
+        wait_for(lambda: self.find(f"{selector} input[type=file]"))[0].send_keys(str(photo))
+
     def give(self, photo: Path, selector: str = "#photo"):
         """Chooses a photo, or a background, and waits for what is made of it."""
         before = self.results()
-        self.find(f"{selector} input[type=file]")[0].send_keys(str(photo))
+        self.choose(photo, selector)
         self.wait_for_results(before)
 
     def paste(self, photo: Path):

@@ -7,6 +7,8 @@ import struct
 import subprocess
 import sys
 import zlib
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -177,6 +179,58 @@ def test_what_is_no_photo_is_said(server, name):
 
 
 @needs_gradio
+def test_models_of_any_size_get_a_choice_within_limits(tmp_path):
+    import gradio
+
+    from kmatting.demo_page import Steps, build_page
+    from kmatting.matter import Matter
+
+    matter = Matter(red_model.folder() / "red.keras")
+    (slider,) = [
+        block
+        for block in build_page(matter, tmp_path).blocks.values()
+        if isinstance(block, gradio.Slider)
+    ]
+    assert (slider.minimum, slider.value, slider.maximum) == (128, 512, 1024)
+    Image.fromarray(shaded(300, 200)).save(tmp_path / "photo.png")
+    photo, visitor = {"path": str(tmp_path / "photo.png")}, SimpleNamespace(session_hash=None)
+    alpha, _ = Steps(matter, tmp_path).matte(visitor, photo, False, 128)
+    by_command = tmp_path / "out"
+    expected = by_predict(
+        red_model.folder() / "red.keras", tmp_path / "photo.png", by_command, "--size", "128"
+    )
+    assert Path(alpha).read_bytes() == expected[0]
+    with pytest.raises(gradio.Error, match="from 128 to 1024, received 100000"):
+        Steps(matter, tmp_path).matte(visitor, photo, False, 100_000)
+
+
+@needs_gradio
+def test_a_file_of_two_visitors_stays_until_both_have_left(tmp_path):
+    from kmatting.demo_page import Visits
+
+    one, other = SimpleNamespace(session_hash="1"), SimpleNamespace(session_hash="2")
+    shared, own, example = (tmp_path / name for name in ("shared", "own", "example"))
+    for path in (shared, own, example):
+        path.touch()
+    visits = Visits()
+    visits.examples = {example}
+    for visitor in (one, other):
+        visits.begin(visitor)
+        visits.keep(visitor, "photo", {shared, example})
+    visits.keep(one, "result", {own})
+    visits.keep(one, "result", set())
+    assert not own.exists()
+    visits.end(one)
+    assert shared.exists()
+    visits.end(other)
+    assert not shared.exists()
+    assert example.exists()
+    own.touch()
+    visits.keep(other, "result", {own})  # came too late
+    assert not own.exists()
+
+
+@needs_gradio
 def test_too_large_uploads_are_refused(server):
     before = server.files()
     status, message = server.upload("film.png", bytes(51 << 20))
@@ -298,7 +352,7 @@ def test_a_bad_photo_is_said_and_the_next_one_works(server, browser, model, phot
     browser.open(server.url)
     browser.give(photo)
     (tmp_path / "bad.jpg").write_bytes(b"no photo at all")
-    browser.find("#photo input[type=file]")[0].send_keys(str(tmp_path / "bad.jpg"))
+    browser.choose(tmp_path / "bad.jpg")
     wait_for(lambda: "bad.jpg: not an image that can be read" in browser.messages())
     assert browser.results() == set()  # not those of the former photo
     assert not browser.button("Save alpha").is_enabled()
@@ -310,15 +364,16 @@ def test_a_bad_photo_is_said_and_the_next_one_works(server, browser, model, phot
 @needs_gradio
 @needs_browser
 def test_the_photo_that_is_chosen_last_counts(server, browser, tmp_path):
+    for index in range(3):
+        Image.fromarray(shaded(400, 600, index)).save(tmp_path / f"photo{index}.png")
+    (tmp_path / "bad.jpg").write_bytes(b"no photo at all")
     browser.open(server.url)
-    for index in range(4):
-        path = tmp_path / f"photo{index}.png"
-        Image.fromarray(shaded(400, 600, index)).save(path)
-        browser.find("#photo input[type=file]")[0].send_keys(str(path))
+    for name in ("photo0.png", "photo1.png", "bad.jpg", "photo2.png"):
+        browser.choose(tmp_path / name)
 
     def saves_the_last():
         button = browser.button("Save alpha")
-        return button and button.is_enabled() and browser.save("alpha")[0] == "photo3-alpha.png"
+        return button and button.is_enabled() and browser.save("alpha")[0] == "photo2-alpha.png"
 
     wait_for(saves_the_last)
 
