@@ -6,9 +6,8 @@ import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from kmatting.config import Config, ConfigError, TrainingConfig
+from kmatting.config import Config, ConfigError
 from kmatting.quiet import quiet
 from kmatting.runs import (
     LAST,
@@ -52,6 +51,7 @@ def train(config: Config, folder: Path) -> None:
         import keras
 
         from kmatting import callbacks, replicas
+        from kmatting.compiling import compile_model
         from kmatting.data.pipeline import build
         from kmatting.devices import make_strategy, read_cluster
         from kmatting.models import build_model, encoder_layers
@@ -79,9 +79,7 @@ def train(config: Config, folder: Path) -> None:
     with strategy.scope():
         model = build_model(config.model)
         optimizer = make_optimizer(config.training, data.steps_per_epoch)
-        # Built here and not by the first step, which would then have to be traced twice.
-        _compile(model, optimizer, config.training)
-        model.optimizer.build(model.trainable_variables)
+        compile_model(model, optimizer, config.training)
     if cluster.workers > 1:
         replicas.let_keras_fit(model)
     first_epoch, best = 0, float("inf")
@@ -112,7 +110,7 @@ def train(config: Config, folder: Path) -> None:
             for layer in encoder_layers(model):
                 layer.trainable = end > thaw
             with strategy.scope():
-                _compile(model, optimizer, config.training)
+                compile_model(model, optimizer, config.training)
         with data.clear_errors():
             model.fit(
                 replicas.distribute(strategy, data.train(begin)),
@@ -128,22 +126,6 @@ def train(config: Config, folder: Path) -> None:
     if cluster.workers > 1:
         replicas.wait_for_all(strategy)
     print(f"Trained {config.training.epochs} epochs. Look at {folder / 'panel.png'}")
-
-
-def _compile(model: Any, optimizer: Any, config: TrainingConfig) -> None:
-    """Compiles a model with the loss and the figures that are logged."""
-    import keras
-
-    from kmatting.keras_metrics import MAD, MSE, SAD
-    from kmatting.losses import L1SSIMLoss, l1, ssim_loss
-
-    parts = [keras.metrics.MeanMetricWrapper(part, part.__name__) for part in (l1, ssim_loss)]
-    model.compile(
-        optimizer=optimizer,
-        loss=L1SSIMLoss(config.l1_weight, config.ssim_weight),
-        weighted_metrics=[*parts, SAD(), MSE(), MAD()],
-        jit_compile=config.jit,
-    )
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:

@@ -1,0 +1,508 @@
+"""Measures kmatting's speed on this machine: `python -m kmatting.benchmark`.
+
+Every row runs in a process of its own, so that its memory is its own and nothing is warm from the
+row before. A row's rate is also given as a share of what the machine can do: the rate of a large
+matrix product of the same precision, measured in the same process just before and just after, since
+a shared machine is not as fast at one moment as at another.
+"""
+
+import argparse
+import contextlib
+import json
+import math
+import multiprocessing
+import os
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kmatting.images import whole_file, write_image
+from kmatting.quiet import quiet
+
+EXAMPLES = """examples:
+  everything, which takes about an hour on two cores:
+    python -m kmatting.benchmark
+  only training, and the figures for a script:
+    python -m kmatting.benchmark --train --json train.json
+  the small encoder:
+    python -m kmatting.benchmark --predict --encoder densenet121
+
+columns:
+  ms         median time of a step, a photo or a sample
+  images/s   images of a step by that time
+  GFLOP/s    operations of the convolutions and matrix products in the graph, by that time
+  of peak    GFLOP/s as a share of a large matrix product's in the same precision (float32 for
+             TFLite), in the same process
+  first s    from the start of the process until the first step or photo is done
+  MB         largest memory of the process
+"""
+
+FORMATS = ("keras", "saved_model", "float32", "float16", "dynamic", "int8")
+_REPEATS = 7  # timed calls of which the median is taken
+_WARM_UP = 2  # calls before them
+_MATRIX = 2048  # side of the matrices that the machine's rate is measured with
+_PAIR = (384, 512)  # height and width of the photos that are read
+_PHOTOS = 24  # of the folder that is predicted
+
+
+@dataclass
+class Row:
+    """One line of the table; a figure that makes no sense in it is None.
+
+    Attributes:
+        group: `train`, `predict` or `data`.
+        name: what was measured.
+        milliseconds: median time of a step, a photo or a sample.
+        images_per_second: by that time.
+        gflops: billions of operations a second.
+        share: `gflops` as a share of the machine's rate.
+        first_seconds: from the start of the process until the first result.
+        megabytes: largest memory of the process.
+    """
+
+    group: str
+    name: str
+    milliseconds: float
+    images_per_second: float
+    gflops: float | None = None
+    share: float | None = None
+    first_seconds: float | None = None
+    megabytes: float | None = None
+
+
+def training_step(encoder: str, name: str, size: int, batch: int, precision: str) -> Row:
+    """Measures a training step on random images: loss, gradients, update.
+
+    Args:
+        encoder: as in a config.
+        name: `model1` or `model2`.
+        size: side of the images.
+        batch: images a step.
+        precision: Keras dtype policy.
+
+    Returns:
+        The row; its operations are those of forward and backward pass.
+    """
+    start = time.perf_counter()
+    with quiet():
+        import keras
+        import tensorflow as tf
+
+        from kmatting import models
+        from kmatting.compiling import compile_model
+        from kmatting.config import TrainingConfig
+        from kmatting.optimizers import make_optimizer
+    imported = time.perf_counter() - start
+    dtype = tf.bfloat16 if precision == "mixed_bfloat16" else tf.float32
+    before = matrix_rate(dtype)
+
+    start = time.perf_counter()
+    keras.config.set_dtype_policy(precision)
+    model = getattr(models, name)(encoder, encoder_weights="none")
+    config = TrainingConfig(batch_size=batch)
+    compile_model(model, make_optimizer(config, 1), config)
+    images = tf.random.uniform((batch, size, size, 3))
+    alphas = tf.random.uniform((batch, size, size, 1))
+    data = tf.data.Dataset.from_tensors((images, alphas)).repeat()
+    ends: list[float] = []
+
+    class Clock(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+            ends.append(time.perf_counter())
+
+    steps = 1 + _WARM_UP + _REPEATS
+    with quiet():
+        model.fit(data, steps_per_epoch=steps, callbacks=[Clock()], verbose=0, shuffle=False)
+    seconds = statistics.median(np.diff(ends)[_WARM_UP:])
+    after = matrix_rate(dtype)
+
+    @tf.function
+    def gradients(images: Any, alphas: Any) -> Any:
+        with tf.GradientTape() as tape:
+            cost = model.loss(alphas, model(images, training=True))
+        return tape.gradient(cost, model.trainable_variables)
+
+    count = operations(gradients.get_concrete_function(images, alphas).graph)
+    return Row(
+        "train",
+        f"{name} {encoder} {size} px, batch {batch}, {precision.removeprefix('mixed_')}",
+        milliseconds=1000 * seconds,
+        images_per_second=batch / seconds,
+        gflops=count / seconds / 1e9,
+        share=count / seconds / ((before + after) / 2),
+        first_seconds=imported + ends[0] - start,
+        megabytes=peak_memory(),
+    )
+
+
+def export_models(encoder: str, size: int, folder: str) -> None:
+    """Writes an untrained Model 2 in every format.
+
+    Args:
+        encoder: as in a config.
+        size: side of the TFLite files' images.
+        folder: where `keras.keras`, `saved_model/` and `float32-SIZE.tflite` and so on go; what is
+            there is not written again.
+    """
+    with quiet():
+        from kmatting import models, tflite
+        from kmatting.data.synthetic import sample
+        from kmatting.serving import export_saved_model
+
+        model = models.model2(encoder, encoder_weights="none")
+        if not (Path(folder) / "keras.keras").exists():
+            model.save(Path(folder) / "keras.keras")
+            export_saved_model(model, folder, "saved_model", size=10**6, warmup=False)
+        photos = [sample(0, index, (size, size))[0] for index in range(4)]
+        for variant in tflite.LIMITS:
+            content = tflite.convert(model, (size, size), variant, photos)
+            (Path(folder) / f"{variant}-{size}.tflite").write_bytes(content)
+
+
+def prediction(encoder: str, kind: str, size: int, folder: str) -> Row:
+    """Measures the bare network on one photo, with all processors.
+
+    Args:
+        encoder: as in a config.
+        kind: one of `FORMATS`.
+        size: side of the photo.
+        folder: what `export_models` wrote to.
+
+    Returns:
+        The row.
+    """
+    start = time.perf_counter()
+    path = _model_path(kind, size, Path(folder))
+    photo = np.random.default_rng(0).integers(0, 256, (1, size, size, 3), np.uint8)
+    with quiet():
+        from kmatting.matter import load_network
+
+        network = load_network(path)
+        network.run(photo)
+    first = time.perf_counter() - start
+    seconds = median_seconds(lambda: network.run(photo))
+    megabytes = peak_memory()
+    count = _forward_operations(encoder, size)
+    with quiet():
+        import tensorflow as tf
+    return Row(
+        "predict",
+        f"model2 {encoder} {size} px, {kind}",
+        milliseconds=1000 * seconds,
+        images_per_second=1 / seconds,
+        gflops=count / seconds / 1e9,
+        share=count / seconds / matrix_rate(tf.float32),
+        first_seconds=first,
+        megabytes=megabytes,
+    )
+
+
+def from_the_shell(encoder: str, size: int, folder: str) -> list[Row]:
+    """Measures `python -m kmatting.predict` with the TFLite file of 8-bit weights.
+
+    Args:
+        encoder: as in a config.
+        size: side of the network's images.
+        folder: what `export_models` wrote to.
+
+    Returns:
+        Rows for one photo, cold, and for a folder of them; the latter's rate is what a photo more
+        costs, the start left out.
+    """
+    from kmatting.data.synthetic import sample
+
+    photos = Path(folder) / "photos"
+    for index in range(_PHOTOS):
+        write_image(photos / f"{index:03d}.jpg", sample(1, index, (960, 1280))[0], quality=90)
+    model = _model_path("dynamic", size, Path(folder))
+
+    def seconds(source: Path) -> float:
+        with tempfile.TemporaryDirectory() as output:
+            command = [sys.executable, "-m", "kmatting.predict", str(source), "--model", str(model)]
+            command += ["--output", output, "--alpha"]
+            start = time.perf_counter()
+            subprocess.run(command, check=True, capture_output=True)
+            return time.perf_counter() - start
+
+    seconds(photos / "000.jpg")  # reads the files of the interpreter once
+    one = statistics.median(seconds(photos / "000.jpg") for _ in range(_REPEATS))
+    all_of_them = statistics.median(seconds(photos) for _ in range(3))
+    each = (all_of_them - one) / (_PHOTOS - 1)
+    what = f"shell, {encoder} {size} px, dynamic, 1280x960 JPEG to alpha"
+    return [
+        Row("predict", f"{what}: one photo", 1000 * one, 1 / one, first_seconds=one),
+        Row("predict", f"{what}: each more of a folder", 1000 * each, 1 / each),
+    ]
+
+
+def reading(kind: str, size: int) -> Row:
+    """Measures the input pipeline alone, augmented as in training, on one processor.
+
+    Args:
+        kind: `pairs`, `composite` or `synthetic`.
+        size: side of the samples.
+
+    Returns:
+        The row: processor time, not wall time, so that it is per core whatever runs beside it.
+    """
+    with quiet():
+        from kmatting.config import DataConfig
+        from kmatting.data.pipeline import build
+        from kmatting.data.synthetic import layers, sample
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for index in range(16):
+            image, alpha = sample(0, index, _PAIR)
+            write_image(folder / "image" / f"{index}.jpg", image, quality=90)
+            write_image(folder / "alpha" / f"{index}.png", alpha)
+            write_image(folder / "background" / f"{index}.jpg", layers(0, index, _PAIR)[2])
+        sources: dict[str, dict[str, Any]] = {
+            "pairs": {"images": folder / "image", "alphas": folder / "alpha"},
+            "composite": {
+                "foregrounds": folder / "image",
+                "alphas": folder / "alpha",
+                "backgrounds": folder / "background",
+            },
+            "synthetic": {},
+        }
+        train = [{"kind": kind, **sources[kind]}]
+        config = DataConfig.model_validate({"train": train, "validation": 0.0, "size": size})
+        batches = iter(build(config, 0, 8).train())
+        next(batches)
+        start = time.process_time()
+        count = 30
+        for _ in range(count):
+            next(batches)
+        seconds = (time.process_time() - start) / (8 * count)
+    return Row(
+        "data", f"{kind} {size} px, per core", 1000 * seconds, 1 / seconds, megabytes=peak_memory()
+    )
+
+
+def operations(graph: Any) -> int:
+    """Counts the operations of a graph's convolutions and matrix products.
+
+    A multiplication and an addition count as two. All else (batch norm, activations, resizing,
+    SSIM's blurring) moves memory rather than computes, and is not counted.
+
+    Args:
+        graph: a `tf.Graph` whose shapes are known.
+
+    Returns:
+        Their number.
+
+    Raises:
+        ValueError: if a shape is not known.
+    """
+    total = 0
+    for node in graph.get_operations():
+        if node.type == "Conv2D":
+            result, kernel = node.outputs[0].shape, node.inputs[1].shape
+        elif node.type == "Conv2DBackpropInput":
+            result, kernel = node.inputs[2].shape, node.inputs[1].shape
+        elif node.type == "Conv2DBackpropFilter":
+            result, kernel = node.inputs[2].shape, node.outputs[0].shape
+        elif node.type == "MatMul":
+            left = node.inputs[0].shape
+            inner = left[0] if node.get_attr("transpose_a") else left[1]
+            total += 2 * math.prod(node.outputs[0].shape) * inner
+            continue
+        else:
+            continue
+        if not (result.is_fully_defined() and kernel.is_fully_defined()):
+            raise ValueError(f"{node.name}: expected known shapes, received {result} and {kernel}.")
+        total += 2 * math.prod(result) * math.prod(kernel[:3])
+    return total
+
+
+def matrix_rate(dtype: Any) -> float:
+    """Measures what the machine can do.
+
+    Args:
+        dtype: TensorFlow dtype.
+
+    Returns:
+        Operations a second of a product of two large matrices, with TensorFlow's threads.
+    """
+    import tensorflow as tf
+
+    left = tf.cast(tf.random.normal((_MATRIX, _MATRIX)), dtype)
+    right = tf.cast(tf.random.normal((_MATRIX, _MATRIX)), dtype)
+    product = tf.function(tf.matmul)
+    return 2 * _MATRIX**3 / median_seconds(lambda: product(left, right).numpy())
+
+
+def median_seconds(run: Callable[[], Any]) -> float:
+    """Times a call a few times after a few that do not count; returns the median."""
+    for _ in range(_WARM_UP):
+        run()
+    times = []
+    for _ in range(_REPEATS):
+        start = time.perf_counter()
+        run()
+        times.append(time.perf_counter() - start)
+    return statistics.median(times)
+
+
+def peak_memory() -> float:
+    """Returns the largest memory of this process so far, in MB."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+def machine() -> dict[str, Any]:
+    """Describes the machine and the versions; measures its matrix products."""
+    with quiet():
+        import tensorflow as tf
+    return {
+        "processor": _processor(),
+        "cores": len(os.sched_getaffinity(0))
+        if hasattr(os, "sched_getaffinity")
+        else os.cpu_count(),
+        "gpus": len(tf.config.list_physical_devices("GPU")),
+        "load": os.getloadavg()[0],
+        "float32_gflops": matrix_rate(tf.float32) / 1e9,
+        "bfloat16_gflops": matrix_rate(tf.bfloat16) / 1e9,
+        "python": platform.python_version(),
+        **{name: version(name) for name in ("tensorflow", "keras", "numpy", "pillow", "kmatting")},
+    }
+
+
+def measure(args: argparse.Namespace, folder: Path) -> Iterator[Row]:
+    """Measures what was asked for, a row at a time.
+
+    Args:
+        args: the command's.
+        folder: for models and photos.
+
+    Yields:
+        The rows, as soon as each is there.
+    """
+    everything = not (args.train or args.predict or args.data)
+    encoder = args.encoder
+    if args.train or everything:
+        for size in args.train_sizes:
+            batch = max(1, round(4 * (256 / size) ** 2)) if size != 512 else 2
+            for name in ("model1", "model2"):
+                for precision in ("float32", "mixed_bfloat16"):
+                    yield _alone(training_step, encoder, name, size, batch, precision)
+    if args.predict or everything:
+        for size in args.sizes:
+            _alone(export_models, encoder, size, str(folder))
+            for kind in FORMATS:
+                yield _alone(prediction, encoder, kind, size, str(folder))
+        yield from from_the_shell(encoder, args.sizes[0], str(folder))
+    if args.data or everything:
+        for kind in ("pairs", "composite", "synthetic"):
+            yield _alone(reading, kind, 256)
+
+
+def _alone(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Calls a function in a process of its own."""
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=context) as pool:
+        return pool.submit(function, *arguments).result()
+
+
+def _model_path(kind: str, size: int, folder: Path) -> Path:
+    names = {"keras": "keras.keras", "saved_model": "saved_model"}
+    return folder / names.get(kind, f"{kind}-{size}.tflite")
+
+
+def _forward_operations(encoder: str, size: int) -> int:
+    """Counts the operations of Model 2 on one image."""
+    with quiet():
+        import tensorflow as tf
+
+        from kmatting import models
+
+        model = models.model2(encoder, encoder_weights="none")
+        image = tf.TensorSpec((1, size, size, 3))
+        run = tf.function(lambda image: model(image, training=False))
+        return operations(run.get_concrete_function(image).graph)
+
+
+def _processor() -> str:
+    """Names the processor, as well as the system knows it."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def _format(row: Row) -> str:
+    """Writes a row as a line of the table."""
+
+    def cell(value: float | None, form: str) -> str:
+        width = form.partition(".")[0]
+        return " " * int(width) if value is None else f"{value:{form}}"
+
+    share = "" if row.share is None else f"{row.share:.0%}"
+    return (
+        f"{row.group:8}{row.name:66}{row.milliseconds:9.1f}{row.images_per_second:10.2f}"
+        f"{cell(row.gflops, '9.0f')}{share:>9}{cell(row.first_seconds, '9.1f')}"
+        f"{cell(row.megabytes, '8.0f')}"
+    )
+
+
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m kmatting.benchmark",
+        description="Measure kmatting's speed on this machine; nothing else should run on it.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--train", action="store_true", help="training steps")
+    parser.add_argument("--predict", action="store_true", help="prediction in every format")
+    parser.add_argument("--data", action="store_true", help="the input pipeline")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures to FILE, too")
+    parser.add_argument(
+        "--encoder",
+        default="densenet201",
+        choices=("densenet121", "densenet169", "densenet201"),
+        help="encoder of the networks (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--train-sizes", type=int, nargs="+", default=[256, 512], metavar="PIXELS",
+        help="sides of the training images (default: 256 512)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--sizes", type=int, nargs="+", default=[512, 1024], metavar="PIXELS",
+        help="sides of the photos to predict (default: 512 1024)",
+    )  # fmt: skip
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command and returns its exit code."""
+    args = _parse(argv)
+    facts = _alone(machine)
+    for name, value in facts.items():
+        print(f"{name:16} {value if isinstance(value, str | int) else f'{value:.1f}'}")
+    print(f"\n{'':74}{'ms':>9}{'images/s':>10}{'GFLOP/s':>9}{'of peak':>9}{'first s':>9}{'MB':>8}")
+    rows = []
+    with tempfile.TemporaryDirectory(prefix="kmatting-benchmark-") as folder:
+        for row in measure(args, Path(folder)):
+            print(_format(row), flush=True)
+            rows.append(asdict(row))
+    if args.json:
+        with whole_file(args.json) as partial:
+            partial.write_text(json.dumps({"machine": facts, "rows": rows}, indent=2) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

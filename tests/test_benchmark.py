@@ -1,0 +1,79 @@
+"""What the benchmark counts and prints; how long anything takes is not tested."""
+
+import pytest
+import tensorflow as tf
+
+from kmatting import benchmark
+
+
+def graph_of(function, *shapes):
+    specs = [tf.TensorSpec(shape) for shape in shapes]
+    return tf.function(function).get_concrete_function(*specs).graph
+
+
+def test_operations_of_a_convolution_by_hand():
+    def run(image, kernel):
+        return tf.nn.conv2d(image, kernel, 2, "SAME")
+
+    graph = graph_of(run, (2, 8, 6, 3), (5, 5, 3, 7))
+    assert benchmark.operations(graph) == 2 * (2 * 4 * 3 * 7) * (5 * 5 * 3)
+
+
+def test_operations_of_a_training_step_are_three_times_those_of_the_forward_pass():
+    def run(image, kernel):
+        return tf.nn.conv2d(image, kernel, 1, "SAME")
+
+    def step(image, kernel):
+        with tf.GradientTape() as tape:
+            tape.watch([image, kernel])
+            loss = tf.reduce_sum(run(image, kernel) ** 2)
+        return tape.gradient(loss, [image, kernel])
+
+    shapes = (2, 8, 6, 3), (3, 3, 3, 7)
+    assert benchmark.operations(graph_of(step, *shapes)) == 3 * benchmark.operations(
+        graph_of(run, *shapes)
+    )
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+def test_operations_of_a_matrix_product(transposed):
+    def run(left, right):
+        return tf.matmul(left, right, transpose_a=transposed)
+
+    graph = graph_of(run, (5, 4) if transposed else (4, 5), (5, 6))
+    assert benchmark.operations(graph) == 2 * 4 * 5 * 6
+
+
+def test_unknown_shapes_are_refused():
+    def run(image, kernel):
+        return tf.nn.conv2d(image, kernel, 1, "SAME")
+
+    graph = graph_of(run, (None, 8, 8, 3), (3, 3, 3, 7))
+    with pytest.raises(ValueError, match="known shapes"):
+        benchmark.operations(graph)
+
+
+def test_reading_gives_a_row():
+    row = benchmark.reading("pairs", 32)
+    assert row.group == "data"
+    assert row.milliseconds * row.images_per_second == pytest.approx(1000)
+    assert row.megabytes > 50
+
+
+def test_rows_stand_in_columns_whatever_is_missing():
+    full = benchmark.Row("train", "model1", 12.34, 81.0, 100.0, 0.5, 30.0, 900.0)
+    part = benchmark.Row("data", "pairs", 12.34, 81.0)
+    lines = [benchmark._format(row) for row in (full, part)]
+    assert "50%" in lines[0]
+    assert len(lines[0]) == len(lines[1])
+    assert lines[0].index("81.00") == lines[1].index("81.00")
+
+
+def test_calls_that_do_not_count_come_before_those_that_do():
+    calls = []
+
+    def run():
+        calls.append(len(calls))
+
+    benchmark.median_seconds(run)
+    assert len(calls) == benchmark._WARM_UP + benchmark._REPEATS
