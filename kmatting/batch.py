@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
     from kmatting.beam import Settings, Summary
 
+_SILENT = logging.CRITICAL + 1
+
 EPILOG = """\
 what is written:
   With one kind of output, DIR/NAME.png; with both, DIR/alpha/NAME.png and DIR/cutout/NAME.png. NAME
@@ -106,13 +108,13 @@ def _prepare(
         raise ValueError(f"--workers is for the local runner; {args.runner} has its own options.")
     if args.cutout:
         check_foreground(args.foreground)
-    logging.basicConfig(level=logging.CRITICAL)
+    logging.basicConfig(level=_SILENT)
     from apache_beam import Pipeline
 
     from kmatting import beam
 
     # Other runners say in their messages where the job can be watched.
-    level = logging.INFO if args.verbose or args.runner else logging.CRITICAL
+    level = logging.INFO if args.verbose or args.runner else _SILENT
     logging.getLogger().setLevel(level)
     threads = args.threads
     if threads is None and (args.workers > 1 or args.runner):
@@ -145,7 +147,7 @@ def _beam_options(
     for argument in arguments:
         if not args.runner and argument.startswith(own):
             raise ValueError(f"{argument}: say --workers N instead.")
-    defaults = [f"--default_sdk_harness_log_level={logging.getLevelName(level)}"]
+    defaults = [f"--default_sdk_harness_log_level={level}"]
     if args.runner:
         defaults += [f"--runner={args.runner}"]
     else:
