@@ -19,7 +19,13 @@ EXTRAS = {
     "beam": ["apache-beam>=2.77"],
     # The page to try it in the browser (kmatting.demo), with a .tflite model and examples.
     "demo": ["gradio>=6.31", "ai-edge-litert>=2.1", "pymatting>=1.1.13", "scikit-image>=0.24"],
-    "test": ["pytest>=8", "hypothesis>=6.100", "scikit-image>=0.24", "selenium>=4.30"],
+    "test": [
+        "pytest>=8",
+        "pytest-xdist>=3.6",
+        "hypothesis>=6.100",
+        "scikit-image>=0.24",
+        "selenium>=4.30",
+    ],
     "lint": ["mypy>=1.15", "ruff>=0.11", "types-PyYAML", "types-tqdm", "build>=1.2"],
 }
 EXTRAS["dev"] = sorted(set(sum(EXTRAS.values(), [])))

@@ -109,9 +109,7 @@ class Server:
         assert status == 200, path
         event, data = self.call(path, **options)
         assert event == "complete", data
-        alpha, cutout = (
-            self.request("GET", urlsplit(file["url"]).path) for file in data
-        )
+        alpha, cutout = (self.request("GET", urlsplit(file["url"]).path) for file in data)
         assert alpha[0] == cutout[0] == 200
         return alpha[1], cutout[1]
 

@@ -223,13 +223,19 @@ def test_all_is_killed_and_the_job_run_again(run, model, many, tmp_path):
 
 
 def test_interrupted(model, many, tmp_path):
-    process = start(model, many, tmp_path / "out")
-    wait_for_files(tmp_path / "out", 20, process)
-    os.killpg(process.pid, signal.SIGINT)
-    _, err = process.communicate(timeout=30)
+    # Python drops an interrupt that falls into a destructor, and the job goes on: seldom, and not
+    # three times.
+    for attempt in range(3):
+        output = tmp_path / f"out{attempt}"
+        process = start(model, many, output)
+        wait_for_files(output, 20, process)
+        os.killpg(process.pid, signal.SIGINT)
+        _, err = process.communicate(timeout=30)
+        if process.returncode == 130:
+            break
     assert process.returncode == 130
     assert err == "interrupted; what is written is whole, the same command goes on.\n"
-    check_half(tmp_path / "out")
+    check_half(output)
 
 
 def test_on_a_runner_by_flag(model, photos, tmp_path):

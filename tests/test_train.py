@@ -148,7 +148,7 @@ class TestResume:
     @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
     def test_killed_run_ends_as_the_uninterrupted_one(self, finished, config, tmp_path, how):
         folder = tmp_path / "run"
-        environment = {**os.environ, "PYTHONPATH": str(TESTS.parent)}
+        environment = {**os.environ, "PYTHONPATH": str(TESTS.parent), "TINY_WAITS": "1"}
         process = subprocess.Popen(
             command("--config", config, "--output", folder),
             env=environment,

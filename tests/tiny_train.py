@@ -1,13 +1,17 @@
 """Runs `kmatting.train` with a network small enough for tests, in a process of its own.
 
-A process can be killed, and logical devices can only be made before TensorFlow starts.
+A process can be killed, and logical devices can only be made before TensorFlow starts. With the
+environment variable TINY_WAITS it waits behind each epoch, so that a kill comes before the end.
 """
 
+import os
 import sys
+import time
 
 import keras
 
 import kmatting.models
+from kmatting import callbacks
 from kmatting.layers import BatchNormalization, SWise
 from kmatting.train import main
 
@@ -23,6 +27,16 @@ def build_tiny(config):
     return keras.Model(image, alpha, name=config.name)
 
 
+class WaitingCheckpoint(callbacks.Checkpoint):
+    """Leaves time for a kill."""
+
+    def on_epoch_end(self, epoch, logs=None):
+        super().on_epoch_end(epoch, logs)
+        time.sleep(60)
+
+
 if __name__ == "__main__":
+    if "TINY_WAITS" in os.environ:
+        callbacks.Checkpoint = WaitingCheckpoint
     kmatting.models.build_model = build_tiny
     sys.exit(main())
