@@ -155,6 +155,8 @@ class TestResume:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
+            # It is ignored, by inheritance, where the tests run in a shell's background.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         deadline = time.monotonic() + 300
         while not (folder / "last.keras").is_file():
