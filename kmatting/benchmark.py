@@ -2,8 +2,8 @@
 
 Every row runs in a process of its own, so that its memory is its own and nothing is warm from the
 row before. A row's rate is also given as a share of what the machine can do: the rate of a large
-matrix product of the same precision, measured in the same process just before and just after, since
-a shared machine is not as fast at one moment as at another.
+matrix product, measured in the same process, since a shared machine is not as fast at one moment as
+at another.
 """
 
 import argparse
@@ -32,7 +32,7 @@ from kmatting.images import whole_file, write_image
 from kmatting.quiet import quiet
 
 EXAMPLES = """examples:
-  everything, which takes about an hour on two cores:
+  everything:
     python -m kmatting.benchmark
   only training, and the figures for a script:
     python -m kmatting.benchmark --train --json train.json
@@ -147,16 +147,21 @@ def training_step(encoder: str, name: str, size: int, batch: int, precision: str
     )
 
 
-def export_models(encoder: str, size: int, folder: str) -> None:
+def export_models(encoder: str, size: int, folder: str) -> int:
     """Writes an untrained Model 2 in every format.
 
     Args:
         encoder: as in a config.
         size: side of the TFLite files' images.
-        folder: where `keras.keras`, `saved_model/` and `float32-SIZE.tflite` and so on go; what is
-            there is not written again.
+        folder: where `keras.keras`, `saved_model/` and `float32-SIZE.tflite` and so on go; the two
+            that take any size are not written again.
+
+    Returns:
+        The operations of the network on one image.
     """
     with quiet():
+        import tensorflow as tf
+
         from kmatting import models, tflite
         from kmatting.data.synthetic import sample
         from kmatting.serving import export_saved_model
@@ -169,9 +174,11 @@ def export_models(encoder: str, size: int, folder: str) -> None:
         for variant in tflite.LIMITS:
             content = tflite.convert(model, (size, size), variant, photos)
             (Path(folder) / f"{variant}-{size}.tflite").write_bytes(content)
+        run = tf.function(lambda image: model(image, training=False))
+        return operations(run.get_concrete_function(tf.TensorSpec((1, size, size, 3))).graph)
 
 
-def prediction(encoder: str, kind: str, size: int, folder: str) -> Row:
+def prediction(encoder: str, kind: str, size: int, folder: str, count: int) -> Row:
     """Measures the bare network on one photo, with all processors.
 
     Args:
@@ -179,6 +186,7 @@ def prediction(encoder: str, kind: str, size: int, folder: str) -> Row:
         kind: one of `FORMATS`.
         size: side of the photo.
         folder: what `export_models` wrote to.
+        count: what it returned.
 
     Returns:
         The row.
@@ -194,7 +202,6 @@ def prediction(encoder: str, kind: str, size: int, folder: str) -> Row:
     first = time.perf_counter() - start
     seconds = median_seconds(lambda: network.run(photo))
     megabytes = peak_memory()
-    count = _forward_operations(encoder, size)
     with quiet():
         import tensorflow as tf
     return Row(
@@ -368,9 +375,7 @@ def machine() -> dict[str, Any]:
         import tensorflow as tf
     return {
         "processor": _processor(),
-        "cores": len(os.sched_getaffinity(0))
-        if hasattr(os, "sched_getaffinity")
-        else os.cpu_count(),
+        "cores": os.cpu_count(),
         "gpus": len(tf.config.list_physical_devices("GPU")),
         "load": os.getloadavg()[0],
         "float32_gflops": matrix_rate(tf.float32) / 1e9,
@@ -394,15 +399,15 @@ def measure(args: argparse.Namespace, folder: Path) -> Iterator[Row]:
     encoder = args.encoder
     if args.train or everything:
         for size in args.train_sizes:
-            batch = max(1, round(4 * (256 / size) ** 2)) if size != 512 else 2
+            batch = 4 if size <= 256 else 2
             for name in ("model1", "model2"):
                 for precision in ("float32", "mixed_bfloat16"):
                     yield _alone(training_step, encoder, name, size, batch, precision)
     if args.predict or everything:
         for size in args.sizes:
-            _alone(export_models, encoder, size, str(folder))
+            count = _alone(export_models, encoder, size, str(folder))
             for kind in FORMATS:
-                yield _alone(prediction, encoder, kind, size, str(folder))
+                yield _alone(prediction, encoder, kind, size, str(folder), count)
         yield from from_the_shell(encoder, args.sizes[0], str(folder))
     if args.data or everything:
         for kind in ("pairs", "composite", "synthetic"):
@@ -419,19 +424,6 @@ def _alone(function: Callable[..., Any], *arguments: Any) -> Any:
 def _model_path(kind: str, size: int, folder: Path) -> Path:
     names = {"keras": "keras.keras", "saved_model": "saved_model"}
     return folder / names.get(kind, f"{kind}-{size}.tflite")
-
-
-def _forward_operations(encoder: str, size: int) -> int:
-    """Counts the operations of Model 2 on one image."""
-    with quiet():
-        import tensorflow as tf
-
-        from kmatting import models
-
-        model = models.model2(encoder, encoder_weights="none")
-        image = tf.TensorSpec((1, size, size, 3))
-        run = tf.function(lambda image: model(image, training=False))
-        return operations(run.get_concrete_function(image).graph)
 
 
 def _processor() -> str:

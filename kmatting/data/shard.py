@@ -175,7 +175,7 @@ def pack(pairs: Sequence[Pair], folder: Path, shard_size: int = 256_000_000) -> 
         OSError: if a file cannot be read or written.
     """
     manifest = Manifest(shards=[])
-    remaining = iter(tqdm(pairs, "packing", unit="pair"))
+    remaining = iter(tqdm(pairs, "packing", unit="pair", disable=None))
     with _whole_folder(folder) as partial:
         for shard in iter(lambda: _pack_shard(remaining, partial, manifest, shard_size), None):
             manifest.shards.append(shard)
@@ -287,7 +287,7 @@ def unpack(shards: Path, folder: Path) -> None:
     with _whole_folder(folder) as partial:
         for kind in ("image", "alpha"):
             (partial / kind).mkdir()
-        for pair in tqdm(pairs, "unpacking", unit="pair"):
+        for pair in tqdm(pairs, "unpacking", unit="pair", disable=None):
             (partial / "image" / pair.image.entry.name).write_bytes(pair.image.read())
             (partial / "alpha" / pair.alpha.entry.name).write_bytes(pair.alpha.read())
 
@@ -306,7 +306,7 @@ def verify(shards: Path) -> list[str]:
     """
     manifest = _read_manifest(shards)
     problems = []
-    for shard in tqdm(manifest.shards, "verifying", unit="shard"):
+    for shard in tqdm(manifest.shards, "verifying", unit="shard", disable=None):
         path = shards / shard.file
         if path.is_file() and path.stat().st_size == shard.size and _sha256(path) == shard.sha256:
             continue
