@@ -11,6 +11,7 @@ from pathlib import Path, PurePath
 import numpy as np
 import pytest
 import red_model
+from photo_files import files, write_three
 from PIL import Image
 
 from kmatting import predict
@@ -39,18 +40,7 @@ def run(model, capsys):
 
 @pytest.fixture
 def photos(tmp_path):
-    """A folder with two photos and, deeper down, a third."""
-    for name, red in (("a.png", 255), ("b.jpg", 0), ("deep/c.png", 102)):
-        path = tmp_path / "photos" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.new("RGB", (30, 20), (red, 40, 200)).save(path, quality=100)
-    return tmp_path / "photos"
-
-
-def files(folder):
-    """All files under a folder, hidden ones too."""
-    paths = sorted(path for path in Path(folder).rglob("*") if path.is_file())
-    return [path.relative_to(folder).as_posix() for path in paths]
+    return write_three(tmp_path / "photos")
 
 
 def colours(picture):
