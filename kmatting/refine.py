@@ -30,7 +30,8 @@ this                 33.8  0.045   43.1  0.109   54.8  0.194   76.1  0.285  136.
 ==================  ============  ============  ============  ============  ============
 """
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from PIL import Image, ImageFilter
@@ -40,7 +41,9 @@ from kmatting.tiles import covered, enlarge_tile, tiles
 _EPSILON = 1e-4  # variance of colours in [0, 1] under which a window counts as flat
 _SOFTNESS = (0.0, 0.5, 0.8, 1.1, 1.5)  # sigmas tried on the small photo, in its pixels
 _GRAIN = 0.15  # sigma on the full photo, in pixels of the small one: takes the sensor's noise out
-_TILE = 512  # pixels a side; flat tiles are quick
+_TILE = 256  # pixels a side of the full photo; flat tiles are quick
+_FIT_TILE = 64  # and of the small one: its intermediate results fit into a processor's cache
+_JUDGED_TILES = 8  # from which the softness of the whole matte is told
 _FLAT = 1e-3  # a quarter of an 8-bit level
 
 
@@ -75,13 +78,14 @@ def refine(alpha: np.ndarray, image: np.ndarray) -> np.ndarray:
         small = Image.fromarray(alpha).resize((width, height), Image.Resampling.BILINEAR)
         return np.asarray(small).clip(0, 1)
 
-    lowest, highest = _local(alpha, np.min), _local(alpha, np.max)
+    lowest, highest = _local(alpha, np.minimum), _local(alpha, np.maximum)
+    spread = highest - lowest
     guide = Image.fromarray(image).resize(alpha.shape[::-1], Image.Resampling.BOX)
-    slope, offset = _fit(alpha, np.asarray(guide) / 255.0)
+    slope, offset = _fit(alpha, np.asarray(guide), spread)
     sigma = _GRAIN * max(height / alpha.shape[0], width / alpha.shape[1])
     refined = np.empty(full, np.float32)
     for tile in tiles(height, width, _TILE):
-        if _is_flat(highest - lowest, covered(alpha.shape, full, *tile)):
+        if _is_flat(spread, covered(alpha.shape, full, *tile)):
             refined[tile] = enlarge_tile(alpha, full, *tile)
             continue
         value = enlarge_tile(offset, full, *tile)
@@ -93,34 +97,72 @@ def refine(alpha: np.ndarray, image: np.ndarray) -> np.ndarray:
     return refined
 
 
-def _fit(alpha: np.ndarray, guide: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
+def _fit(
+    alpha: np.ndarray, guide: np.ndarray, spread: np.ndarray
+) -> tuple[list[np.ndarray], np.ndarray]:
     """Fits the matte by a linear function of the colours around each pixel.
 
     Args:
         alpha: float array (h, w).
-        guide: float64 array (h, w, 3) in [0, 1], the photo at the same size.
+        guide: uint8 array (h, w, 3), the photo at the same size.
+        spread: float array (h, w), by how much the matte differs around each pixel.
 
     Returns:
         Three slopes (h, w), one a channel and to be multiplied with 8-bit colours, and the offset.
     """
-    best, least = None, np.inf
-    for sigma in _SOFTNESS:
-        colours = [_blurred(guide[..., channel], sigma) for channel in range(3)]
-        slope, offset = _window_fit(alpha.astype(np.float64), colours)
-        fitted = offset + sum(a * colour for a, colour in zip(slope, colours, strict=True))
-        error = np.square(fitted - alpha).sum()
-        if error < least:
-            best, least = (slope, offset), error
-    if best is None:
+    if not np.isfinite(alpha).all():
         raise ValueError("Expected a matte of finite numbers, received some that are none.")
-    slope, offset = best
-    return [(a / 255).astype(np.float32) for a in slope], offset.astype(np.float32)
+    slope = [np.zeros(alpha.shape, np.float32) for _ in range(3)]
+    offset = alpha.astype(np.float32)  # right wherever the matte is flat
+    height, width = alpha.shape
+    edges = [tile for tile in tiles(height, width, _FIT_TILE) if spread[tile].max() >= _FLAT]
+    if not edges:
+        return slope, offset
+
+    widest = _reach(_SOFTNESS[-1]) + 2
+    borders = ((widest, widest), (widest, widest))
+    padded_alpha = np.pad(alpha.astype(np.float64), borders, mode="edge")
+    padded_guide = np.pad(guide / 255.0, (*borders, (0, 0)), mode="edge")
+
+    def fit(
+        rows: slice, columns: slice, sigma: float
+    ) -> tuple[list[np.ndarray], np.ndarray, float]:
+        """Fits a tile; the last value is the squared error."""
+
+        def with_margin(values: np.ndarray, margin: int) -> np.ndarray:
+            trim = widest - margin
+            bottom, right = rows.stop + widest + margin, columns.stop + widest + margin
+            return values[rows.start + trim : bottom, columns.start + trim : right]
+
+        part = with_margin(padded_guide, 2 + _reach(sigma))
+        colours = [_blurred(part[..., channel], sigma) for channel in range(3)]
+        slopes, offsets = _window_fit(with_margin(padded_alpha, 2), colours)
+        inner = (colour[2:-2, 2:-2] for colour in colours)
+        fitted = offsets + sum(a * colour for a, colour in zip(slopes, inner, strict=True))
+        return slopes, offsets, np.square(fitted - with_margin(padded_alpha, 0)).sum()
+
+    judged = edges[:: -(-len(edges) // _JUDGED_TILES)]
+    softness = min(_SOFTNESS, key=lambda sigma: sum(fit(*tile, sigma)[2] for tile in judged))
+    for tile in edges:
+        slopes, offset[tile], _ = fit(*tile, softness)
+        for plane, values in zip(slope, slopes, strict=True):
+            plane[tile] = values / 255
+    return slope, offset
 
 
 def _window_fit(
     alpha: np.ndarray, colours: list[np.ndarray]
 ) -> tuple[list[np.ndarray], np.ndarray]:
-    """Solves the guided filter's regression in each 3x3 window (equations 19 to 21 of He 2013)."""
+    """Solves the guided filter's regression in each 3x3 window (equations 19 to 21 of He 2013).
+
+    Args:
+        alpha: float64 array (h, w).
+        colours: three float64 arrays (h, w).
+
+    Returns:
+        Three slopes and the offset, (h - 4, w - 4), each the mean over the windows that a pixel is
+        in; the two outermost rows and columns are not in nine of them.
+    """
     mean_alpha = _mean(alpha)
     means = [_mean(colour) for colour in colours]
     r, g, b = (_mean(c * alpha) - m * mean_alpha for c, m in zip(colours, means, strict=True))
@@ -141,41 +183,43 @@ def _window_fit(
     return [_mean(a) for a in slope], _mean(offset)
 
 
-def _filtered(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Filters an array (h, w) by weights along both axes; the border is repeated outwards."""
-    reach = len(weights) // 2
-    for axis in (0, 1):
-        size = values.shape[axis]
-        pad = [(reach, reach) if axis == each else (0, 0) for each in (0, 1)]
-        padded = np.pad(values, pad, mode="edge")
-        parts = (np.moveaxis(padded, axis, 0)[i : i + size] for i in range(len(weights)))
-        values = np.moveaxis(sum(w * part for w, part in zip(weights, parts, strict=True)), 0, axis)
-    return values
+def _filtered(values: np.ndarray, weights: Sequence[float]) -> np.ndarray:
+    """Filters an array (h, w) by weights along both axes, where it has all that they reach."""
+    height, width = (side - len(weights) + 1 for side in values.shape)
+    rows = weights[0] * values[:height]
+    for shift in range(1, len(weights)):
+        rows += weights[shift] * values[shift : shift + height]
+    result = weights[0] * rows[:, :width]
+    for shift in range(1, len(weights)):
+        result += weights[shift] * rows[:, shift : shift + width]
+    return result
 
 
 def _mean(values: np.ndarray) -> np.ndarray:
     """Takes the mean of each 3x3 window."""
-    return _filtered(values, np.full(3, 1 / 3))
+    return _filtered(values, (1 / 3, 1 / 3, 1 / 3))
 
 
 def _blurred(values: np.ndarray, sigma: float) -> np.ndarray:
-    """Softens by a Gaussian."""
-    if sigma == 0:
+    """Softens by a Gaussian; its reach is lost at each border."""
+    reach = _reach(sigma)
+    if reach == 0:
         return values
-    reach = int(np.ceil(3 * sigma))
     weights = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma) ** 2)
-    return _filtered(values, weights / weights.sum())
+    return _filtered(values, (weights / weights.sum()).tolist())
+
+
+def _reach(sigma: float) -> int:
+    """How many pixels to each side a Gaussian is taken to."""
+    return int(np.ceil(3 * sigma))
 
 
 def _local(values: np.ndarray, choose: Callable[..., np.ndarray]) -> np.ndarray:
-    """Takes the least or the greatest value of each 5x5 window."""
-    for axis in (0, 1):
-        pad = [(2, 2) if axis == each else (0, 0) for each in (0, 1)]
-        windows = np.lib.stride_tricks.sliding_window_view(
-            np.pad(values, pad, mode="edge"), 5, axis=axis
-        )
-        values = choose(windows, axis=-1)
-    return values
+    """Takes the least (`np.minimum`) or the greatest (`np.maximum`) value of each 5x5 window."""
+    height, width = values.shape
+    padded = np.pad(values, 2, mode="edge")
+    rows = functools.reduce(choose, (padded[shift : shift + height] for shift in range(5)))
+    return functools.reduce(choose, (rows[:, shift : shift + width] for shift in range(5)))
 
 
 def _is_flat(spread: np.ndarray, box: tuple[float, float, float, float]) -> bool:
