@@ -349,13 +349,23 @@ def _load_keras(path: Path, threads: int | None) -> Network:
 
     import kmatting.layers  # noqa: F401  registers the layers that a model file names
 
-    if keras.backend.backend() == "tensorflow":
+    with_tensorflow = keras.backend.backend() == "tensorflow"
+    if with_tensorflow:
         _limit_tensorflow(threads)
     model = keras.saving.load_model(path, compile=False)
 
+    def call(image: Any) -> Any:
+        return model(image, training=False)
+
+    if with_tensorflow:
+        import tensorflow as tf
+
+        # One graph for photos of all shapes; `predict` would trace it anew for each.
+        signature = [tf.TensorSpec((1, *model.input_shape[1:]), tf.float32)]
+        call = tf.function(call, input_signature=signature)
+
     def run(batch: np.ndarray) -> np.ndarray:
-        # Called as a function: `predict` would trace the graph anew for each shape of photo.
-        return keras.ops.convert_to_numpy(model(batch / np.float32(255), training=False))
+        return keras.ops.convert_to_numpy(call(batch / np.float32(255)))
 
     return Network(run, _frame(model.input_shape))
 
