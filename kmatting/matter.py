@@ -25,6 +25,7 @@ DEFAULT_SIZE = 512
 SHIPPED_MODEL = "portrait.tflite"  # in saved_models/, of a clone or of the installed package
 MULTIPLE = 16  # the models take heights and widths that this divides
 
+_LARGE = 12_000_000  # pixels of a photo: beyond it, one is run at a time, for the sake of memory
 _LONGEST = 8  # times the size: where a panorama stops getting longer
 _SIGNATURE = "serving_default"
 
@@ -196,9 +197,10 @@ class Matter:
         return Matte(photo, refine(self._predict(image, size), image))
 
     def stream(self, photos: Iterable[Source]) -> Iterator[tuple[Source, Matte | ImageError]]:
-        """Takes the mattes of many photos; the next one is read while the network works.
+        """Takes the mattes of many photos.
 
-        No more than two photos are held at a time, beside those that the caller keeps.
+        While the network works on one, its neighbours are read and refined. No more than two photos
+        are held at a time, beside those that the caller keeps.
 
         Args:
             photos: as in `__call__`.
@@ -207,22 +209,28 @@ class Matter:
             Each photo as it was given, with its `Matte`; or with the `ImageError` that says why it
             cannot be read.
         """
-        with ThreadPoolExecutor(1, "kmatting-read") as reader:
-            waiting: deque[tuple[Source, Future[Photo]]] = deque()
+        with ThreadPoolExecutor(2, "kmatting-photo") as pool:
+            waiting: deque[tuple[Source, Future[Photo | Matte]]] = deque()
             for source in photos:
-                waiting.append((source, reader.submit(read_photo, source)))
+                waiting.append((source, pool.submit(self._ahead, source)))
                 if len(waiting) == 2:
                     yield self._finished(*waiting.popleft())
             while waiting:
                 yield self._finished(*waiting.popleft())
 
+    def _ahead(self, source: Source) -> Photo | Matte:
+        """Does what is done before a photo's turn comes; large ones are only read."""
+        photo = read_photo(source)
+        return photo if photo.rgb.size > 3 * _LARGE else self(photo)
+
     def _finished(
-        self, source: Source, photo: "Future[Photo]"
+        self, source: Source, ahead: "Future[Photo | Matte]"
     ) -> tuple[Source, Matte | ImageError]:
         try:
-            return source, self(photo.result())
+            done = ahead.result()
         except ImageError as error:
             return source, error
+        return source, done if isinstance(done, Matte) else self(done)
 
     def _check_free(self, size: int | None) -> None:
         """Checks that no size is asked of a model of fixed size."""
