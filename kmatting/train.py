@@ -54,7 +54,7 @@ def train(config: Config, folder: Path) -> None:
         from kmatting.compiling import compile_model
         from kmatting.data.pipeline import build
         from kmatting.devices import make_strategy, read_cluster
-        from kmatting.models import build_model, encoder_layers
+        from kmatting.models import build_model, encoder_layers, recompute_dense_blocks
         from kmatting.optimizers import make_optimizer
 
         cluster = read_cluster()
@@ -78,6 +78,8 @@ def train(config: Config, folder: Path) -> None:
         )
     with strategy.scope():
         model = build_model(config.model)
+        if config.training.recompute:
+            recompute_dense_blocks(model)
         optimizer = make_optimizer(config.training, data.steps_per_epoch)
         compile_model(model, optimizer, config.training)
     if cluster.workers > 1:
