@@ -47,8 +47,10 @@ setup(
         "Topic :: Scientific/Engineering :: Image Processing",
         "Typing :: Typed",
     ],
-    packages=find_packages(include=["kmatting", "kmatting.*"]),
-    package_data={"kmatting": ["py.typed"]},
+    # saved_models/ lies beside the package in a clone, and in it where it is installed.
+    packages=[*find_packages(include=["kmatting", "kmatting.*"]), "kmatting.saved_models"],
+    package_dir={"kmatting.saved_models": "saved_models"},
+    package_data={"kmatting": ["py.typed"], "kmatting.saved_models": ["*.tflite", "README.md"]},
     python_requires=">=3.11",
     install_requires=[
         "tensorflow>=2.21",

@@ -29,6 +29,7 @@ from typing import Any
 import numpy as np
 
 from kmatting.images import whole_file, write_image
+from kmatting.matter import load_network, shipped_model
 from kmatting.quiet import quiet
 
 EXAMPLES = """examples:
@@ -54,6 +55,7 @@ _REPEATS = 7  # timed calls of which the median is taken
 _WARM_UP = 2  # calls before them
 _MATRIX = 2048  # side of the matrices that the machine's rate is measured with
 _PAIR = (384, 512)  # height and width of the photos that are read
+_PHOTO = (960, 1280)  # and of those that are predicted from the shell
 _PHOTOS = 24  # of the folder that is predicted
 
 
@@ -82,7 +84,9 @@ class Row:
     megabytes: float | None = None
 
 
-def training_step(encoder: str, name: str, size: int, batch: int, precision: str) -> Row:
+def training_step(
+    encoder: str, name: str, size: int, batch: int, precision: str, recompute: bool = False
+) -> Row:
     """Measures a training step on random images: loss, gradients, update.
 
     Args:
@@ -91,6 +95,7 @@ def training_step(encoder: str, name: str, size: int, batch: int, precision: str
         size: side of the images.
         batch: images a step.
         precision: Keras dtype policy.
+        recompute: as in a config.
 
     Returns:
         The row; its operations are those of forward and backward pass.
@@ -111,6 +116,8 @@ def training_step(encoder: str, name: str, size: int, batch: int, precision: str
     start = time.perf_counter()
     keras.config.set_dtype_policy(precision)
     model = getattr(models, name)(encoder, encoder_weights="none")
+    if recompute:
+        models.recompute_dense_blocks(model)
     config = TrainingConfig(batch_size=batch)
     compile_model(model, make_optimizer(config, 1), config)
     images = tf.random.uniform((batch, size, size, 3))
@@ -125,6 +132,7 @@ def training_step(encoder: str, name: str, size: int, batch: int, precision: str
     steps = 1 + _WARM_UP + _REPEATS
     with quiet():
         model.fit(data, steps_per_epoch=steps, callbacks=[Clock()], verbose=0, shuffle=False)
+    megabytes = peak_memory()
     seconds = statistics.median(np.diff(ends)[_WARM_UP:])
     after = matrix_rate(dtype)
 
@@ -137,13 +145,14 @@ def training_step(encoder: str, name: str, size: int, batch: int, precision: str
     count = operations(gradients.get_concrete_function(images, alphas).graph)
     return Row(
         "train",
-        f"{name} {encoder} {size} px, batch {batch}, {precision.removeprefix('mixed_')}",
+        f"{name} {encoder} {size} px, batch {batch}, {precision.removeprefix('mixed_')}"
+        + (", recomputed" if recompute else ""),
         milliseconds=1000 * seconds,
         images_per_second=batch / seconds,
         gflops=count / seconds / 1e9,
         share=count / seconds / ((before + after) / 2),
         first_seconds=imported + ends[0] - start,
-        megabytes=peak_memory(),
+        megabytes=megabytes,
     )
 
 
@@ -195,8 +204,6 @@ def prediction(encoder: str, kind: str, size: int, folder: str, count: int) -> R
     path = _model_path(kind, size, Path(folder))
     photo = np.random.default_rng(0).integers(0, 256, (1, size, size, 3), np.uint8)
     with quiet():
-        from kmatting.matter import load_network
-
         network = load_network(path)
         network.run(photo)
     first = time.perf_counter() - start
@@ -216,13 +223,29 @@ def prediction(encoder: str, kind: str, size: int, folder: str, count: int) -> R
     )
 
 
-def from_the_shell(encoder: str, size: int, folder: str) -> list[Row]:
-    """Measures `python -m kmatting.predict` with the TFLite file of 8-bit weights.
+def shipped() -> Row:
+    """Measures the bare network that kmatting ships, with all processors."""
+    start = time.perf_counter()
+    network = load_network(shipped_model())
+    photo = np.random.default_rng(0).integers(0, 256, (1, *(network.frame or ()), 3), np.uint8)
+    network.run(photo)
+    first = time.perf_counter() - start
+    seconds = median_seconds(lambda: network.run(photo))
+    return Row(
+        "predict",
+        f"shipped model, {photo.shape[1]}x{photo.shape[2]}",
+        milliseconds=1000 * seconds,
+        images_per_second=1 / seconds,
+        first_seconds=first,
+        megabytes=peak_memory(),
+    )
+
+
+def from_the_shell(folder: Path) -> list[Row]:
+    """Measures `python -m kmatting.predict` with the model that kmatting ships.
 
     Args:
-        encoder: as in a config.
-        size: side of the network's images.
-        folder: what `export_models` wrote to.
+        folder: for photos.
 
     Returns:
         Rows for one photo, cold, and for a folder of them; the latter's rate is what a photo more
@@ -230,14 +253,13 @@ def from_the_shell(encoder: str, size: int, folder: str) -> list[Row]:
     """
     from kmatting.data.synthetic import sample
 
-    photos = Path(folder) / "photos"
+    photos = folder / "photos"
     for index in range(_PHOTOS):
-        write_image(photos / f"{index:03d}.jpg", sample(1, index, (960, 1280))[0], quality=90)
-    model = _model_path("dynamic", size, Path(folder))
+        write_image(photos / f"{index:03d}.jpg", sample(1, index, _PHOTO)[0], quality=90)
 
     def seconds(source: Path) -> float:
         with tempfile.TemporaryDirectory() as output:
-            command = [sys.executable, "-m", "kmatting.predict", str(source), "--model", str(model)]
+            command = [sys.executable, "-m", "kmatting.predict", str(source)]
             command += ["--output", output, "--alpha"]
             start = time.perf_counter()
             subprocess.run(command, check=True, capture_output=True)
@@ -247,10 +269,10 @@ def from_the_shell(encoder: str, size: int, folder: str) -> list[Row]:
     one = statistics.median(seconds(photos / "000.jpg") for _ in range(_REPEATS))
     all_of_them = statistics.median(seconds(photos) for _ in range(3))
     each = (all_of_them - one) / (_PHOTOS - 1)
-    what = f"shell, {encoder} {size} px, dynamic, 1280x960 JPEG to alpha"
+    what = f"shipped model from the shell, {_PHOTO[1]}x{_PHOTO[0]} JPEG to alpha"
     return [
         Row("predict", f"{what}: one photo", 1000 * one, 1 / one, first_seconds=one),
-        Row("predict", f"{what}: each more of a folder", 1000 * each, 1 / each),
+        Row("predict", f"{what}: each more", 1000 * each, 1 / each),
     ]
 
 
@@ -403,12 +425,14 @@ def measure(args: argparse.Namespace, folder: Path) -> Iterator[Row]:
             for name in ("model1", "model2"):
                 for precision in ("float32", "mixed_bfloat16"):
                     yield _alone(training_step, encoder, name, size, batch, precision)
+            yield _alone(training_step, encoder, "model2", size, batch, "float32", True)
     if args.predict or everything:
         for size in args.sizes:
             count = _alone(export_models, encoder, size, str(folder))
             for kind in FORMATS:
                 yield _alone(prediction, encoder, kind, size, str(folder), count)
-        yield from from_the_shell(encoder, args.sizes[0], str(folder))
+        yield _alone(shipped)
+        yield from from_the_shell(folder)
     if args.data or everything:
         for kind in ("pairs", "composite", "synthetic"):
             yield _alone(reading, kind, 256)

@@ -26,6 +26,7 @@ SHIPPED_MODEL = "portrait.tflite"  # in saved_models/, of a clone or of the inst
 MULTIPLE = 16  # the models take heights and widths that this divides
 
 _LARGE = 12_000_000  # pixels of a photo: beyond it, one is run at a time, for the sake of memory
+_STRETCH = 2.0  # how much a photo is distorted at most towards the square of training
 _LONGEST = 8  # times the size: where a panorama stops getting longer
 _SIGNATURE = "serving_default"
 
@@ -132,9 +133,10 @@ class Matte:
 class Matter:
     """Takes mattes of photos with a trained model.
 
-    The network sees the photo reduced to about `size` x `size` pixels in its own shape, and its
-    matte is brought back to the photo's size along the photo's edges (`kmatting.refine`). Photos
-    are never enlarged for the network, except to fill the frame of a model of fixed size.
+    The network sees a photo reduced to the area of `size` x `size` pixels, and its matte is brought
+    back to the photo's size along the photo's edges (`kmatting.refine`). What is reduced is also
+    stretched to a square as in training, but not more than twice in one direction. A smaller photo
+    is taken as it is. A model of fixed size sees every photo stretched so to its frame.
 
     Args:
         model_path: a `.keras` file, a SavedModel folder (or one with numbered versions, of which
@@ -264,14 +266,18 @@ class Matter:
         return alpha.clip(0, 1)
 
     def _network_size(self, height: int, width: int, size: int | None = None) -> tuple[int, int]:
-        """The height and width that the network sees of a photo, its shape kept."""
+        """The height and width that the network sees of a photo."""
+        down, across = self._network.frame or (1, 1)
+        wider = (width / height) / (across / down)  # than the frame, or than a square
+        stretch = min(max(wider, 1 / _STRETCH), _STRETCH)
         if self._network.frame:
-            scale = min(self._network.frame[0] / height, self._network.frame[1] / width)
-        else:
-            size = size or self._size
-            by_area = size / (height * width) ** 0.5
-            scale = min(1.0, by_area, _LONGEST * size / max(height, width))
-        return max(1, round(height * scale)), max(1, round(width * scale))
+            left = wider / stretch  # to be filled up
+            return max(1, round(down * min(1, 1 / left))), max(1, round(across * min(1, left)))
+        size = size or self._size
+        by_area = size / (height * width) ** 0.5
+        scale = min(1.0, by_area, _LONGEST * size / max(height, width))
+        taller = stretch**0.5 if scale < 1 else 1.0  # a photo that fits is taken as it is
+        return max(1, round(height * scale * taller)), max(1, round(width * scale / taller))
 
 
 def shipped_model() -> Path:

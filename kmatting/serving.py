@@ -24,6 +24,7 @@ MAX_PIXELS = 2**26  # of one request (67 megapixels)
 MAX_BATCH = 16  # images of the full network size that one request may run at a time
 LIMIT = 1e-5  # largest difference from the Keras model that is let through
 
+_STRETCH = 2.0  # how much a photo is distorted at most towards the square of training
 _LONGEST = 8  # times the size: where a panorama stops getting longer
 # A photo that is hardly too large is left alone; so is one that a client has padded to the stride.
 _HARDLY = 0.89
@@ -186,7 +187,9 @@ def _reduce(image: Any, size: int) -> Any:
     with tf.control_dependencies(checks):
         sides = tf.cast(tf.maximum(shape[1:3], 1), tf.float32)
     scale = tf.minimum(size / tf.sqrt(sides[0] * sides[1]), _LONGEST * size / tf.reduce_max(sides))
-    small = tf.cast(tf.maximum(tf.round(sides * scale), 1), tf.int32)
+    taller = tf.sqrt(tf.clip_by_value(sides[1] / sides[0], 1 / _STRETCH, _STRETCH))
+    small = tf.round(sides * scale * tf.stack([taller, 1 / taller]))
+    small = tf.cast(tf.maximum(small, 1), tf.int32)
 
     def reduced() -> Any:
         pixels = tf.image.resize(image, small, "lanczos3", antialias=True)

@@ -127,14 +127,14 @@ def test_what_a_matte_makes(keras_matter, tmp_path):
 
 @settings(deadline=None)
 @given(height=st.integers(1, 20000), width=st.integers(1, 20000))
-def test_the_network_sees_a_bounded_size_in_the_photos_shape(keras_matter, height, width):
+def test_the_network_sees_a_bounded_size_nearer_to_a_square(keras_matter, height, width):
     small = keras_matter._network_size(height, width)
-    assert small[0] <= height
-    assert small[1] <= width
-    assert small[0] * small[1] <= 1.1 * 64**2
+    assert small[0] * small[1] <= min(1.1 * 64**2, max(1.5 * height * width, height + width))
     assert max(small) <= 8 * 64
     if min(small) >= 16:
-        assert small[1] / small[0] == pytest.approx(width / height, rel=0.05)
+        shape, seen = max(height, width) / min(height, width), max(small) / min(small)
+        reduced = height * width > 64**2 or max(height, width) > 8 * 64
+        assert seen == pytest.approx(max(1, shape / 2) if reduced else shape, rel=0.05)
     if height * width <= 64**2 and max(height, width) <= 8 * 64:
         assert small == (height, width)
 
@@ -220,10 +220,18 @@ def test_a_size_for_one_photo(models, keras_matter):
     np.testing.assert_array_equal(
         keras_matter(photo, size=32).alpha, Matter(models / "red.keras", size=32)(photo).alpha
     )
-    assert keras_matter._predict(photo, size=32).shape == (26, 39)  # 32 x 32 pixels, 2 : 3
-    assert keras_matter._predict(photo).shape == (52, 78)  # its own size, 64
+    assert keras_matter._predict(photo, size=32).shape == (32, 32)
+    assert keras_matter._predict(photo).shape == (64, 64)  # its own size
     assert keras_matter.frame is None
     assert Matter(models / "red.tflite").frame == red_model.FRAME
+
+
+@pytest.mark.parametrize(
+    ("shape", "expected"),
+    [((48, 64), (48, 64)), ((100, 100), (48, 64)), ((100, 400), (32, 64)), ((400, 100), (48, 24))],
+)
+def test_a_photo_fills_the_frame_but_is_not_distorted_more_than_twice(models, shape, expected):
+    assert Matter(models / "red.tflite")._predict(shaded(*shape)).shape == expected
 
 
 def test_a_keras_model_of_fixed_size(tmp_path):
