@@ -208,7 +208,7 @@ def _photos(folder: Path | None, size: tuple[int, int], count: int) -> list[np.n
     spread = [paths[index * len(paths) // count] for index in range(count)]
     shape = (size[1], size[0])
     return [
-        np.asarray(Image.fromarray(read_image(path)).resize(shape, Image.Resampling.LANCZOS))
+        np.asarray(Image.fromarray(read_image(path)).resize(shape, Image.Resampling.BILINEAR))
         for path in spread
     ]
 

@@ -246,7 +246,8 @@ class Matter:
     def _predict(self, image: np.ndarray, size: int | None = None) -> np.ndarray:
         """Runs the network on a uint8 photo (H, W, 3); returns its matte (h, w) at its own size."""
         height, width = self._network_size(image.shape[0], image.shape[1], size)
-        small = Image.fromarray(image).resize((width, height), Image.Resampling.LANCZOS)
+        # Bilinear, averaging as it reduces: as in training.
+        small = Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR)
         if self._network.frame:
             frame = self._network.frame
         else:

@@ -365,7 +365,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add(
         "--size",
         type=int,
-        help="the network sees a photo at about SIZE x SIZE pixels, in the photo's own shape "
+        help="the network sees a photo reduced to about SIZE x SIZE pixels "
         f"(default: {DEFAULT_SIZE}; a .tflite model has a size of its own)",
     )
     add("--threads", type=int, help="processor threads of the network (default: all)")

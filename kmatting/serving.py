@@ -192,7 +192,7 @@ def _reduce(image: Any, size: int) -> Any:
     small = tf.cast(tf.maximum(small, 1), tf.int32)
 
     def reduced() -> Any:
-        pixels = tf.image.resize(image, small, "lanczos3", antialias=True)
+        pixels = tf.image.resize(image, small, "bilinear", antialias=True)
         return tf.cast(tf.clip_by_value(tf.round(pixels), 0, 255), tf.uint8)
 
     image = tf.cond(scale > _HARDLY, lambda: image, reduced)
