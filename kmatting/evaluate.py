@@ -29,6 +29,7 @@ from kmatting.images import (
     whole_file,
     write_image,
 )
+from kmatting.matter import Matter, shipped_model
 from kmatting.metrics import (
     BAND_WIDTH,
     FIGURES,
@@ -41,6 +42,7 @@ from kmatting.metrics import (
 from kmatting.panel import draw_panel
 
 EXAMPLES = """examples:
+  python -m kmatting.evaluate --data images alphas
   python -m kmatting.evaluate --model model.tflite --data images alphas --output report
   python -m kmatting.evaluate --predictions mattes --alphas alphas --trimaps trimaps
 """
@@ -107,7 +109,11 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     model = parser.add_argument_group("score a model")
-    model.add_argument("--model", type=Path, help=".keras file, SavedModel folder or .tflite file")
+    model.add_argument(
+        "--model",
+        type=Path,
+        help=".keras file, SavedModel folder or .tflite file (default: the shipped model)",
+    )
     model.add_argument(
         "--data",
         type=Path,
@@ -155,14 +161,14 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         help="images scored at a time (default: %(default)s)",
     )
     arguments = parser.parse_args(argv)
-    if (arguments.model is None) == (arguments.predictions is None):
-        parser.error("give either --model with --data, or --predictions with --alphas")
-    if arguments.model is not None:
-        if arguments.data is None or arguments.alphas is not None or arguments.images is not None:
-            parser.error("--model needs --data IMAGES ALPHAS, and no --alphas or --images")
+    if (arguments.data is None) == (arguments.predictions is None):
+        parser.error("give either --data IMAGES ALPHAS, or --predictions with --alphas")
+    if arguments.data is not None:
+        if arguments.alphas is not None or arguments.images is not None:
+            parser.error("--data names the alphas and images; leave out --alphas and --images")
         arguments.images, arguments.alphas = arguments.data
-    elif arguments.alphas is None or arguments.data or arguments.size or arguments.threads:
-        parser.error("--predictions needs --alphas, and no --data, --size or --threads")
+    elif arguments.alphas is None or arguments.model or arguments.size or arguments.threads:
+        parser.error("--predictions needs --alphas, and no --model, --size or --threads")
     if arguments.output is not None and arguments.output.is_file():
         parser.error(f"--output {arguments.output}: expected a folder, but it is a file")
     if arguments.band < 0 or arguments.workers < 1:
@@ -176,6 +182,8 @@ def run(arguments: argparse.Namespace) -> None:
     Raises:
         ImageError: if any file is missing or cannot be used; the message lists all of them.
     """
+    if arguments.data is not None and arguments.model is None:
+        arguments.model = shipped_model()
     cases = find_cases(arguments.alphas, arguments.predictions, arguments.images, arguments.trimaps)
     predict = load_model(arguments.model, arguments.size, arguments.threads)
     check_files(cases, arguments.resize_predictions, arguments.workers)
@@ -272,8 +280,6 @@ def load_model(
     if path is None:
         return lambda case: read_alpha(case.prediction)  # type: ignore[arg-type]
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # errors only
-    from kmatting.matter import Matter  # here, since scoring files needs no network
-
     matter = Matter(path, size=size, threads=threads)
     return lambda case: to_levels(matter(case.image).alpha)  # type: ignore[arg-type]
 
