@@ -9,9 +9,11 @@ import red_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from skimage import data
 
 from kmatting import Matter
 from kmatting.images import ImageError
+from kmatting.matter import shipped_model
 
 FORMATS = ("red.keras", "saved", "versions", "red.tflite", "integer.tflite")
 
@@ -239,6 +241,21 @@ def test_a_keras_model_of_fixed_size(tmp_path):
     photo = shaded(100, 100)
     alpha = Matter(tmp_path / "fixed.keras")(photo).alpha
     np.testing.assert_allclose(alpha, photo[..., 0] / 255, atol=0.02)
+
+
+class TestShippedModel:
+    """The file that `kmatting.predict` uses when none is named."""
+
+    def test_is_small_and_needs_no_choice(self):
+        assert shipped_model().stat().st_size <= 16e6
+        assert Matter().frame
+
+    def test_finds_a_person(self):
+        alpha = Matter()(data.astronaut()).alpha
+        face, suit, flag = alpha[60:180, 180:270], alpha[260:380, 120:300], alpha[:60, :80]
+        assert face.mean() > 0.9
+        assert suit.mean() > 0.9
+        assert flag.mean() < 0.1
 
 
 @pytest.mark.parametrize("name", ["none.keras", "none.tflite", "none", "none.onnx"])
