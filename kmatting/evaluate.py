@@ -29,7 +29,6 @@ from kmatting.images import (
     whole_file,
     write_image,
 )
-from kmatting.matter import Matter, shipped_model
 from kmatting.metrics import (
     BAND_WIDTH,
     FIGURES,
@@ -183,6 +182,8 @@ def run(arguments: argparse.Namespace) -> None:
         ImageError: if any file is missing or cannot be used; the message lists all of them.
     """
     if arguments.data is not None and arguments.model is None:
+        from kmatting.matter import shipped_model  # here, since scoring files needs no network
+
         arguments.model = shipped_model()
     cases = find_cases(arguments.alphas, arguments.predictions, arguments.images, arguments.trimaps)
     predict = load_model(arguments.model, arguments.size, arguments.threads)
@@ -280,6 +281,8 @@ def load_model(
     if path is None:
         return lambda case: read_alpha(case.prediction)  # type: ignore[arg-type]
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # errors only
+    from kmatting.matter import Matter
+
     matter = Matter(path, size=size, threads=threads)
     return lambda case: to_levels(matter(case.image).alpha)  # type: ignore[arg-type]
 

@@ -246,8 +246,10 @@ class Matter:
     def _predict(self, image: np.ndarray, size: int | None = None) -> np.ndarray:
         """Runs the network on a uint8 photo (H, W, 3); returns its matte (h, w) at its own size."""
         height, width = self._network_size(image.shape[0], image.shape[1], size)
-        # Bilinear, averaging as it reduces: as in training.
-        small = Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR)
+        # Bilinear, averaging as it reduces: as in training. A tiny photo would be blurred by it.
+        enlarged = height * width > image.shape[0] * image.shape[1]
+        way = Image.Resampling.LANCZOS if enlarged else Image.Resampling.BILINEAR
+        small = Image.fromarray(image).resize((width, height), way)
         if self._network.frame:
             frame = self._network.frame
         else:
