@@ -63,19 +63,25 @@ class TestEveryModel:
         image, weights = photos(2, 32, 48), small_model.get_weights()
 
         def gradients(model):
+            model.set_weights(weights)
             with tf.GradientTape() as tape:
                 alpha = model(image, training=True)
                 cost = tf.reduce_mean(tf.square(alpha - image[..., :1]))
             return [alpha, *tape.gradient(cost, model.trainable_variables)]
 
         model = keras.models.clone_model(small_model)
+        norm = model.get_layer("conv4_block24_1_bn")
         model.set_weights(weights)
+        before = norm.moving_mean.numpy()
         expected = gradients(model)
-        model.set_weights(weights)
+        once = norm.moving_mean.numpy() - before
         models.recompute_dense_blocks(model)
         for received, right in zip(gradients(model), expected, strict=True):
             scale = float(tf.reduce_max(tf.abs(right)))
             np.testing.assert_allclose(received, right, atol=1e-4 * scale)
+        # The sign that a block was computed twice.
+        twice = norm.moving_mean.numpy() - before
+        np.testing.assert_allclose(twice, (1 + norm.momentum) * once, rtol=1e-3, atol=1e-6)
         model.save(tmp_path / "model.keras")
         loaded = keras.saving.load_model(tmp_path / "model.keras")
         np.testing.assert_array_equal(loaded(image, training=False), model(image, training=False))
