@@ -52,8 +52,7 @@ exit status:
 
 examples:
   mattes of a tree of folders, four processes:
-    python -m kmatting.batch --model model.tflite --input 'photos/**.jpg' 'photos/**.png' \\
-      --output mattes --workers 4
+    python -m kmatting.batch --input 'photos/**.jpg' 'photos/**.png' --output mattes --workers 4
   on Dataflow:
     python -m kmatting.batch --model gs://mine/model.tflite --input 'gs://mine/photos/**.jpg' \\
       --output gs://mine/mattes --runner DataflowRunner --project mine --region europe-west4 \\
@@ -120,7 +119,7 @@ def _prepare(
     if threads is None and (args.workers > 1 or args.runner):
         threads = 1  # there is a process for each processor
     settings = beam.Settings(
-        model=beam.absolute(args.model),
+        model=args.model and beam.absolute(args.model),
         output=beam.absolute(args.output),
         kinds=tuple(kind for kind in beam.KINDS if getattr(args, kind)) or ("alpha",),
         foreground=args.foreground,
@@ -235,14 +234,17 @@ def _report(summary: "Summary", seconds: float, output: str) -> None:
 def _parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, list[str]]:
     parser = argparse.ArgumentParser(
         prog="python -m kmatting.batch",
-        usage="%(prog)s --model MODEL --input GLOB [GLOB ...] --output DIR [options]",
+        usage="%(prog)s --input GLOB [GLOB ...] --output DIR [options]",
         description="Takes mattes of any number of photos by Apache Beam, on one machine or many.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
     add = parser.add_argument
-    add("--model", required=True, help="a .keras file, a SavedModel folder or a .tflite file")
+    add(
+        "--model",
+        help="a .keras file, a SavedModel folder or a .tflite file (default: the shipped model)",
+    )
     add(
         "--input",
         required=True,

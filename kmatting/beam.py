@@ -77,7 +77,8 @@ class Settings:
     """What is to be made.
 
     Attributes:
-        model: path or URL of a `.keras` file, a SavedModel folder or a `.tflite` file.
+        model: path or URL of a `.keras` file, a SavedModel folder or a `.tflite` file; None for the
+            model that the kmatting of each worker ships.
         output: path or URL of the folder to write to.
         kinds: what to make of each photo, of `KINDS`.
         foreground: method of `kmatting.cutout.estimate_foreground` for cutouts.
@@ -85,7 +86,7 @@ class Settings:
         threads: as in `kmatting.matter.Matter`, of each worker process.
     """
 
-    model: str
+    model: str | None
     output: str
     kinds: tuple[str, ...] = ("alpha",)
     foreground: str = "ml"
@@ -414,17 +415,20 @@ def local_copy(model: str) -> Iterator[Path]:
         yield Path(folder, model.rpartition("/")[2])
 
 
-def load_matter(model: str, size: int | None, threads: int | None) -> Matter:
+def load_matter(model: str | None, size: int | None, threads: int | None) -> Matter:
     """Loads a model from wherever Beam can read it.
 
     Args:
-        model: as in `local_copy`.
+        model: as in `local_copy`; the shipped model if None.
         size: as in `kmatting.matter.Matter`.
         threads: as in `kmatting.matter.Matter`.
 
     Raises:
         ValueError: as in `kmatting.matter.Matter`.
     """
+    if model is None:
+        with quiet():
+            return Matter(None, size, threads)
     with local_copy(model) as path:
         try:
             with quiet():
@@ -441,12 +445,14 @@ class MattingHandler(ModelHandler[Photo, Matte | ValueError, Matter]):
     copied to and from the one process that holds it, and wait there for the others.
 
     Args:
-        model: path or URL of the model.
+        model: path or URL of the model; the shipped one if None.
         size: as in `kmatting.matter.Matter`.
         threads: as in `kmatting.matter.Matter`.
     """
 
-    def __init__(self, model: str, size: int | None = None, threads: int | None = None) -> None:
+    def __init__(
+        self, model: str | None, size: int | None = None, threads: int | None = None
+    ) -> None:
         # Photos differ in size and go through the network one at a time.
         super().__init__(min_batch_size=1, max_batch_size=1)
         self._model = model

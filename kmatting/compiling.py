@@ -19,7 +19,7 @@ def compile_model(model: keras.Model, optimizer: Adam, config: TrainingConfig) -
     parts = [keras.metrics.MeanMetricWrapper(part, part.__name__) for part in (l1, ssim_loss)]
     model.compile(
         optimizer=optimizer,
-        loss=L1SSIMLoss(config.l1_weight, config.ssim_weight),
+        loss=L1SSIMLoss(config.l1_weight, config.ssim_weight, config.cross_entropy_weight),
         weighted_metrics=[*parts, SAD(), MSE(), MAD()],
         jit_compile=config.jit,
     )

@@ -196,6 +196,7 @@ class TrainingConfig(_Section):
         clip_norm: gradients are scaled down to this global norm; none by default.
         l1_weight: weight of L1 in the loss.
         ssim_weight: weight of 1 - SSIM in the loss.
+        cross_entropy_weight: weight of binary cross-entropy in the loss.
         precision: Keras dtype policy.
         jit: compile the step with XLA.
         recompute: compute the dense blocks again for their gradients: less memory, longer steps.
@@ -213,6 +214,7 @@ class TrainingConfig(_Section):
     clip_norm: float | None = Field(default=None, gt=0)
     l1_weight: float = Field(default=1.0, ge=0)
     ssim_weight: float = Field(default=1.0, ge=0)
+    cross_entropy_weight: float = Field(default=0.0, ge=0)
     precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
     jit: bool = False
     recompute: bool = False

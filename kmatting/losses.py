@@ -1,4 +1,4 @@
-"""The training loss: L1 plus SSIM."""
+"""The training loss: L1 plus SSIM, and cross-entropy where a recipe asks for it."""
 
 from typing import Any
 
@@ -8,11 +8,13 @@ import tensorflow as tf
 
 @keras.saving.register_keras_serializable(package="kmatting")
 class L1SSIMLoss(keras.losses.Loss):
-    """Weighted sum of the mean absolute difference and 1 - SSIM, computed in float32.
+    """Weighted sum of L1, 1 - SSIM and cross-entropy, computed in float32.
 
     Args:
         l1_weight: weight of the mean absolute difference.
         ssim_weight: weight of 1 - SSIM.
+        cross_entropy_weight: weight of the binary cross-entropy. The other two hardly pull at a
+            pixel that is wrong and sure of it, since the sigmoid is flat there; this one does.
         name: name of the loss.
         **kwargs: of `keras.losses.Loss`.
 
@@ -21,7 +23,8 @@ class L1SSIMLoss(keras.losses.Loss):
         is unknown, and whatever is predicted there counts as right.
 
     Output shape:
-        (N,) before reduction: one value an image, exactly 0 for equal alphas.
+        (N,) before reduction: one value an image. L1 and 1 - SSIM are exactly 0 for equal alphas;
+        cross-entropy is least there, and 0 where they are 0 or 1.
 
     Reference:
         Wang et al. 2004, Image Quality Assessment: From Error Visibility to Structural Similarity;
@@ -32,16 +35,21 @@ class L1SSIMLoss(keras.losses.Loss):
         self,
         l1_weight: float = 1.0,
         ssim_weight: float = 1.0,
+        cross_entropy_weight: float = 0.0,
         name: str = "l1_ssim",
         **kwargs: Any,
     ) -> None:
         super().__init__(name=name, **kwargs)
         self.l1_weight = l1_weight
         self.ssim_weight = ssim_weight
+        self.cross_entropy_weight = cross_entropy_weight
 
     def call(self, y_true: Any, y_pred: Any) -> Any:
         """Returns the loss of each image, shape (N,)."""
-        return self.l1_weight * l1(y_true, y_pred) + self.ssim_weight * ssim_loss(y_true, y_pred)
+        loss = self.l1_weight * l1(y_true, y_pred) + self.ssim_weight * ssim_loss(y_true, y_pred)
+        if self.cross_entropy_weight:
+            loss += self.cross_entropy_weight * cross_entropy(y_true, y_pred)
+        return loss
 
     def get_config(self) -> dict[str, Any]:
         """Returns what `from_config` needs."""
@@ -49,6 +57,7 @@ class L1SSIMLoss(keras.losses.Loss):
             **super().get_config(),
             "l1_weight": self.l1_weight,
             "ssim_weight": self.ssim_weight,
+            "cross_entropy_weight": self.cross_entropy_weight,
         }
 
 
@@ -80,6 +89,21 @@ def ssim_loss(y_true: Any, y_pred: Any) -> Any:
     """
     y_true, y_pred = _known(y_true, y_pred)
     return 1.0 - tf.image.ssim(y_true, y_pred, max_val=1.0)
+
+
+@keras.saving.register_keras_serializable(package="kmatting")
+def cross_entropy(y_true: Any, y_pred: Any) -> Any:
+    """Returns the mean binary cross-entropy of each image.
+
+    Args:
+        y_true: alphas (N, H, W, 1) in [0, 1]; negative where unknown.
+        y_pred: alphas of the same shape.
+
+    Returns:
+        float32 (N,), at least 0, in nats; predictions count as 1e-7 away from 0 and 1 at least.
+    """
+    y_true, y_pred = _known(y_true, y_pred)
+    return tf.reduce_mean(keras.losses.binary_crossentropy(y_true, y_pred), axis=(1, 2))
 
 
 def _known(y_true: Any, y_pred: Any) -> tuple[Any, Any]:

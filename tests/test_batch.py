@@ -19,6 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from photo_files import files, write_three
 from PIL import Image
+from skimage import data
 
 from kmatting import predict
 from kmatting.images import read_alpha, read_image
@@ -127,6 +128,16 @@ def test_hundreds_of_photos_with_bad_ones_among_them(run, many, tmp_path):
     assert len(out) == 1
     check_many(many, tmp_path / "out")
     assert written == {path: path.stat().st_mtime_ns for path in written}
+
+
+def test_the_model_is_the_shipped_one_by_default(tmp_path):
+    Image.fromarray(data.astronaut()).save(tmp_path / "photo.png")
+    arguments = ["--input", str(tmp_path / "*.png"), "--output", str(tmp_path / "out")]
+    assert batch.main(arguments) == 0
+    expected = Matter()(tmp_path / "photo.png").alpha
+    assert expected.max() - expected.min() > 0.9
+    written = read_alpha(tmp_path / "out" / "photo.png")
+    np.testing.assert_allclose(written, 255 * expected, atol=0.51)
 
 
 def start(model, many, output, *options):

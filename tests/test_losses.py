@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from skimage.metrics import structural_similarity
 
-from kmatting.losses import L1SSIMLoss, l1, ssim_loss
+from kmatting.losses import L1SSIMLoss, cross_entropy, l1, ssim_loss
 
 
 @pytest.fixture
@@ -37,9 +37,19 @@ def test_l1_is_the_mean_absolute_difference_of_each_image(alphas):
     np.testing.assert_allclose(l1(*alphas), np.abs(true - predicted).mean((1, 2, 3)), rtol=1e-5)
 
 
+def test_cross_entropy_is_the_mean_over_the_pixels_of_each_image(alphas):
+    true, predicted = alphas
+    lowest = np.float32(1e-7)
+    p = predicted.clip(lowest, 1 - lowest).astype("float64")
+    expected = -(true * np.log(p) + (1 - true) * np.log(1 - p)).mean((1, 2, 3))
+    np.testing.assert_allclose(cross_entropy(*alphas), expected, rtol=1e-4)
+
+
 def test_loss_is_the_weighted_sum_of_its_parts(alphas):
     expected = np.mean(2 * l1(*alphas) + 3 * ssim_loss(*alphas))
     np.testing.assert_allclose(L1SSIMLoss(2, 3)(*alphas), expected, rtol=1e-6)
+    expected += 4 * np.mean(cross_entropy(*alphas))
+    np.testing.assert_allclose(L1SSIMLoss(2, 3, 4)(*alphas), expected, rtol=1e-6)
 
 
 def test_equal_alphas_cost_exactly_nothing(alphas):
