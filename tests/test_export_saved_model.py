@@ -43,9 +43,9 @@ def signatures(export):
 
 
 @pytest.fixture(scope="module")
-def densenet_export(small_model, tmp_path_factory):
-    """Model 1 and Model 2 over DenseNet121, exported."""
-    output = tmp_path_factory.mktemp("densenet")
+def whole_export(small_model, tmp_path_factory):
+    """Model 1 and Model 2 with real encoders, exported."""
+    output = tmp_path_factory.mktemp("whole")
     return serving.export_saved_model(small_model, output, small_model.name, warmup=False)
 
 
@@ -301,7 +301,7 @@ assert "tensorflow" not in sys.modules
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="names of Linux's libraries")
-def test_c_interface_runs_it(small_model, densenet_export, tmp_path):
+def test_c_interface_runs_it(small_model, whole_export, tmp_path):
     import tensorflow as tf
     from tensorflow.core.protobuf import saved_model_pb2
 
@@ -309,7 +309,7 @@ def test_c_interface_runs_it(small_model, densenet_export, tmp_path):
     np.save(tmp_path / "image.npy", images)
     (tmp_path / "photo.png").write_bytes(encode(Image.fromarray(images[0]), "PNG"))
     described = saved_model_pb2.SavedModel()
-    described.ParseFromString((densenet_export / "saved_model.pb").read_bytes())
+    described.ParseFromString((whole_export / "saved_model.pb").read_bytes())
     signature = described.meta_graphs[0].signature_def
     names = [
         signature["serving_default"].inputs["image"].name,
@@ -317,7 +317,7 @@ def test_c_interface_runs_it(small_model, densenet_export, tmp_path):
         signature["encoded"].inputs["image_bytes"].name,
         signature["encoded"].outputs["alpha_png_bytes"].name,
     ]
-    arguments = [densenet_export, tmp_path / "image.npy", tmp_path / "photo.png", *names, tmp_path]
+    arguments = [whole_export, tmp_path / "image.npy", tmp_path / "photo.png", *names, tmp_path]
     script = [sys.executable, "-c", C_CLIENT, tf.sysconfig.get_lib(), *map(str, arguments)]
     done = subprocess.run(script, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

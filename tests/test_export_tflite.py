@@ -119,7 +119,7 @@ def test_batch_norm_is_folded(exports):
     assert names["RSQRT"] == names["SUB"] == names["VAR_HANDLE"] == names["TRANSPOSE"] == 0
 
 
-def test_densenets_convert(small_model):
+def test_whole_networks_convert(small_model):
     content = tflite.convert(small_model, (32, 32))
     photos = [sample(2, index, (32, 32))[0] for index in range(2)]
     expected = [np.asarray(small_model(photo[None] / np.float32(255))) for photo in photos]

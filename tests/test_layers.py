@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from scipy.signal import correlate2d
 
-from kmatting.layers import BatchNormalization, BilinearUpsampling, CWise, SWise
+from kmatting.layers import BatchNormalization, BilinearUpsampling, CWise, ResizeLike, SWise
 
 
 def sigmoid(x):
@@ -165,3 +165,23 @@ class TestBatchNormalization:
 def test_upsampling_agrees_with_keras(features, factor):
     expected = keras.layers.UpSampling2D(factor, interpolation="bilinear")(features)
     np.testing.assert_allclose(BilinearUpsampling(factor)(features), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(("height", "width"), [(2, 3), (5, 9), (8, 10)])
+def test_resize_like_agrees_with_keras_at_any_size(features, height, width):
+    like = np.zeros((len(features), height, width, 1), "float32")
+    resized = keras.ops.image.resize(features, (height, width), "bilinear")
+    np.testing.assert_allclose(ResizeLike()(features, like), resized, atol=1e-5)
+
+
+@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])
+def test_resize_like_is_saved_and_loaded(features, policy, tmp_path):
+    small, like = keras.Input((None, None, 32)), keras.Input((None, None, 5))
+    resized = ResizeLike(dtype=policy)(small, like)
+    assert resized.shape == (None, None, None, 32)
+    model = keras.Model([small, like], resized)
+    model.save(tmp_path / "model.keras")
+    inputs = [features, np.zeros((len(features), 7, 11, 5), "float32")]
+    result = keras.saving.load_model(tmp_path / "model.keras")(inputs)
+    assert keras.backend.standardize_dtype(result.dtype) == policy.removeprefix("mixed_")
+    np.testing.assert_array_equal(result, model(inputs))

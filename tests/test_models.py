@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from kmatting import models
-from kmatting.config import ConfigError, ModelConfig
+from kmatting.config import ConfigError
 
 
 class TestEveryModel:
@@ -41,15 +41,11 @@ class TestEveryModel:
                 exported.serve(image), small_model(image, training=False), atol=1e-5
             )
 
-    def test_mixed_precision_ends_in_float32(self, small_model, photos, float32_afterwards):
+    def test_mixed_precision_ends_in_float32(
+        self, small_model, small_config, photos, float32_afterwards
+    ):
         keras.config.set_dtype_policy("mixed_bfloat16")
-        config = ModelConfig(
-            name=small_model.name,
-            encoder="densenet121",
-            encoder_weights="none",
-            skips=small_model.name == "model1",
-        )
-        mixed = models.build_model(config)
+        mixed = models.build_model(small_config)
         mixed.set_weights(small_model.get_weights())
         image = photos(1, 32, 32)
         alpha = np.asarray(mixed(image, training=False))
@@ -58,8 +54,10 @@ class TestEveryModel:
         np.testing.assert_allclose(alpha, small_model(image, training=False), atol=0.05)
 
     def test_recomputed_blocks_give_the_same_gradients_and_files(
-        self, small_model, photos, tmp_path
+        self, small_model, small_config, photos, tmp_path
     ):
+        if small_config.encoder != "densenet121":
+            pytest.skip("has no dense blocks")
         image, weights = photos(2, 32, 48), small_model.get_weights()
 
         def gradients(model):
@@ -134,17 +132,24 @@ class TestDenseNet201:
         assert full_model.get_layer("s_wise").input.shape[-1] == 32
 
 
-def test_encoder_layers_are_those_up_to_the_cut(small_model):
+def test_encoder_layers_are_those_up_to_the_cut(small_model, small_config):
     names = {layer.name for layer in models.encoder_layers(small_model)}
-    assert {"conv1_conv", "conv4_block24_concat", "pool4_relu"} <= names
+    first_and_last = {
+        "densenet121": {"conv1_conv", "conv4_block24_concat", "pool4_relu"},
+        "efficientnet_lite0": {"stem_conv", "block15_project_bn", "features"},
+    }
+    assert first_and_last[small_config.encoder] <= names
     assert not [name for name in names if name.startswith(("low_level", "high_level", "fusion"))]
 
 
-def test_normalisation_is_that_of_densenet(small_model, photos):
+def test_normalisation_is_that_of_the_encoder(small_model, small_config, photos):
     image = photos(1, 16, 16)
     normalise = keras.Model(small_model.input, small_model.get_layer("normalisation").output)
-    expected = keras.applications.densenet.preprocess_input(image * 255)
-    np.testing.assert_allclose(normalise(image), expected, atol=1e-5)
+    expected = {
+        "densenet121": keras.applications.densenet.preprocess_input(image * 255),
+        "efficientnet_lite0": (image * 255 - 127) / 128,
+    }
+    np.testing.assert_allclose(normalise(image), expected[small_config.encoder], atol=1e-5)
 
 
 def test_model2_is_model1_with_attention():
@@ -199,19 +204,14 @@ def test_unknown_encoder_is_refused():
         models.model1("resnet50")
 
 
-def test_build_model_starts_from_a_trained_model(small_model, photos, tmp_path):
+def test_build_model_starts_from_a_trained_model(small_model, small_config, photos, tmp_path):
     path = tmp_path / "trained.keras"
     small_model.save(path)
-    config = ModelConfig(
-        name=small_model.name,
-        encoder="densenet121",
-        skips=small_model.name == "model1",
-        weights=path,
-    )
+    config = small_config.model_copy(update={"weights": path})
     image = photos(1, 32, 32)
     np.testing.assert_array_equal(
         models.build_model(config)(image, training=False), small_model(image, training=False)
     )
-    wrong = ModelConfig(name=small_model.name, encoder="densenet169", weights=path)
+    wrong = config.model_copy(update={"encoder": "densenet169"})
     with pytest.raises(ConfigError, match="holds no weights of"):
         models.build_model(wrong)

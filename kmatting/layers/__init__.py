@@ -2,6 +2,6 @@
 
 from kmatting.layers.attention import CWise, SWise
 from kmatting.layers.normalization import BatchNormalization
-from kmatting.layers.upsample import BilinearUpsampling
+from kmatting.layers.upsample import BilinearUpsampling, ResizeLike
 
-__all__ = ["BatchNormalization", "BilinearUpsampling", "CWise", "SWise"]
+__all__ = ["BatchNormalization", "BilinearUpsampling", "CWise", "ResizeLike", "SWise"]

@@ -33,13 +33,7 @@ class BilinearUpsampling(keras.layers.Layer):
     def call(self, inputs: Any) -> Any:
         """Enlarges the input."""
         height, width = ops.shape(inputs)[1:3]
-        size = (height * self.factor, width * self.factor)
-        if keras.backend.backend() == "tensorflow":
-            import tensorflow as tf
-
-            # tf.image.resize always returns float32.
-            return ops.cast(tf.image.resize(inputs, size, "bilinear"), self.compute_dtype)
-        return ops.image.resize(inputs, size, interpolation="bilinear", data_format="channels_last")
+        return _resize(inputs, (height * self.factor, width * self.factor), self.compute_dtype)
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         """Returns the input's shape with enlarged sides."""
@@ -58,3 +52,37 @@ class BilinearUpsampling(keras.layers.Layer):
     def get_config(self) -> dict[str, Any]:
         """Returns what `from_config` needs."""
         return {**super().get_config(), "factor": self.factor}
+
+
+@keras.saving.register_keras_serializable(package="kmatting")
+class ResizeLike(keras.layers.Layer):
+    """Resizes a feature map bilinearly to the height and width of another.
+
+    Args:
+        **kwargs: of `keras.layers.Layer`.
+
+    Input shape:
+        (N, h, w, C), float, and (N, H, W, any); all sides may be unknown.
+
+    Output shape:
+        (N, H, W, C), of the layer's compute dtype.
+    """
+
+    def call(self, inputs: Any, like: Any) -> Any:
+        """Resizes the first input."""
+        return _resize(inputs, tuple(ops.shape(like)[1:3]), self.compute_dtype)
+
+    def compute_output_spec(self, inputs: Any, like: Any) -> keras.KerasTensor:
+        """Returns the output's shape and dtype without running `call`."""
+        shape = (inputs.shape[0], *like.shape[1:3], inputs.shape[3])
+        return keras.KerasTensor(shape, self.compute_dtype)
+
+
+def _resize(inputs: Any, size: tuple[Any, Any], dtype: str) -> Any:
+    """Resizes (N, H, W, C) bilinearly."""
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        # tf.image.resize always returns float32.
+        return ops.cast(tf.image.resize(inputs, size, "bilinear"), dtype)
+    return ops.image.resize(inputs, size, interpolation="bilinear", data_format="channels_last")

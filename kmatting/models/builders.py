@@ -9,7 +9,7 @@ from kmatting.models.blocks import (
     apply_fusion,
     apply_low_level_branch,
 )
-from kmatting.models.encoder import build_encoder, skip_features
+from kmatting.models.encoder import build_encoder
 
 
 def model1(
@@ -18,9 +18,9 @@ def model1(
     """Builds Model 1: a high-level branch for semantics, a low-level branch for structure, fusion.
 
     Args:
-        encoder: `densenet121`, `densenet169` or `densenet201`.
-        encoder_weights: `imagenet` (downloaded), the path of a weights file of the DenseNet
-            without its top, or `none`.
+        encoder: as in `kmatting.models.encoder.build_encoder`.
+        encoder_weights: `imagenet` (downloaded, or from the Python package that the encoder's
+            message names), the path of a weights file, or `none`.
         skips: whether the decoder also sees what the encoder made at strides 8, 4 and 2.
 
     Returns:
@@ -35,9 +35,9 @@ def model1(
         >>> alpha = model.predict(images)
     """
     branch = build_encoder(encoder, encoder_weights)
-    semantics = branch.output
+    semantics, *ends = branch.outputs
     structure = apply_low_level_branch(branch.get_layer("normalisation").output)
-    semantics = apply_decoder(semantics, skip_features(branch) if skips else ())
+    semantics = apply_decoder(semantics, ends if skips else ())
     alpha = apply_fusion(semantics, structure)
     return keras.Model(branch.input, alpha, name="model1")
 
@@ -63,10 +63,11 @@ def model2(
         (CVPR), for which feature gets which attention.
     """
     branch = build_encoder(encoder, encoder_weights)
-    semantics = CWise(name="c_wise")(branch.output)
+    semantics, *ends = branch.outputs
+    semantics = CWise(name="c_wise")(semantics)
     structure = apply_low_level_branch(branch.get_layer("normalisation").output)
     structure = SWise(name="s_wise")(structure)
-    semantics = apply_decoder(semantics, skip_features(branch) if skips else ())
+    semantics = apply_decoder(semantics, ends if skips else ())
     alpha = apply_fusion(semantics, structure)
     return keras.Model(branch.input, alpha, name="model2")
 
