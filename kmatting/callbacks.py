@@ -85,12 +85,14 @@ class Checkpoint(keras.callbacks.Callback):
 
     Args:
         folder: the run's folder.
+        size: height and width that the network is trained at; the files remember it.
         best: lowest validation MAD so far, infinite for a new run.
     """
 
-    def __init__(self, folder: Path, best: float = math.inf) -> None:
+    def __init__(self, folder: Path, size: tuple[int, int], best: float = math.inf) -> None:
         super().__init__()
         self.folder = folder
+        self.size = size
         self.best = best
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
@@ -100,7 +102,7 @@ class Checkpoint(keras.callbacks.Callback):
         self.best = min(self.best, mad) if math.isfinite(mad) else self.best
         with whole_file(self.folder / LAST) as partial:
             self.model.save(partial)
-            write_state(partial, epoch + 1, self.best)
+            write_state(partial, epoch + 1, self.best, self.size)
             if improved:
                 with whole_file(self.folder / BEST) as best:
                     best.write_bytes(partial.read_bytes())

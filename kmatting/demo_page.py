@@ -18,7 +18,7 @@ from PIL import Image, ImageColor
 
 from kmatting.cutout import Colour, check_foreground, composite, read_background
 from kmatting.images import ImageError, image_size, write_image
-from kmatting.matter import DEFAULT_SIZE, Matter
+from kmatting.matter import Matter
 
 MAX_FILE_SIZE = "50mb"
 MAX_PIXELS = 50_000_000
@@ -260,8 +260,8 @@ def build_page(matter: Matter, folder: Path) -> gr.Blocks:
                 if matter.frame is None:
                     size = gr.Slider(
                         *_SIZES,
-                        DEFAULT_SIZE,
-                        step=64,
+                        min(max(matter.size, _SIZES[0]), _SIZES[1]),
+                        step=32,
                         label="Size",
                         info="Pixels a side that the network sees. More: finer, slower.",
                     )

@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import importlib.util
+import math
 import os
 import re
 import sys
@@ -16,7 +17,7 @@ from PIL import Image
 from kmatting.config import STRIDE
 from kmatting.images import list_images, read_image
 from kmatting.quiet import quiet
-from kmatting.runs import BEST, LAST
+from kmatting.runs import BEST, LAST, read_size
 
 VARIANTS = ("float32", "float16", "dynamic", "int8")
 PHOTOS = 4  # that an export is checked on
@@ -48,6 +49,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         _check_arguments(args)
         path = find_model(args.model)
+        trained_at = read_size(path) or (512, 512)
+        args.size = args.size or [trained_at]
+        args.max_size = args.max_size or round(math.prod(trained_at) ** 0.5)
         name = args.name or _default_name(path)
         if args.format == "saved_model":
             _export_saved_model(args, path, name)
@@ -219,14 +223,13 @@ def _check_arguments(args: argparse.Namespace) -> None:
         _check_name(args.name)
     if args.version is not None and args.version < 1:
         raise ValueError(f"--version: expected at least 1, received {args.version}.")
-    if args.max_size < STRIDE:
+    if args.max_size is not None and args.max_size < STRIDE:
         raise ValueError(f"--max-size: expected at least {STRIDE}, received {args.max_size}.")
     if args.format == "saved_model" and (args.size or args.variant or args.calibration):
         raise ValueError(
             "--size, --variant and --calibration go with --format tflite; a SavedModel takes any "
             "size (see --max-size)."
         )
-    args.size = args.size or [(512, 512)]
     args.variant = args.variant or ["float32"]
     if "int8" in args.variant and args.calibration is None:
         raise ValueError("--variant int8: needs --calibration, a folder of photos like yours.")
@@ -297,13 +300,14 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         help="the model's version (default: the next free one; 1 for tflite)",
     )  # fmt: skip
     parser.add_argument(
-        "--max-size", type=int, default=512, metavar="PIXELS",
+        "--max-size", type=int, metavar="PIXELS",
         help="saved_model: a photo of a larger area than PIXELS squared is reduced to about that "
-        "for the network, and its alpha enlarged (default: %(default)s)",
+        "for the network, and its alpha enlarged (default: the size that it was trained at)",
     )  # fmt: skip
     parser.add_argument(
         "--size", type=_parse_size, nargs="+", metavar="SIZE",
-        help="tflite: side, or height x width, multiples of 16; a file for each (default: 512)",
+        help="tflite: side, or height x width, multiples of 16; a file for each (default: the size "
+        "that it was trained at)",
     )  # fmt: skip
     parser.add_argument(
         "--variant", choices=VARIANTS, nargs="+",

@@ -3,6 +3,7 @@
 TensorFlow and Keras are imported only for the formats that need them, never for a .tflite file.
 """
 
+import math
 import os
 import threading
 from collections import deque
@@ -21,7 +22,7 @@ from kmatting.images import ImageError, Photo, Source, read_photo
 from kmatting.panel import draw_panel
 from kmatting.refine import refine
 
-DEFAULT_SIZE = 512
+DEFAULT_SIZE = 512  # of a model that does not say what it was trained at
 SHIPPED_MODEL = "portrait.tflite"  # in saved_models/, of a clone or of the installed package
 MULTIPLE = 16  # the models take heights and widths that this divides
 
@@ -141,8 +142,8 @@ class Matter:
     Args:
         model_path: a `.keras` file, a SavedModel folder (or one with numbered versions, of which
             the highest is taken), or a `.tflite` file; the model that kmatting ships by default.
-        size: side in pixels of the square whose area the network sees; 512 by default. Leave it
-            out for a model of fixed size.
+        size: side in pixels of the square whose area the network sees; by default what a `.keras`
+            file was trained at, or 512. Leave it out for a model of fixed size.
         threads: number of processor threads; all by default (8 at most for a `.tflite` file). For
             the other formats TensorFlow takes it only before its first operation.
 
@@ -169,13 +170,18 @@ class Matter:
         self._path = shipped_model() if model_path is None else Path(model_path)
         self._network = load_network(self._path, threads)
         self._check_free(size)
-        self._size = size or DEFAULT_SIZE
+        self._size = size or self._network.size or DEFAULT_SIZE
         self._lock = threading.Lock()  # an interpreter runs one photo at a time
 
     @property
     def frame(self) -> tuple[int, int] | None:
         """Height and width of the photos that the network takes, or None if it takes any size."""
         return self._network.frame
+
+    @property
+    def size(self) -> int:
+        """Side of the square whose area the network sees of a photo, if it takes any size."""
+        return self._size
 
     def __call__(self, photo: Source | Photo, size: int | None = None) -> Matte:
         """Takes the matte of a photo.
@@ -309,10 +315,12 @@ class Network:
     Attributes:
         run: takes a uint8 batch (1, H, W, 3), returns a float array (1, H, W, 1).
         frame: height and width if the model takes no others.
+        size: side of the square of the area that it was trained at, if the file says so.
     """
 
     run: Callable[[np.ndarray], np.ndarray]
     frame: tuple[int, int] | None
+    size: int | None = None
 
 
 def _check_size(size: int | None) -> None:
@@ -365,6 +373,7 @@ def _load_keras(path: Path, threads: int | None) -> Network:
     import keras
 
     import kmatting.layers  # noqa: F401  registers the layers that a model file names
+    from kmatting.runs import read_size
 
     with_tensorflow = keras.backend.backend() == "tensorflow"
     if with_tensorflow:
@@ -384,7 +393,9 @@ def _load_keras(path: Path, threads: int | None) -> Network:
     def run(batch: np.ndarray) -> np.ndarray:
         return keras.ops.convert_to_numpy(call(batch / np.float32(255)))
 
-    return Network(run, _frame(model.input_shape))
+    trained_at = read_size(path)
+    size = trained_at and round(math.prod(trained_at) ** 0.5)
+    return Network(run, _frame(model.input_shape), size)
 
 
 def _load_saved_model(path: Path, threads: int | None) -> Network:

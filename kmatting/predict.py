@@ -366,7 +366,8 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         "--size",
         type=int,
         help="the network sees a photo reduced to about SIZE x SIZE pixels "
-        f"(default: {DEFAULT_SIZE}; a .tflite model has a size of its own)",
+        f"(default: what a .keras model was trained at, or {DEFAULT_SIZE}; a .tflite model has a "
+        "size of its own)",
     )
     add("--threads", type=int, help="processor threads of the network (default: all)")
     existing = running.add_mutually_exclusive_group()

@@ -82,15 +82,16 @@ def describe_run(config: Config, folder: Path) -> None:
         save_config(config, partial)
 
 
-def write_state(checkpoint: Path, epoch: int, best: float) -> None:
+def write_state(checkpoint: Path, epoch: int, best: float, size: tuple[int, int]) -> None:
     """Adds to a `.keras` file, a zip archive, where its run stands.
 
     Args:
         checkpoint: the file.
         epoch: number of whole epochs.
         best: lowest validation MAD so far, infinite without any.
+        size: height and width that the network is trained at.
     """
-    state = {"epoch": epoch, "best": best if math.isfinite(best) else None}
+    state = {"epoch": epoch, "best": best if math.isfinite(best) else None, "size": size}
     with zipfile.ZipFile(checkpoint, "a") as archive:
         archive.writestr(_STATE_MEMBER, json.dumps(state))
 
@@ -115,6 +116,23 @@ def read_state(checkpoint: Path) -> tuple[int, float]:
             f"{checkpoint}: not a checkpoint of a training run ({error})."
         ) from error
     return state["epoch"], math.inf if state["best"] is None else state["best"]
+
+
+def read_size(model: Path) -> tuple[int, int] | None:
+    """Reads the size that a network was trained at.
+
+    Args:
+        model: a `.keras` file.
+
+    Returns:
+        Height and width, or None if the file does not say.
+    """
+    try:
+        with zipfile.ZipFile(model) as archive:
+            height, width = json.loads(archive.read(_STATE_MEMBER))["size"]
+    except (OSError, zipfile.BadZipFile, KeyError):
+        return None
+    return height, width
 
 
 def how_to_resume(folder: Path) -> str:

@@ -101,7 +101,7 @@ def train(config: Config, folder: Path) -> None:
             callbacks.TensorBoard(folder / "tensorboard"),
             callbacks.Panel(folder, *data.panel_samples(config.training.panel_samples)),
             # Last: an epoch counts once all about it is written.
-            callbacks.Checkpoint(folder, best),
+            callbacks.Checkpoint(folder, config.data.size, best),
         ]
     thaw = min(config.model.freeze_encoder_epochs, config.training.epochs)
     for begin, end in ((0, thaw), (thaw, config.training.epochs)):

@@ -16,6 +16,7 @@ from kmatting import tflite
 from kmatting.data.synthetic import sample
 from kmatting.export import main
 from kmatting.matter import Matter
+from kmatting.runs import write_state
 
 litert = pytest.importorskip("ai_edge_litert.interpreter", reason="needs the extra `tflite`")
 
@@ -215,6 +216,15 @@ def test_a_file_for_each_size_and_a_report(model, tmp_path, capsys):
     for file in files:
         mean, largest = re.search(rf"{file} +[\d.]+ +([\d.]+) +([\d.]+)", report).groups()
         assert float(mean) <= float(largest) < 1e-4
+
+
+def test_the_size_is_that_of_training_if_the_model_says(model, tmp_path):
+    trained = tmp_path / "trained.keras"
+    trained.write_bytes(model.file.read_bytes())
+    write_state(trained, epoch=1, best=0.5, size=(48, 32))
+    command = ["--model", str(trained), "--format", "tflite", "--output", str(tmp_path / "out")]
+    assert main(command) == 0
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["trained-48x32-float32.tflite"]
 
 
 def test_difference_beyond_the_limit_is_not_written(model, tmp_path, capsys):

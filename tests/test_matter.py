@@ -13,7 +13,8 @@ from skimage import data
 
 from kmatting import Matter
 from kmatting.images import ImageError
-from kmatting.matter import shipped_model
+from kmatting.matter import DEFAULT_SIZE, shipped_model
+from kmatting.runs import write_state
 
 FORMATS = ("red.keras", "saved", "versions", "red.tflite", "integer.tflite")
 
@@ -139,6 +140,15 @@ def test_the_network_sees_a_bounded_size_nearer_to_a_square(keras_matter, height
         assert seen == pytest.approx(max(1, shape / 2) if reduced else shape, rel=0.05)
     if height * width <= 64**2 and max(height, width) <= 8 * 64:
         assert small == (height, width)
+
+
+def test_the_size_is_that_of_training_if_the_model_says(models, tmp_path):
+    path = tmp_path / "red.keras"
+    path.write_bytes((models / "red.keras").read_bytes())
+    assert Matter(path).size == DEFAULT_SIZE
+    write_state(path, epoch=1, best=0.5, size=(128, 288))
+    assert Matter(path).size == 192
+    assert Matter(path, size=64).size == 64
 
 
 def test_many_photos_in_their_order_with_errors_between(keras_matter, tmp_path):

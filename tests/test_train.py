@@ -21,7 +21,7 @@ import kmatting.keras_metrics
 import kmatting.layers
 import kmatting.losses
 import kmatting.optimizers  # noqa: F401  these register what checkpoints hold
-from kmatting.runs import read_state
+from kmatting.runs import read_size, read_state
 
 TESTS = Path(__file__).parent
 BASE = {
@@ -111,6 +111,7 @@ class TestAWholeRun:
         assert epoch == 3
         assert best == pytest.approx(min(float(row["val_mad"]) for row in log_of(finished)))
         assert (finished / "best.keras").is_file()
+        assert read_size(finished / "last.keras") == read_size(finished / "best.keras") == (32, 32)
         assert not list(finished.glob("*partial*"))
 
     def test_writes_panels(self, finished):
