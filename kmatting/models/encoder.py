@@ -78,7 +78,7 @@ def encoder_layers(model: keras.Model) -> list[keras.layers.Layer]:
 def _build_densenet(encoder: str, weights: str) -> keras.Model:
     image, normalised = _image(_IMAGENET_MEAN, _IMAGENET_STD)
     densenet = _DENSENETS[encoder](include_top=False, weights=None, input_tensor=normalised)
-    _load_weights(densenet, encoder, weights)
+    _load_densenet_weights(densenet, encoder, weights)
     ends = [densenet.get_layer(name).output for name in (_DENSENET_END, *_DENSENET_SKIPS)]
     truncated = keras.Model(image, ends)
     fused = keras.models.clone_model(truncated, clone_function=_with_fused_batch_norm)
@@ -125,7 +125,7 @@ def _with_fused_batch_norm(layer: keras.layers.Layer) -> keras.layers.Layer:
     return type(layer).from_config(layer.get_config())
 
 
-def _load_weights(densenet: keras.Model, encoder: str, weights: str) -> None:
+def _load_densenet_weights(densenet: keras.Model, encoder: str, weights: str) -> None:
     if weights == "none":
         return
     if weights == "imagenet":
