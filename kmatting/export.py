@@ -16,6 +16,7 @@ from PIL import Image
 
 from kmatting.config import STRIDE
 from kmatting.images import list_images, read_image
+from kmatting.matter import DEFAULT_SIZE
 from kmatting.quiet import quiet
 from kmatting.runs import BEST, LAST, read_size
 
@@ -49,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         _check_arguments(args)
         path = find_model(args.model)
-        trained_at = read_size(path) or (512, 512)
+        trained_at = read_size(path) or (DEFAULT_SIZE, DEFAULT_SIZE)
         args.size = args.size or [trained_at]
         args.max_size = args.max_size or round(math.prod(trained_at) ** 0.5)
         name = args.name or _default_name(path)

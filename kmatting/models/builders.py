@@ -19,8 +19,8 @@ def model1(
 
     Args:
         encoder: as in `kmatting.models.encoder.build_encoder`.
-        encoder_weights: `imagenet` (downloaded, or from the Python package that the encoder's
-            message names), the path of a weights file, or `none`.
+        encoder_weights: `imagenet` (a DenseNet's are downloaded, the others come with the extra
+            `imagenet`), the path of a weights file, or `none`.
         skips: whether the decoder also sees what the encoder made at strides 8, 4 and 2.
 
     Returns:
