@@ -26,9 +26,9 @@ DEFAULT_SIZE = 512  # of a model that does not say what it was trained at
 SHIPPED_MODEL = "portrait.tflite"  # in saved_models/, of a clone or of the installed package
 MULTIPLE = 16  # the models take heights and widths that this divides
 
-_LARGE = 12_000_000  # pixels of a photo: beyond it, one is run at a time, for the sake of memory
-_STRETCH = 2.0  # how much a photo is distorted at most towards the square of training
-_LONGEST = 8  # times the size: where a panorama stops getting longer
+LARGE = 12_000_000  # pixels of a photo: beyond it, one is run at a time, for the sake of memory
+STRETCH = 2.0  # how much a photo is distorted at most towards the square of training
+LONGEST = 8  # times the size: where a panorama stops getting longer
 _SIGNATURE = "serving_default"
 
 
@@ -229,7 +229,7 @@ class Matter:
     def _ahead(self, source: Source) -> Photo | Matte:
         """Does what is done before a photo's turn comes; large ones are only read."""
         photo = read_photo(source)
-        return photo if photo.rgb.size > 3 * _LARGE else self(photo)
+        return photo if photo.rgb.size > 3 * LARGE else self(photo)
 
     def _finished(
         self, source: Source, ahead: "Future[Photo | Matte]"
@@ -278,13 +278,13 @@ class Matter:
         """The height and width that the network sees of a photo."""
         down, across = self._network.frame or (1, 1)
         wider = (width / height) / (across / down)  # than the frame, or than a square
-        stretch = min(max(wider, 1 / _STRETCH), _STRETCH)
+        stretch = min(max(wider, 1 / STRETCH), STRETCH)
         if self._network.frame:
             left = wider / stretch  # to be filled up
             return max(1, round(down * min(1, 1 / left))), max(1, round(across * min(1, left)))
         size = size or self._size
         by_area = size / (height * width) ** 0.5
-        scale = min(1.0, by_area, _LONGEST * size / max(height, width))
+        scale = min(1.0, by_area, LONGEST * size / max(height, width))
         taller = stretch**0.5 if scale < 1 else 1.0  # a photo that fits is taken as it is
         return max(1, round(height * scale * taller)), max(1, round(width * scale / taller))
 

@@ -23,15 +23,12 @@ from kmatting.cutout import (
     read_background,
 )
 from kmatting.images import ImageError, list_images, write_image
-from kmatting.matter import DEFAULT_SIZE, Matte, Matter
+from kmatting.matter import DEFAULT_SIZE, LARGE, Matte, Matter
 from kmatting.quiet import quiet
 
 # Higher levels take three times as long for files that are a fifth smaller at most.
 _PNG_LEVEL = 1
 _WEBP_QUALITY = 90
-# A larger photo is written before the next one is run, which keeps folders of 24-megapixel photos
-# under 1.5 GB; smaller ones are written meanwhile.
-_OVERLAP_PIXELS = 12_000_000
 
 EPILOG = """\
 what is written:
@@ -254,7 +251,7 @@ def _work(
             yield writing.popleft().result()
         if isinstance(matte, Matte):
             writing.append(writer.submit(_write, job, matte, background, args))
-            if matte.prediction.size > _OVERLAP_PIXELS:
+            if matte.prediction.size > LARGE:  # 24-megapixel photos stay under 1.5 GB
                 yield writing.popleft().result()
         else:
             yield str(matte)

@@ -19,13 +19,12 @@ import tensorflow as tf
 from PIL import Image
 
 from kmatting.config import STRIDE
+from kmatting.matter import LONGEST, STRETCH
 
 MAX_PIXELS = 2**26  # of one request (67 megapixels)
 MAX_BATCH = 16  # images of the full network size that one request may run at a time
 LIMIT = 1e-5  # largest difference from the Keras model that is let through
 
-_STRETCH = 2.0  # how much a photo is distorted at most towards the square of training
-_LONGEST = 8  # times the size: where a panorama stops getting longer
 # A photo that is hardly too large is left alone; so is one that a client has padded to the stride.
 _HARDLY = 0.89
 _JPEG, _PNG = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"
@@ -186,8 +185,8 @@ def _reduce(image: Any, size: int) -> Any:
     ]
     with tf.control_dependencies(checks):
         sides = tf.cast(tf.maximum(shape[1:3], 1), tf.float32)
-    scale = tf.minimum(size / tf.sqrt(sides[0] * sides[1]), _LONGEST * size / tf.reduce_max(sides))
-    taller = tf.sqrt(tf.clip_by_value(sides[1] / sides[0], 1 / _STRETCH, _STRETCH))
+    scale = tf.minimum(size / tf.sqrt(sides[0] * sides[1]), LONGEST * size / tf.reduce_max(sides))
+    taller = tf.sqrt(tf.clip_by_value(sides[1] / sides[0], 1 / STRETCH, STRETCH))
     small = tf.round(sides * scale * tf.stack([taller, 1 / taller]))
     small = tf.cast(tf.maximum(small, 1), tf.int32)
 
