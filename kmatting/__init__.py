@@ -12,7 +12,7 @@ Example:
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from kmatting.matter import Matter
+    from kmatting.inference.matter import Matter
 
 __all__ = ["Matter", "__version__"]
 
@@ -21,7 +21,7 @@ __version__ = "0.1.0"
 
 def __getattr__(name: str) -> Any:
     if name == "Matter":  # imported on first use: it brings numpy and Pillow
-        from kmatting.matter import Matter
+        from kmatting.inference.matter import Matter
 
         return Matter
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -30,7 +30,7 @@ import numpy as np
 
 from kmatting.config import ModelConfig
 from kmatting.images import whole_file, write_image
-from kmatting.matter import DEFAULT_SIZE, load_network, shipped_model
+from kmatting.inference.matter import DEFAULT_SIZE, load_network, shipped_model
 from kmatting.quiet import quiet
 
 EXAMPLES = """examples:
@@ -107,9 +107,9 @@ def training_step(
         import tensorflow as tf
 
         from kmatting import models
-        from kmatting.compiling import compile_model
         from kmatting.config import TrainingConfig
-        from kmatting.optimizers import make_optimizer
+        from kmatting.training.compiling import compile_model
+        from kmatting.training.optimizer import make_optimizer
     imported = time.perf_counter() - start
     dtype = tf.bfloat16 if precision == "mixed_bfloat16" else tf.float32
     before = matrix_rate(dtype)
@@ -172,9 +172,10 @@ def export_models(encoder: str, size: int, folder: str) -> int:
     with quiet():
         import tensorflow as tf
 
-        from kmatting import models, tflite
+        from kmatting import models
         from kmatting.data.synthetic import sample
-        from kmatting.serving import export_saved_model
+        from kmatting.exporting import tflite
+        from kmatting.exporting.saved_model import export_saved_model
 
         model = models.model2(encoder, encoder_weights="none")
         if not (Path(folder) / "keras.keras").exists():

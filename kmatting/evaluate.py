@@ -182,7 +182,9 @@ def run(arguments: argparse.Namespace) -> None:
         ImageError: if any file is missing or cannot be used; the message lists all of them.
     """
     if arguments.data is not None and arguments.model is None:
-        from kmatting.matter import shipped_model  # here, since scoring files needs no network
+        from kmatting.inference.matter import (
+            shipped_model,  # here, since scoring files needs no network
+        )
 
         arguments.model = shipped_model()
     cases = find_cases(arguments.alphas, arguments.predictions, arguments.images, arguments.trimaps)
@@ -275,13 +277,13 @@ def load_model(
 
     Args:
         path: the model; None to read the prediction from its file.
-        size: as in `kmatting.matter.Matter`.
-        threads: as in `kmatting.matter.Matter`.
+        size: as in `kmatting.inference.matter.Matter`.
+        threads: as in `kmatting.inference.matter.Matter`.
     """
     if path is None:
         return lambda case: read_alpha(case.prediction)  # type: ignore[arg-type]
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # errors only
-    from kmatting.matter import Matter
+    from kmatting.inference.matter import Matter
 
     matter = Matter(path, size=size, threads=threads)
     return lambda case: to_levels(matter(case.image).alpha)  # type: ignore[arg-type]

@@ -16,9 +16,9 @@ from PIL import Image
 
 from kmatting.config import STRIDE
 from kmatting.images import list_images, read_image
-from kmatting.matter import DEFAULT_SIZE
+from kmatting.inference.matter import DEFAULT_SIZE
 from kmatting.quiet import quiet
-from kmatting.runs import BEST, LAST, read_size
+from kmatting.training.run_folder import BEST, LAST, read_size
 
 VARIANTS = ("float32", "float16", "dynamic", "int8")
 PHOTOS = 4  # that an export is checked on
@@ -142,7 +142,7 @@ def _export_saved_model(args: argparse.Namespace, path: Path, name: str) -> None
     photos = _photos(args.photos, (side, side), PHOTOS)
     with quiet():
         _limit_threads()
-        from kmatting.serving import export_saved_model
+        from kmatting.exporting.saved_model import export_saved_model
 
         model = load_model(path)
         warmup = importlib.util.find_spec("tensorflow_serving") is not None
@@ -159,7 +159,7 @@ def _export_tflite(args: argparse.Namespace, path: Path, name: str) -> None:
     version = args.version or 1
     with quiet():
         _limit_threads()
-        from kmatting import tflite
+        from kmatting.exporting import tflite
 
         model = load_model(path)
     print(f"{'':40} {'MB':>6} {'mean':>8} {'max':>8} {'ms':>7}   alpha against Keras")
@@ -195,7 +195,7 @@ def _run_keras(model: Any, photos: Sequence[np.ndarray]) -> tuple[list[np.ndarra
     """Takes the alphas that exports are held against, and the milliseconds of one."""
     import tensorflow as tf
 
-    from kmatting.tflite import milliseconds
+    from kmatting.exporting.tflite import milliseconds
 
     run = tf.function(lambda image: model(image, training=False))
     images = [photo[None] / np.float32(255) for photo in photos]

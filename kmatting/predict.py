@@ -13,7 +13,8 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from kmatting.cutout import (
+from kmatting.images import ImageError, list_images, write_image
+from kmatting.inference.cutout import (
     FOREGROUND_METHODS,
     Colour,
     check_foreground,
@@ -22,8 +23,7 @@ from kmatting.cutout import (
     load_estimator,
     read_background,
 )
-from kmatting.images import ImageError, list_images, write_image
-from kmatting.matter import DEFAULT_SIZE, LARGE, Matte, Matter
+from kmatting.inference.matter import DEFAULT_SIZE, LARGE, Matte, Matter
 from kmatting.quiet import quiet
 
 # Higher levels take three times as long for files that are a fifth smaller at most.

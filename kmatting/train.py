@@ -9,7 +9,7 @@ from pathlib import Path
 
 from kmatting.config import Config, ConfigError
 from kmatting.quiet import quiet
-from kmatting.runs import (
+from kmatting.training.run_folder import (
     LAST,
     CheckpointError,
     describe_run,
@@ -50,12 +50,12 @@ def train(config: Config, folder: Path) -> None:
     with quiet():
         import keras
 
-        from kmatting import callbacks, replicas
-        from kmatting.compiling import compile_model
         from kmatting.data.pipeline import build
-        from kmatting.devices import make_strategy, read_cluster
         from kmatting.models import build_model, encoder_layers, recompute_dense_blocks
-        from kmatting.optimizers import make_optimizer
+        from kmatting.training import callbacks, replicas
+        from kmatting.training.compiling import compile_model
+        from kmatting.training.devices import make_strategy, read_cluster
+        from kmatting.training.optimizer import make_optimizer
 
         cluster = read_cluster()
         strategy = make_strategy(config.training, cluster)
@@ -190,9 +190,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _expected_errors() -> tuple[type[Exception], ...]:
     """Lists what may go wrong through no fault of the program."""
-    from kmatting.callbacks import NaNLossError
     from kmatting.data.pairs import DataError
-    from kmatting.replicas import WorkersDifferError
+    from kmatting.training.callbacks import NaNLossError
+    from kmatting.training.replicas import WorkersDifferError
 
     return CheckpointError, ConfigError, DataError, NaNLossError, WorkersDifferError
 

@@ -15,7 +15,7 @@ from apache_beam.io.filesystem import FileMetadata
 from apache_beam.options.pipeline_options import PipelineOptions
 from batch_memory_files import MemoryFiles
 
-from kmatting import beam
+from kmatting.batch import pipeline as beam
 
 
 class ListedFiles(MemoryFiles):

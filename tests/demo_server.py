@@ -27,7 +27,7 @@ def watch(event, arguments):
         asked.add(str(arguments[0]))
 
 sys.addaudithook(watch)
-from kmatting.demo import main
+from kmatting.demo.__main__ import main
 
 code = main(sys.argv[1:])
 print(json.dumps({"asked": sorted(asked), "tensorflow": "tensorflow" in sys.modules}))

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from kmatting import replicas
+from kmatting.training import replicas
 
 HELP = {
     "none": (),

@@ -26,8 +26,8 @@ from kmatting.images import read_alpha, read_image
 
 pytest.importorskip("apache_beam")
 
-from kmatting import batch
-from kmatting.beam import (
+from kmatting.batch import __main__ as batch
+from kmatting.batch.pipeline import (
     absolute,
     clear_partial,
     common_folder,
@@ -37,7 +37,7 @@ from kmatting.beam import (
     partial_folder,
     write_whole,
 )
-from kmatting.matter import Matter
+from kmatting.inference.matter import Matter
 
 WHOLE, BAD = 288, 12
 
@@ -347,7 +347,7 @@ def test_a_disk_that_is_full(run, photos, tmp_path, monkeypatch):
     def full(sources, destinations):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("kmatting.beam.FileSystems.rename", full)
+    monkeypatch.setattr("kmatting.batch.pipeline.FileSystems.rename", full)
     with pytest.raises(OSError, match="No space left"):
         write_whole(str(tmp_path / "out/a.png"), b"data", str(tmp_path / "out/.partial"))
     assert files(tmp_path) == [f"photos/{name}" for name in files(photos)]
@@ -404,7 +404,7 @@ def test_without_beam_or_pymatting(run, photos, tmp_path, monkeypatch):
 def test_help_is_quick():
     code = """
 import contextlib, sys
-from kmatting.batch import main
+from kmatting.batch.__main__ import main
 with contextlib.suppress(SystemExit):
     main(["--help"])
 loaded = [name for name in ("apache_beam", "tensorflow", "numba") if name in sys.modules]
@@ -426,7 +426,7 @@ class TestFileSystems:
 
     @pytest.mark.parametrize("stores", [("memory",), ()])
     def test_all_is_remote(self, run, photos, memory, stores, monkeypatch):
-        monkeypatch.setattr("kmatting.beam._OBJECT_STORES", stores)
+        monkeypatch.setattr("kmatting.batch.pipeline._OBJECT_STORES", stores)
         memory["memory://models/red.tflite"] = (red_model.folder() / "red.tflite").read_bytes()
         for name in ("a.png", "deep/c.png"):
             memory[f"memory://bucket/{name}"] = (photos / name).read_bytes()

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kmatting import cutout as module
-from kmatting.cutout import composite, cutout, estimate_foreground, read_background
 from kmatting.images import ImageError
+from kmatting.inference import cutout as module
+from kmatting.inference.cutout import composite, cutout, estimate_foreground, read_background
 
 
 def scene(height=96, width=128):
@@ -75,7 +75,7 @@ def test_without_pymatting_the_message_says_what_to_do(monkeypatch):
 def test_pymatting_is_not_loaded_as_a_whole():
     code = """
 import sys
-from kmatting.cutout import load_estimator
+from kmatting.inference.cutout import load_estimator
 assert not any(name.startswith(("pymatting", "numba")) for name in sys.modules)
 load_estimator()
 loaded = {name for name in sys.modules if name.startswith("pymatting")}

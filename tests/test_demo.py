@@ -16,7 +16,8 @@ import red_model
 from demo_server import Server, free_port, wait_for
 from PIL import Image
 
-from kmatting import demo, predict
+from kmatting import predict
+from kmatting.demo import __main__ as demo
 
 needs_gradio = pytest.mark.skipif(
     importlib.util.find_spec("gradio") is None, reason="needs gradio: pip install 'kmatting[demo]'"
@@ -100,7 +101,7 @@ def png_that_claims(width, height):
 
 def test_help_is_quick():
     program = (
-        "import sys; from kmatting.demo import main\n"
+        "import sys; from kmatting.demo.__main__ import main\n"
         "try: main(['--help'])\n"
         "except SystemExit as end: assert end.code == 0\n"
         "assert not {'gradio', 'tensorflow', 'keras'} & set(sys.modules)"
@@ -182,8 +183,8 @@ def test_what_is_no_photo_is_said(server, name):
 def test_models_of_any_size_get_a_choice_within_limits(tmp_path):
     import gradio
 
-    from kmatting.demo_page import Steps, build_page
-    from kmatting.matter import Matter
+    from kmatting.demo.page import Steps, build_page
+    from kmatting.inference.matter import Matter
 
     matter = Matter(red_model.folder() / "red.keras")
     (slider,) = [
@@ -206,7 +207,7 @@ def test_models_of_any_size_get_a_choice_within_limits(tmp_path):
 
 @needs_gradio
 def test_a_file_of_two_visitors_stays_until_both_have_left(tmp_path):
-    from kmatting.demo_page import Visits
+    from kmatting.demo.page import Visits
 
     one, other = SimpleNamespace(session_hash="1"), SimpleNamespace(session_hash="2")
     shared, own, example = (tmp_path / name for name in ("shared", "own", "example"))

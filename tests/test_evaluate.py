@@ -304,7 +304,8 @@ def test_wrong_options_are_refused(options, capsys):
 def test_tensorflow_is_not_imported_to_score_files(folders):
     code = (
         "import sys; from kmatting.evaluate import main; status = main(sys.argv[1:]); "
-        "print(sorted({'tensorflow', 'keras', 'scipy', 'kmatting.matter'} & set(sys.modules))); "
+        "heavy = {'tensorflow', 'keras', 'scipy', 'kmatting.inference.matter'}; "
+        "print(sorted(heavy & set(sys.modules))); "
         "sys.exit(status)"
     )
     options = ["--predictions", folders / "predictions", "--alphas", folders / "alphas"]
@@ -322,7 +323,7 @@ def test_tensorflow_is_not_imported_to_score_files(folders):
 
 @pytest.fixture
 def fake_matter(monkeypatch):
-    """Stands in for kmatting.matter: alpha is the red channel, slightly off the 8-bit levels."""
+    """Stands in for the matter module: alpha is the red channel, slightly off the 8-bit levels."""
     calls = []
 
     class Matter:
@@ -338,9 +339,9 @@ def fake_matter(monkeypatch):
 
     Matter.interrupt = False
     Matter.calls = calls
-    module = types.ModuleType("kmatting.matter")
+    module = types.ModuleType("kmatting.inference.matter")
     module.Matter = Matter
-    monkeypatch.setitem(sys.modules, "kmatting.matter", module)
+    monkeypatch.setitem(sys.modules, "kmatting.inference.matter", module)
     return Matter
 
 

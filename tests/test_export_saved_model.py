@@ -11,10 +11,10 @@ import pytest
 from export_models import alpha_by_keras, plain_model, tiny_model
 from PIL import Image
 
-from kmatting import serving
 from kmatting.export import main
+from kmatting.exporting import saved_model as serving
 from kmatting.images import read_image
-from kmatting.matter import Matter
+from kmatting.inference.matter import Matter
 
 SHAPES = [(1, 1, 1), (1, 17, 1003), (3, 40, 50), (2, 64, 64)]
 MAX_SIZE = 128

@@ -12,11 +12,11 @@ import pytest
 from export_models import tiny_model
 from PIL import Image
 
-from kmatting import tflite
 from kmatting.data.synthetic import sample
 from kmatting.export import main
-from kmatting.matter import Matter
-from kmatting.runs import write_state
+from kmatting.exporting import tflite
+from kmatting.inference.matter import Matter
+from kmatting.training.run_folder import write_state
 
 litert = pytest.importorskip("ai_edge_litert.interpreter", reason="needs the extra `tflite`")
 

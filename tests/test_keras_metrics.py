@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from kmatting import metrics
-from kmatting.keras_metrics import MAD, MSE, SAD
+from kmatting.training.keras_metrics import MAD, MSE, SAD
 
 FIGURES = {SAD: metrics.sad, MSE: metrics.mse, MAD: metrics.mad}
 
@@ -134,7 +134,7 @@ def test_under_two_replicas_that_do_not_divide_the_data():
     # In a process of its own: the logical devices must be made before TensorFlow starts.
     code = """
         import numpy as np, tensorflow as tf, keras
-        from kmatting.keras_metrics import MAD, MSE, SAD
+        from kmatting.training.keras_metrics import MAD, MSE, SAD
 
         (cpu,) = tf.config.list_physical_devices("CPU")
         halves = [tf.config.LogicalDeviceConfiguration()] * 2

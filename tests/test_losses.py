@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from skimage.metrics import structural_similarity
 
-from kmatting.losses import L1SSIMLoss, cross_entropy, l1, ssim_loss
+from kmatting.training.losses import L1SSIMLoss, cross_entropy, l1, ssim_loss
 
 
 @pytest.fixture

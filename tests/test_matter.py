@@ -13,8 +13,8 @@ from skimage import data
 
 from kmatting import Matter
 from kmatting.images import ImageError
-from kmatting.matter import DEFAULT_SIZE, shipped_model
-from kmatting.runs import write_state
+from kmatting.inference.matter import DEFAULT_SIZE, shipped_model
+from kmatting.training.run_folder import write_state
 
 FORMATS = ("red.keras", "saved", "versions", "red.tflite", "integer.tflite")
 

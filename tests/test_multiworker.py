@@ -14,14 +14,14 @@ import numpy as np
 import pytest
 import yaml
 
-import kmatting.keras_metrics
 import kmatting.layers
-import kmatting.losses
-import kmatting.optimizers  # noqa: F401  these register what checkpoints hold
+import kmatting.training.keras_metrics
+import kmatting.training.losses
+import kmatting.training.optimizer  # noqa: F401  these register what checkpoints hold
 from kmatting.config import Config, ConfigError, TrainingConfig
 from kmatting.data.pipeline import build
-from kmatting.devices import Cluster, make_strategy, read_cluster
-from kmatting.runs import read_state
+from kmatting.training.devices import Cluster, make_strategy, read_cluster
+from kmatting.training.run_folder import read_state
 
 TESTS = Path(__file__).parent
 TRAIN = TESTS / "tiny_train.py"

@@ -2,7 +2,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from kmatting.optimizers import Adam
+from kmatting.training.optimizer import Adam
 
 SETTINGS = {"learning_rate": 0.01, "beta_1": 0.5, "beta_2": 0.999, "global_clipnorm": 1.0}
 

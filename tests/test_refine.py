@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from PIL import Image
 from scipy import ndimage
 
-from kmatting import refine as module
-from kmatting.refine import refine
+from kmatting.inference import refine as module
+from kmatting.inference.refine import refine
 
 
 def textured(height, width, seed=0):

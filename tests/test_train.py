@@ -17,11 +17,11 @@ import pytest
 import yaml
 from PIL import Image
 
-import kmatting.keras_metrics
 import kmatting.layers
-import kmatting.losses
-import kmatting.optimizers  # noqa: F401  these register what checkpoints hold
-from kmatting.runs import read_size, read_state
+import kmatting.training.keras_metrics
+import kmatting.training.losses
+import kmatting.training.optimizer  # noqa: F401  these register what checkpoints hold
+from kmatting.training.run_folder import read_size, read_state
 
 TESTS = Path(__file__).parent
 BASE = {

@@ -11,9 +11,9 @@ import time
 import keras
 
 import kmatting.models
-from kmatting import callbacks
 from kmatting.layers import BatchNormalization, SWise
 from kmatting.train import main
+from kmatting.training import callbacks
 
 
 def build_tiny(config):

@@ -50,7 +50,7 @@ from apache_beam.transforms.environments import (
 from PIL import Image
 
 from kmatting.images import IMAGE_SUFFIXES, ImageError, Photo, read_photo
-from kmatting.matter import Matte, Matter
+from kmatting.inference.matter import Matte, Matter
 from kmatting.quiet import quiet
 
 ERRORS = "errors.jsonl"
@@ -81,9 +81,9 @@ class Settings:
             model that the kmatting of each worker ships.
         output: path or URL of the folder to write to.
         kinds: what to make of each photo, of `KINDS`.
-        foreground: method of `kmatting.cutout.estimate_foreground` for cutouts.
-        size: as in `kmatting.matter.Matter`.
-        threads: as in `kmatting.matter.Matter`, of each worker process.
+        foreground: method of `kmatting.inference.cutout.estimate_foreground` for cutouts.
+        size: as in `kmatting.inference.matter.Matter`.
+        threads: as in `kmatting.inference.matter.Matter`, of each worker process.
     """
 
     model: str | None
@@ -420,11 +420,11 @@ def load_matter(model: str | None, size: int | None, threads: int | None) -> Mat
 
     Args:
         model: as in `local_copy`; the shipped model if None.
-        size: as in `kmatting.matter.Matter`.
-        threads: as in `kmatting.matter.Matter`.
+        size: as in `kmatting.inference.matter.Matter`.
+        threads: as in `kmatting.inference.matter.Matter`.
 
     Raises:
-        ValueError: as in `kmatting.matter.Matter`.
+        ValueError: as in `kmatting.inference.matter.Matter`.
     """
     if model is None:
         with quiet():
@@ -446,8 +446,8 @@ class MattingHandler(ModelHandler[Photo, Matte | ValueError, Matter]):
 
     Args:
         model: path or URL of the model; the shipped one if None.
-        size: as in `kmatting.matter.Matter`.
-        threads: as in `kmatting.matter.Matter`.
+        size: as in `kmatting.inference.matter.Matter`.
+        threads: as in `kmatting.inference.matter.Matter`.
     """
 
     def __init__(

@@ -17,10 +17,16 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from kmatting.cutout import Colour, composite, cutout, estimate_foreground, read_background
 from kmatting.images import ImageError, Photo, Source, read_photo
+from kmatting.inference.cutout import (
+    Colour,
+    composite,
+    cutout,
+    estimate_foreground,
+    read_background,
+)
+from kmatting.inference.refine import refine
 from kmatting.panel import draw_panel
-from kmatting.refine import refine
 
 DEFAULT_SIZE = 512  # of a model that does not say what it was trained at
 SHIPPED_MODEL = "portrait.tflite"  # in saved_models/, of a clone or of the installed package
@@ -59,7 +65,7 @@ class Matte:
         """Estimates the foreground's colours.
 
         Args:
-            method: "ml" or "none", as in `kmatting.cutout.estimate_foreground`.
+            method: "ml" or "none", as in `kmatting.inference.cutout.estimate_foreground`.
 
         Returns:
             uint8 array (H, W, 3).
@@ -89,8 +95,8 @@ class Matte:
         """Lays the subject over a new background.
 
         Args:
-            background: a colour or an image, as in `kmatting.cutout.read_background`. An image is
-                scaled until it covers the photo and cropped around its centre.
+            background: a colour or an image, as in
+                `kmatting.inference.cutout.read_background`. An image is scaled until it covers the photo and cropped around its centre.
             foreground: as in `foreground`.
 
         Returns:
@@ -135,8 +141,8 @@ class Matter:
     """Takes mattes of photos with a trained model.
 
     The network sees a photo reduced to the area of `size` x `size` pixels, and its matte is brought
-    back to the photo's size along the photo's edges (`kmatting.refine`). What is reduced is also
-    stretched to a square as in training, but not more than twice in one direction. A smaller photo
+    back to the photo's size along the photo's edges (`kmatting.inference.refine`). What is
+    reduced is also stretched to a square as in training, but not more than twice in one direction. A smaller photo
     is taken as it is. A model of fixed size sees every photo stretched so to its frame.
 
     Args:
@@ -298,7 +304,7 @@ def shipped_model() -> Path:
     Raises:
         ValueError: if this copy of kmatting came without it.
     """
-    package = Path(__file__).resolve().parent
+    package = Path(__file__).resolve().parent.parent
     for home in (package, package.parent):  # of the installed package, of a clone
         path = home / "saved_models" / SHIPPED_MODEL
         if path.is_file():
@@ -373,7 +379,7 @@ def _load_keras(path: Path, threads: int | None) -> Network:
     import keras
 
     import kmatting.layers  # noqa: F401  registers the layers that a model file names
-    from kmatting.runs import read_size
+    from kmatting.training.run_folder import read_size
 
     with_tensorflow = keras.backend.backend() == "tensorflow"
     if with_tensorflow:

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
-from kmatting.matter import Matter
+from kmatting.inference.matter import Matter
 from kmatting.quiet import quiet
 
 EPILOG = """\
@@ -87,7 +87,7 @@ def run(matter: Matter, host: str, port: int) -> None:
         # Gradio reads both when it is imported.
         os.environ["GRADIO_TEMP_DIR"] = folder
         os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-        from kmatting.demo_page import build_page, serve
+        from kmatting.demo.page import build_page, serve
 
         page = build_page(matter, Path(folder))
         try:

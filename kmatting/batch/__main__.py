@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
-from kmatting.cutout import FOREGROUND_METHODS, check_foreground
+from kmatting.inference.cutout import FOREGROUND_METHODS, check_foreground
 
 if TYPE_CHECKING:
     from apache_beam import Pipeline
     from apache_beam.options.pipeline_options import PipelineOptions
 
-    from kmatting.beam import Settings, Summary
+    from kmatting.batch.pipeline import Settings, Summary
 
 _SILENT = logging.CRITICAL + 1
 
@@ -68,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, OSError, ImportError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    from kmatting import beam
+    from kmatting.batch import pipeline as beam
 
     start = time.monotonic()
     try:
@@ -110,7 +110,7 @@ def _prepare(
     logging.basicConfig(level=_SILENT)
     from apache_beam import Pipeline
 
-    from kmatting import beam
+    from kmatting.batch import pipeline as beam
 
     # Other runners say in their messages where the job can be watched.
     level = logging.INFO if args.verbose or args.runner else _SILENT
@@ -187,7 +187,7 @@ def _bar(shown: bool) -> Iterator[None]:
     if not shown:
         yield
         return
-    logger = logging.getLogger("kmatting.beam")
+    logger = logging.getLogger("kmatting.batch.pipeline")
     with tqdm(total=0, unit="photo") as bar:
         handler = _Count(bar)
         logger.addHandler(handler)

@@ -16,9 +16,9 @@ import gradio as gr
 import numpy as np
 from PIL import Image, ImageColor
 
-from kmatting.cutout import Colour, check_foreground, composite, read_background
 from kmatting.images import ImageError, image_size, write_image
-from kmatting.matter import Matter
+from kmatting.inference.cutout import Colour, check_foreground, composite, read_background
+from kmatting.inference.matter import Matter
 
 MAX_FILE_SIZE = "50mb"
 MAX_PIXELS = 50_000_000

@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from kmatting.images import whole_file, write_image
 from kmatting.panel import draw_panel
-from kmatting.runs import BEST, LAST, write_state
+from kmatting.training.run_folder import BEST, LAST, write_state
 
 _PANEL_COLOUR = np.array([0.1, 0.7, 0.3], "float32")
 

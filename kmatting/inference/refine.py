@@ -36,7 +36,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from PIL import Image, ImageFilter
 
-from kmatting.tiles import covered, enlarge_tile, tiles
+from kmatting.inference.tiles import covered, enlarge_tile, tiles
 
 _EPSILON = 1e-4  # variance of colours in [0, 1] under which a window counts as flat
 _SOFTNESS = (0.0, 0.5, 0.8, 1.1, 1.5)  # sigmas tried on the small photo, in its pixels

@@ -3,9 +3,9 @@
 import keras
 
 from kmatting.config import TrainingConfig
-from kmatting.keras_metrics import MAD, MSE, SAD
-from kmatting.losses import L1SSIMLoss, l1, ssim_loss
-from kmatting.optimizers import Adam
+from kmatting.training.keras_metrics import MAD, MSE, SAD
+from kmatting.training.losses import L1SSIMLoss, l1, ssim_loss
+from kmatting.training.optimizer import Adam
 
 
 def compile_model(model: keras.Model, optimizer: Adam, config: TrainingConfig) -> None:

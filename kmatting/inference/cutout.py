@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image, ImageColor, ImageOps
 
 from kmatting.images import ImageError, Source, read_image
-from kmatting.tiles import enlarge_tile, tiles
+from kmatting.inference.tiles import enlarge_tile, tiles
 
 FOREGROUND_METHODS = ("ml", "none")
 

@@ -1,0 +1,1 @@
+"""Matting millions of photos with Apache Beam: `python -m kmatting.batch`."""

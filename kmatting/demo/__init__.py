@@ -1,0 +1,1 @@
+"""A page to try matting in the browser: `python -m kmatting.demo`."""

@@ -1,0 +1,1 @@
+"""Using a network: from photo to matte, cutout and composite."""

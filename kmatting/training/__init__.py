@@ -1,0 +1,1 @@
+"""Training a network: losses, metrics, optimizer, callbacks, devices and the run's folder."""
