@@ -96,7 +96,8 @@ class Matte:
 
         Args:
             background: a colour or an image, as in
-                `kmatting.inference.cutout.read_background`. An image is scaled until it covers the photo and cropped around its centre.
+                `kmatting.inference.cutout.read_background`. An image is scaled until it covers
+                the photo and cropped around its centre.
             foreground: as in `foreground`.
 
         Returns:
@@ -142,8 +143,9 @@ class Matter:
 
     The network sees a photo reduced to the area of `size` x `size` pixels, and its matte is brought
     back to the photo's size along the photo's edges (`kmatting.inference.refine`). What is
-    reduced is also stretched to a square as in training, but not more than twice in one direction. A smaller photo
-    is taken as it is. A model of fixed size sees every photo stretched so to its frame.
+    reduced is also stretched to a square as in training, but not more than twice in one direction.
+    A smaller photo is taken as it is. A model of fixed size sees every photo stretched so to its
+    frame.
 
     Args:
         model_path: a `.keras` file, a SavedModel folder (or one with numbered versions, of which
