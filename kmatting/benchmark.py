@@ -30,8 +30,9 @@ import numpy as np
 
 from kmatting.config import ModelConfig
 from kmatting.images import whole_file, write_image
-from kmatting.inference.matter import DEFAULT_SIZE, load_network, shipped_model
+from kmatting.inference.formats import load_network, shipped_model
 from kmatting.quiet import quiet
+from kmatting.sizes import DEFAULT_SIZE
 
 EXAMPLES = """examples:
   everything:

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-STRIDE = 16  # of the encoder: heights and widths are multiples of it
+from kmatting.sizes import STRIDE
 
 
 class ConfigError(ValueError):

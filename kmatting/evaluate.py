@@ -182,9 +182,8 @@ def run(arguments: argparse.Namespace) -> None:
         ImageError: if any file is missing or cannot be used; the message lists all of them.
     """
     if arguments.data is not None and arguments.model is None:
-        from kmatting.inference.matter import (
-            shipped_model,  # here, since scoring files needs no network
-        )
+        # Imported here, since scoring files needs no network.
+        from kmatting.inference.formats import shipped_model
 
         arguments.model = shipped_model()
     cases = find_cases(arguments.alphas, arguments.predictions, arguments.images, arguments.trimaps)

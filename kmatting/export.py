@@ -14,16 +14,18 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from kmatting.config import STRIDE
+from kmatting.exporting.checkpoint import CHECKPOINTS, find_checkpoint, load_checkpoint
 from kmatting.images import list_images, read_image
-from kmatting.inference.matter import DEFAULT_SIZE
+from kmatting.inference.metadata import read_size
+from kmatting.inference.network import ModelError
+from kmatting.inference.threads import limit_tensorflow
 from kmatting.quiet import quiet
-from kmatting.training.run_folder import BEST, LAST, read_size
+from kmatting.sizes import DEFAULT_SIZE, STRIDE
 
 VARIANTS = ("float32", "float16", "dynamic", "int8")
+THREADS = 2  # that latencies are measured at
 PHOTOS = 4  # that an export is checked on
 CALIBRATION_PHOTOS = 40  # that the scales of int8 are taken from, spread over the folder
-CHECKPOINTS = (BEST, LAST)  # of a run, the first one that is there
 
 EXAMPLES = """\
 variants of --format tflite:
@@ -49,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = _parse(argv)
     try:
         _check_arguments(args)
-        path = find_model(args.model)
+        path = find_checkpoint(args.model)
         trained_at = read_size(path) or (DEFAULT_SIZE, DEFAULT_SIZE)
         args.size = args.size or [trained_at]
         args.max_size = args.max_size or round(math.prod(trained_at) ** 0.5)
@@ -67,84 +69,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def find_model(path: str | os.PathLike[str]) -> Path:
-    """Finds the model file.
-
-    Args:
-        path: a `.keras` file, or the folder of a training run.
-
-    Returns:
-        The `.keras` file: of a run `best.keras`, or else `last.keras`.
-
-    Raises:
-        ValueError: if there is none.
-    """
-    path = Path(path)
-    if path.is_dir():
-        for checkpoint in CHECKPOINTS:
-            if (path / checkpoint).is_file():
-                return path / checkpoint
-        raise ValueError(f"{path}: expected a run's folder, but it holds no {CHECKPOINTS[0]}.")
-    if not path.exists():
-        raise ValueError(f"{path}: no such file or folder; expected a run or a .keras file.")
-    if path.suffix != ".keras":
-        raise ValueError(f"{path}: expected the folder of a run or a .keras file.")
-    return path
-
-
-def load_model(path: Path) -> Any:
-    """Loads a matting network for export.
-
-    Args:
-        path: a `.keras` file.
-
-    Returns:
-        The Keras model, computing in float32 whatever precision it was trained in.
-
-    Raises:
-        ValueError: if the file cannot be loaded, or holds another kind of model.
-    """
-    import keras
-
-    import kmatting.layers  # noqa: F401  registers the layers that a model file names
-
-    try:
-        model = keras.saving.load_model(path, compile=False)
-    except Exception as error:  # Keras raises nearly every type on a wrong file
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ValueError(f"{path}: cannot be loaded as a Keras model ({reason}).") from error
-    shapes = [tuple(tensor.shape) for tensor in (*model.inputs, *model.outputs)]
-    if shapes != [(None, None, None, 3), (None, None, None, 1)]:
-        raise ValueError(
-            f"{path}: is no kmatting model: expected an image (None, None, None, 3) in and "
-            f"an alpha (None, None, None, 1) out, received {' and '.join(map(str, shapes))}."
-        )
-    return _in_float32(model)
-
-
-def _in_float32(model: Any) -> Any:
-    """Rebuilds a network that was trained in mixed precision."""
-    import keras
-
-    if all(layer.compute_dtype == "float32" for layer in model.layers):
-        return model
-
-    def rebuild(layer: Any) -> Any:
-        return type(layer).from_config({**layer.get_config(), "dtype": "float32"})
-
-    rebuilt = keras.models.clone_model(model, clone_function=rebuild)
-    rebuilt.set_weights(model.get_weights())
-    return rebuilt
-
-
 def _export_saved_model(args: argparse.Namespace, path: Path, name: str) -> None:
     side = max(STRIDE, min(256, args.max_size) // STRIDE * STRIDE)
     photos = _photos(args.photos, (side, side), PHOTOS)
     with quiet():
-        _limit_threads()
+        with contextlib.suppress(ModelError):  # TensorFlow runs already, with the threads it has
+            limit_tensorflow(THREADS)
         from kmatting.exporting.saved_model import export_saved_model
 
-        model = load_model(path)
+        model = load_checkpoint(path)
         warmup = importlib.util.find_spec("tensorflow_serving") is not None
         folder = export_saved_model(
             model, args.output, name, args.version, args.max_size, photos, warmup
@@ -158,10 +91,11 @@ def _export_saved_model(args: argparse.Namespace, path: Path, name: str) -> None
 def _export_tflite(args: argparse.Namespace, path: Path, name: str) -> None:
     version = args.version or 1
     with quiet():
-        _limit_threads()
+        with contextlib.suppress(ModelError):  # TensorFlow runs already, with the threads it has
+            limit_tensorflow(THREADS)
         from kmatting.exporting import tflite
 
-        model = load_model(path)
+        model = load_checkpoint(path)
     print(f"{'':40} {'MB':>6} {'mean':>8} {'max':>8} {'ms':>7}   alpha against Keras")
     for size in args.size:
         photos = _photos(args.photos, size, PHOTOS)
@@ -256,15 +190,6 @@ def _default_name(path: Path) -> str:
 def _check_name(name: str) -> None:
     if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", name):
         raise ValueError(f"--name: expected letters, digits, `_`, `-` and `.`, received {name!r}.")
-
-
-def _limit_threads() -> None:
-    """Lets TensorFlow have as many threads as the latencies are measured at."""
-    import tensorflow as tf
-
-    with contextlib.suppress(RuntimeError):  # it runs already, with the threads that it has
-        tf.config.threading.set_intra_op_parallelism_threads(2)
-        tf.config.threading.set_inter_op_parallelism_threads(2)
 
 
 def _parse_size(text: str) -> tuple[int, int]:

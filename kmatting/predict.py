@@ -16,6 +16,7 @@ from tqdm import tqdm
 from kmatting.images import ImageError, list_images, write_image
 from kmatting.inference.cutout import (
     FOREGROUND_METHODS,
+    PNG_LEVEL,
     Colour,
     check_foreground,
     composite,
@@ -23,11 +24,11 @@ from kmatting.inference.cutout import (
     load_estimator,
     read_background,
 )
-from kmatting.inference.matter import DEFAULT_SIZE, LARGE, Matte, Matter
+from kmatting.inference.matte import Matte
+from kmatting.inference.matter import LARGE, Matter
 from kmatting.quiet import quiet
+from kmatting.sizes import DEFAULT_SIZE
 
-# Higher levels take three times as long for files that are a fifth smaller at most.
-_PNG_LEVEL = 1
 _WEBP_QUALITY = 90
 
 EPILOG = """\
@@ -301,7 +302,7 @@ def _options(kind: str, args: argparse.Namespace) -> dict[str, int]:
     """What Pillow's writer is told."""
     if kind == "cutout" and args.cutout_format == "webp":
         return {"quality": _WEBP_QUALITY}
-    return {"compress_level": _PNG_LEVEL} if kind in ("cutout", "composite") else {}
+    return {"compress_level": PNG_LEVEL} if kind in ("cutout", "composite") else {}
 
 
 def _needs_colours(args: argparse.Namespace) -> bool:

@@ -495,12 +495,12 @@ def test_run_gives_its_best_model_and_its_name(model, tmp_path, capsys):
 def test_mixed_precision_model_is_exported_in_float32(tmp_path, float32_afterwards):
     import keras
 
-    from kmatting.export import load_model
+    from kmatting.exporting.checkpoint import load_checkpoint
 
     keras.config.set_dtype_policy("mixed_bfloat16")
     trained = tiny_model(tmp_path / "mixed.keras")
     keras.config.set_dtype_policy("float32")
-    loaded = load_model(trained.file)
+    loaded = load_checkpoint(trained.file)
     assert {layer.compute_dtype for layer in loaded.layers} == {"float32"}
     for kept, weights in zip(loaded.get_weights(), trained.get_weights(), strict=True):
         np.testing.assert_array_equal(kept, weights)

@@ -50,7 +50,9 @@ from apache_beam.transforms.environments import (
 from PIL import Image
 
 from kmatting.images import IMAGE_SUFFIXES, ImageError, Photo, read_photo
-from kmatting.inference.matter import Matte, Matter
+from kmatting.inference.cutout import PNG_LEVEL
+from kmatting.inference.matte import Matte
+from kmatting.inference.matter import Matter
 from kmatting.quiet import quiet
 
 ERRORS = "errors.jsonl"
@@ -69,7 +71,6 @@ _SUFFIXES = (*IMAGE_SUFFIXES, ".gif", ".ppm", ".avif", ".mpo")
 # Here a file appears when all of it is there, and a rename would be a copy.
 _OBJECT_STORES = ("gs", "s3", "azfs")
 _PARTIAL = ".partial"  # folder of the output in which files are written before they are renamed
-_PNG_LEVEL = 1  # of cutouts; as kmatting.predict writes them
 
 
 @dataclass(frozen=True)
@@ -559,7 +560,7 @@ def _encode(matte: Matte, kind: str, foreground: str) -> bytes:
     if kind == "alpha":
         Image.fromarray(np.rint(matte.alpha * 255).astype(np.uint8)).save(encoded, "png")
     else:
-        matte.cutout(foreground).save(encoded, "png", compress_level=_PNG_LEVEL)
+        matte.cutout(foreground).save(encoded, "png", compress_level=PNG_LEVEL)
     return encoded.getvalue()
 
 

@@ -17,7 +17,13 @@ import numpy as np
 from PIL import Image, ImageColor
 
 from kmatting.images import ImageError, image_size, write_image
-from kmatting.inference.cutout import Colour, check_foreground, composite, read_background
+from kmatting.inference.cutout import (
+    PNG_LEVEL,
+    Colour,
+    check_foreground,
+    composite,
+    read_background,
+)
 from kmatting.inference.matter import Matter
 
 MAX_FILE_SIZE = "50mb"
@@ -157,7 +163,7 @@ class Steps:
         folder = self._folder / secrets.token_hex(16)
         alpha, cut = folder / f"{path.stem}-alpha.png", folder / f"{path.stem}-cutout.png"
         write_image(alpha, np.rint(matte.alpha * 255).astype(np.uint8))
-        write_image(cut, matte.cutout("ml" if edges else "none"), compress_level=1)
+        write_image(cut, matte.cutout("ml" if edges else "none"), compress_level=PNG_LEVEL)
         _write_preview(folder / "photo.jpg", Image.fromarray(matte.photo.flatten()))
         self.visits.keep(request, "result", {folder})
         return str(alpha), str(cut)
@@ -211,7 +217,7 @@ class Steps:
             with Image.open(path) as image:
                 pixels = np.asarray(image)
             result = composite(pixels[..., :3], pixels[..., 3] / np.float32(255), behind)
-            write_image(final, result, compress_level=1)
+            write_image(final, result, compress_level=PNG_LEVEL)
             _write_preview(folder / "composite.jpg", result)
         except FileNotFoundError:  # as in `show`
             return [gr.skip()] * 2

@@ -18,8 +18,7 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
-from kmatting.config import STRIDE
-from kmatting.inference.matter import LONGEST, STRETCH
+from kmatting.sizes import LONGEST, STRETCH, STRIDE
 
 MAX_PIXELS = 2**26  # of one request (67 megapixels)
 MAX_BATCH = 16  # images of the full network size that one request may run at a time

@@ -16,11 +16,12 @@ import numpy as np
 import tensorflow as tf
 
 from kmatting.images import whole_file
+from kmatting.inference.metadata import METADATA
+from kmatting.inference.tflite import load_tflite
 
 # Largest mean difference of the alphas from the Keras model's that is let through, by variant.
 LIMITS = {"float32": 1e-5, "float16": 0.002, "dynamic": 0.01, "int8": 0.02}
 THREADS = 2  # that latencies are measured at
-METADATA = "kmatting.json"
 _RUNS = 5
 
 
@@ -122,25 +123,6 @@ def write(path: str | os.PathLike[str], content: bytes, metadata: dict[str, Any]
         raise OSError(f"{path}: cannot be written: {error.strerror}.") from error
 
 
-def read_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Reads what `write` put behind a TFLite file.
-
-    Args:
-        path: the file.
-
-    Returns:
-        The metadata.
-
-    Raises:
-        ValueError: if the file has none.
-    """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return json.loads(archive.read(METADATA))
-    except (zipfile.BadZipFile, KeyError) as error:
-        raise ValueError(f"{path}: not exported by kmatting, it has no {METADATA}.") from error
-
-
 def describe(name: str, version: int, size: tuple[int, int], variant: str) -> dict[str, Any]:
     """Says in metadata what a client must know.
 
@@ -194,14 +176,15 @@ def compare(
     Returns:
         The `Parity`.
     """
-    run = _runner(content, threads)
+    network = load_tflite(content, threads)
     differences = [
-        np.abs(run(photo) - alpha) for photo, alpha in zip(photos, expected, strict=True)
+        np.abs(network.run(photo[None]) - alpha)
+        for photo, alpha in zip(photos, expected, strict=True)
     ]
     return Parity(
         mean=float(np.mean(differences)),
         largest=float(np.max(differences)),
-        milliseconds=milliseconds(lambda: run(photos[0])),
+        milliseconds=milliseconds(lambda: network.run(photos[0][None])),
     )
 
 
@@ -221,26 +204,3 @@ def milliseconds(run: Callable[[], Any]) -> float:
         run()
         times.append(time.perf_counter() - start)
     return statistics.median(times) * 1000
-
-
-def _runner(content: bytes, threads: int) -> Callable[[np.ndarray], np.ndarray]:
-    """Makes a function from uint8 photo (H, W, 3) to alpha (1, H, W, 1) in [0, 1]."""
-    interpreter = _interpreter_class()(model_content=content, num_threads=threads)
-    signature = interpreter.get_signature_runner("serving_default")
-    takes = signature.get_input_details()["image"]["dtype"]
-    scale = signature.get_output_details()["alpha"]["quantization"][0]
-
-    def run(photo: np.ndarray) -> np.ndarray:
-        image = photo[None] if takes == np.uint8 else photo[None] / np.float32(255)
-        alpha = signature(image=image)["alpha"]
-        return alpha if alpha.dtype == np.float32 else alpha * np.float32(scale)
-
-    return run
-
-
-def _interpreter_class() -> Any:
-    try:
-        from ai_edge_litert.interpreter import Interpreter
-    except ImportError:
-        return tf.lite.Interpreter
-    return Interpreter

@@ -18,6 +18,9 @@ from kmatting.inference.tiles import enlarge_tile, tiles
 
 FOREGROUND_METHODS = ("ml", "none")
 
+# Of cutouts and composites: higher levels take three times as long and save at most a fifth.
+PNG_LEVEL = 1
+
 Colour = tuple[int, int, int]
 
 # The multi-level estimate takes about a second and 60 MB a megapixel. Above this size it is made

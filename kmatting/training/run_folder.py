@@ -11,11 +11,11 @@ from pathlib import Path
 from kmatting import __version__
 from kmatting.config import Config, ConfigError, load_config, save_config
 from kmatting.images import whole_file
+from kmatting.inference.metadata import METADATA
 
 CONFIG = "config.yaml"
 LAST = "last.keras"
 BEST = "best.keras"
-_STATE_MEMBER = "kmatting.json"
 
 
 class CheckpointError(ValueError):
@@ -93,7 +93,7 @@ def write_state(checkpoint: Path, epoch: int, best: float, size: tuple[int, int]
     """
     state = {"epoch": epoch, "best": best if math.isfinite(best) else None, "size": size}
     with zipfile.ZipFile(checkpoint, "a") as archive:
-        archive.writestr(_STATE_MEMBER, json.dumps(state))
+        archive.writestr(METADATA, json.dumps(state))
 
 
 def read_state(checkpoint: Path) -> tuple[int, float]:
@@ -110,29 +110,12 @@ def read_state(checkpoint: Path) -> tuple[int, float]:
     """
     try:
         with zipfile.ZipFile(checkpoint) as archive:
-            state = json.loads(archive.read(_STATE_MEMBER))
+            state = json.loads(archive.read(METADATA))
     except (zipfile.BadZipFile, KeyError) as error:
         raise CheckpointError(
             f"{checkpoint}: not a checkpoint of a training run ({error})."
         ) from error
     return state["epoch"], math.inf if state["best"] is None else state["best"]
-
-
-def read_size(model: Path) -> tuple[int, int] | None:
-    """Reads the size that a network was trained at.
-
-    Args:
-        model: a `.keras` file.
-
-    Returns:
-        Height and width, or None if the file does not say.
-    """
-    try:
-        with zipfile.ZipFile(model) as archive:
-            height, width = json.loads(archive.read(_STATE_MEMBER))["size"]
-    except (OSError, zipfile.BadZipFile, KeyError):
-        return None
-    return height, width
 
 
 def how_to_resume(folder: Path) -> str:

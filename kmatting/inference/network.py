@@ -1,0 +1,65 @@
+"""A network without its file format: what `Matter` runs."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+SIGNATURE = "serving_default"  # of exported models
+
+
+class ModelError(ValueError):
+    """A model that cannot be used; the message says why."""
+
+
+@dataclass(frozen=True)
+class Network:
+    """A loaded network.
+
+    Attributes:
+        run: function from a uint8 batch (1, H, W, 3) to a float32 alpha (1, H, W, 1) in [0, 1].
+        frame: height and width of the input in pixels, or None if the network takes any size.
+        size: side of the square that the network was trained at, or None if the file does not say.
+    """
+
+    run: Callable[[np.ndarray], np.ndarray]
+    frame: tuple[int, int] | None
+    size: int | None = None
+
+
+def fixed_frame(shape: Sequence[int | None]) -> tuple[int, int] | None:
+    """Reads the fixed height and width from the shape of a network's input.
+
+    Args:
+        shape: shape of the input. Unknown sides are None or -1.
+
+    Returns:
+        Height and width in pixels, or None if the network takes any size.
+
+    Raises:
+        ModelError: if the input is not an image (N, H, W, 3).
+    """
+    if len(shape) != 4 or shape[3] != 3:
+        raise ModelError(
+            f"expected a model that takes an image (N, H, W, 3), but its input is {tuple(shape)}."
+        )
+    height, width = shape[1:3]
+    if height is None or width is None or height < 0 or width < 0:
+        return None
+    return height, width
+
+
+def only_one(kind: str, named: Mapping[str, Any]) -> tuple[str, Any]:
+    """Returns the name and the value of a model's only input or output.
+
+    Args:
+        kind: "input" or "output", for the message.
+        named: inputs or outputs by name.
+
+    Raises:
+        ModelError: if there is not exactly one.
+    """
+    if len(named) != 1:
+        raise ModelError(f"expected a model with one {kind}, but it has {sorted(named)}.")
+    return next(iter(named.items()))

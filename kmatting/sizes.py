@@ -1,0 +1,53 @@
+"""The size at which a network sees a photo: the same rule in Python and in exported graphs."""
+
+STRIDE = 16  # of the networks: heights and widths are multiples of it
+DEFAULT_SIZE = 512  # for a model that does not store the size it was trained at
+STRETCH = 2.0  # largest factor by which a photo's aspect ratio is changed towards a square
+LONGEST = 8  # longest side of a reduced panorama, as a multiple of the size
+
+
+def network_size(height: int, width: int, size: int) -> tuple[int, int]:
+    """Computes the size at which a network that takes any size sees a photo.
+
+    A larger photo is reduced to the area of `size` x `size` pixels, and stretched towards the
+    square of training by at most `STRETCH`. A smaller photo keeps its size.
+
+    Args:
+        height: the photo's height in pixels.
+        width: the photo's width in pixels.
+        size: side of the square, in pixels.
+
+    Returns:
+        Height and width in pixels, before padding to multiples of `STRIDE`.
+    """
+    stretch = min(max(width / height, 1 / STRETCH), STRETCH)
+    scale = min(1.0, size / (height * width) ** 0.5, LONGEST * size / max(height, width))
+    taller = stretch**0.5 if scale < 1 else 1.0
+    return max(1, round(height * scale * taller)), max(1, round(width * scale / taller))
+
+
+def size_in_frame(height: int, width: int, frame: tuple[int, int]) -> tuple[int, int]:
+    """Computes the size at which a network of fixed size sees a photo.
+
+    The photo is enlarged or reduced to fill the frame, and stretched by at most `STRETCH`; beyond
+    that it fills only one side of the frame.
+
+    Args:
+        height: the photo's height in pixels.
+        width: the photo's width in pixels.
+        frame: height and width of the network's input in pixels.
+
+    Returns:
+        Height and width in pixels, at most those of the frame.
+    """
+    wider = (width / height) / (frame[1] / frame[0])
+    unfilled = wider / min(max(wider, 1 / STRETCH), STRETCH)
+    return (
+        max(1, round(frame[0] * min(1, 1 / unfilled))),
+        max(1, round(frame[1] * min(1, unfilled))),
+    )
+
+
+def padded(side: int) -> int:
+    """Rounds a side up to a multiple of `STRIDE`."""
+    return -(-side // STRIDE) * STRIDE
