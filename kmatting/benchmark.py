@@ -181,7 +181,7 @@ def export_models(encoder: str, size: int, folder: str) -> int:
         model = models.model2(encoder, encoder_weights="none")
         if not (Path(folder) / "keras.keras").exists():
             model.save(Path(folder) / "keras.keras")
-            export_saved_model(model, folder, "saved_model", size=10**6, warmup=False)
+            export_saved_model(model, folder, "saved_model", max_size=10**6, warmup=False)
         photos = [sample(0, index, (size, size))[0] for index in range(4)]
         for variant in tflite.LIMITS:
             content = tflite.convert(model, (size, size), variant, photos)

@@ -79,8 +79,16 @@ def _export_saved_model(args: argparse.Namespace, path: Path, name: str) -> None
 
         model = load_checkpoint(path)
         warmup = importlib.util.find_spec("tensorflow_serving") is not None
+        trained_at = read_size(path)
         folder = export_saved_model(
-            model, args.output, name, args.version, args.max_size, photos, warmup
+            model,
+            args.output,
+            name,
+            args.version,
+            args.max_size,
+            photos,
+            warmup,
+            size=trained_at and round(math.prod(trained_at) ** 0.5),
         )
     if not warmup:
         print("note: without warm-up requests; they need: pip install 'kmatting[serving]'")

@@ -1,6 +1,8 @@
 import io
+import json
 import os
 import resource
+import struct
 import subprocess
 import sys
 import textwrap
@@ -12,6 +14,7 @@ from export_models import alpha_by_keras, plain_model, tiny_model
 from PIL import Image
 
 from kmatting.export import main
+from kmatting.exporting import decode
 from kmatting.exporting import saved_model as serving
 from kmatting.images import read_image
 from kmatting.inference.matter import Matter
@@ -120,7 +123,69 @@ def test_encoded_photos_of_all_kinds_and_sizes(signatures):
         image = read_image(file)
         alpha = signatures["serving_default"](image=tf.constant(image[None]))["alpha"].numpy()
         difference = decode_alpha(result) / 255 - alpha[0, ..., 0]
-        assert np.abs(difference).max() < 1.5 / 255  # decoders of JPEG differ by a level
+        assert np.abs(difference).max() < 1.5 / 255  # decoders of JPEG differ by a few levels
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("suffix", ["JPEG", "PNG"])
+def test_photos_are_turned_upright(orientation, suffix):
+    exif = Image.Exif()
+    exif[0x010F], exif[0x0112] = "a camera's maker", orientation  # a long tag first
+    file = encode(Image.fromarray(photo(30, 46)), suffix, exif=exif)
+    image, opacity = decoded(file)
+    expected = read_image(file)
+    assert image.shape == expected.shape
+    # Decoders of JPEG differ by a few levels.
+    assert np.abs(image.astype(int) - expected).max() <= 3
+    assert opacity.shape == (*expected.shape[:2], 1)
+
+
+def decoded(file):
+    import tensorflow as tf
+
+    return [each.numpy() for each in tf.function(decode.decode)(tf.constant(file))]
+
+
+def exif_of(orientation, endian="<", offset=8, kind=3):
+    """EXIF data with nothing but an orientation."""
+    mark = b"II*\0" if endian == "<" else b"MM\0*"
+    value = struct.pack(endian + ("HH" if kind == 3 else "I"), *(orientation, 0)[: 5 - kind])
+    entry = struct.pack(endian + "HHI", 0x0112, kind, 1) + value
+    return mark + struct.pack(endian + "I", offset) + struct.pack(endian + "H", 1) + entry
+
+
+def with_segments(*segments):
+    """A JPEG file (30 x 46) with segments of (marker, content) at its start."""
+    file = encode(Image.fromarray(photo(30, 46)), "JPEG")
+    added = b"".join(
+        bytes([0xFF, marker]) + struct.pack(">H", len(content) + 2) + content
+        for marker, content in segments
+    )
+    return file[:2] + added + file[2:]
+
+
+SIDEWAYS = {
+    "big endian": [(0xE1, b"Exif\0\0" + exif_of(6, ">"))],
+    "little endian": [(0xE1, b"Exif\0\0" + exif_of(6, "<"))],
+    "long value": [(0xE1, b"Exif\0\0" + exif_of(6, ">", kind=4))],
+    "behind others": [
+        (0xE1, b"http://ns.adobe.com/xap/1.0/\0<x/>"),
+        (0xED, bytes(60000)),
+        (0xE1, b"Exif\0\0" + exif_of(6)),
+    ],
+}
+NOT_TURNED = {
+    "empty": [(0xE1, b"Exif\0\0")],
+    "offset behind the end": [(0xE1, b"Exif\0\0" + exif_of(6, offset=2**32 - 1))],
+    "cut off": [(0xE1, b"Exif\0\0" + exif_of(6)[:-6])],
+    "unknown orientation": [(0xE1, b"Exif\0\0" + exif_of(77))],
+}
+
+
+@pytest.mark.parametrize("name", [*SIDEWAYS, *NOT_TURNED])
+def test_exif_is_read_wherever_it_is_and_ignored_where_it_is_broken(name):
+    image, _ = decoded(with_segments(*{**SIDEWAYS, **NOT_TURNED}[name]))
+    assert image.shape == ((46, 30, 3) if name in SIDEWAYS else (30, 46, 3))
 
 
 def transparent_image(kind):
@@ -207,7 +272,7 @@ def test_malformed_file_fails_its_request_and_no_other(signatures, name):
         ((1, 0, 32), "at least 1x1"),
         ((serving.MAX_BATCH + 5, MAX_SIZE, MAX_SIZE), "at most 16 images of 128x128"),
         ((1500, 1, 1), "at most 16 images"),  # each padded to 16x16
-        ((1, 8193, 8193), "at most 67108864 pixels"),
+        ((1, 8193, 8193), f"at most {decode.MAX_PIXELS} pixels"),
     ],
 )
 def test_request_that_is_too_much_is_refused(signatures, shape, message):
@@ -215,6 +280,19 @@ def test_request_that_is_too_much_is_refused(signatures, shape, message):
 
     with pytest.raises(tf.errors.InvalidArgumentError, match=message):
         signatures["serving_default"](image=tf.zeros((*shape, 3), tf.uint8))
+
+
+def test_all_photos_of_a_request_count(signatures):
+    """Headers that promise a third of the limit each; their pixels do not exist."""
+    import tensorflow as tf
+
+    png = encode(Image.fromarray(photo(40, 50)), "PNG")
+    side = int((decode.MAX_PIXELS / 3) ** 0.5)
+    large = png[:16] + side.to_bytes(4, "big") * 2 + png[24:]
+    with pytest.raises(tf.errors.InvalidArgumentError, match="Invalid PNG"):  # it tries to decode
+        signatures["encoded"](image_bytes=tf.constant([large] * 3))
+    with pytest.raises(tf.errors.InvalidArgumentError, match=r"at most \d+ pixels in a request"):
+        signatures["encoded"](image_bytes=tf.constant([large] * 4))
 
 
 # Other loaders and clients
@@ -423,6 +501,15 @@ def test_each_export_is_a_new_version(model, tmp_path):
     second = serving.export_saved_model(model, tmp_path, "tiny", warmup=False)
     assert [each.name for each in (first, second)] == ["1", "2"]
     assert {each.name for each in (tmp_path / "tiny").iterdir()} == {"1", "2"}
+
+
+def test_the_export_says_what_it_is(export, model, tmp_path):
+    def metadata(folder):
+        return json.loads((folder / "assets.extra" / "kmatting.json").read_text())
+
+    assert metadata(export) == {"name": "tiny", "version": 1, "size": None, "max_size": MAX_SIZE}
+    other = serving.export_saved_model(model, tmp_path, "a", 7, 320, size=288, warmup=False)
+    assert metadata(other) == {"name": "a", "version": 7, "size": 288, "max_size": 320}
 
 
 def test_existing_version_is_left_alone(export, model, capsys):

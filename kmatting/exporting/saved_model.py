@@ -1,11 +1,12 @@
 """Writes a network as a SavedModel that serves plain photos, in TF Serving's layout.
 
-A client needs no preprocessing: decoding, reducing, padding, cropping and encoding happen in the
-graph.
+A client needs no preprocessing. The graph decodes, rotates, reduces and pads a photo, and crops,
+enlarges and encodes its alpha.
 """
 
 import contextlib
 import io
+import json
 import os
 import shutil
 import uuid
@@ -18,15 +19,16 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
+from kmatting.exporting.decode import MAX_PIXELS, check_files, decode
+from kmatting.inference.metadata import METADATA
 from kmatting.sizes import LONGEST, STRETCH, STRIDE
 
-MAX_PIXELS = 2**26  # of one request (67 megapixels)
-MAX_BATCH = 16  # images of the full network size that one request may run at a time
-LIMIT = 1e-5  # largest difference from the Keras model that is let through
+MAX_BATCH = 16  # photos of the network's full size in one run of the network
+LIMIT = 1e-5  # largest difference from the Keras model's alpha
+_EXTRA = "assets.extra"  # where a SavedModel keeps files that are not part of its graph
 
-# A photo that is hardly too large is left alone; so is one that a client has padded to the stride.
-_HARDLY = 0.89
-_JPEG, _PNG = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"
+# Reducing by less than this would only blur. It also spares a photo that was padded by its client.
+_LEAST_REDUCTION = 0.89
 
 
 def export_saved_model(
@@ -34,36 +36,43 @@ def export_saved_model(
     output: str | os.PathLike[str],
     name: str,
     version: int | None = None,
-    size: int = 512,
+    max_size: int = 512,
     photos: Sequence[np.ndarray] = (),
     warmup: bool = True,
+    size: int | None = None,
 ) -> Path:
     """Writes `output/name/version/`, which TF Serving loads as it is.
 
-    It is written and checked beside its place and then renamed, since a server may be watching.
+    The files are written and checked in a folder beside, which is then renamed: a server that
+    watches `output/name` never sees half a model.
 
     Signatures:
         serving_default: `image` uint8 (N, H, W, 3), any H and W, to `alpha` float32 (N, H, W, 1)
             in [0, 1].
-        encoded: `image_bytes` string (N,), JPEG or PNG of any sizes, to `alpha_png_bytes` string
-            (N,), 8-bit grey PNGs. TF Serving's REST interface encodes strings as base64 only where
-            the name ends in `_bytes`.
+        encoded: `image_bytes` string (N,), JPEG or PNG files of any sizes, to `alpha_png_bytes`
+            string (N,), 8-bit grey PNG files. Photos are turned upright by their EXIF orientation
+            (an orientation that only XMP gives is ignored). TF Serving's REST interface encodes
+            strings as base64 only where the name ends in `_bytes`.
+
+    `assets.extra/kmatting.json` in the folder holds `name`, `version`, `size` and `max_size`.
 
     Args:
         model: a matting network, float32.
         output: folder that holds the models.
         name: the model's name.
-        version: number of the version; the next free one by default.
-        size: side in pixels of the square whose area the network sees of a larger photo.
-        photos: uint8 arrays (H, W, 3) to check what was written against the Keras model.
-        warmup: whether to write warm-up requests, which takes the extra `serving`.
+        version: the version's number; by default the next free one.
+        max_size: side in pixels. A photo of a larger area than `max_size` x `max_size` is reduced
+            to that area for the network.
+        photos: uint8 arrays (H, W, 3). The SavedModel must give the Keras model's alpha on them.
+        warmup: whether to write warm-up requests (needs the extra `serving`).
+        size: side in pixels of the square that the network was trained at, if known.
 
     Returns:
-        The folder of the version.
+        The version's folder.
 
     Raises:
-        ValueError: if the version exists, or if what was written differs from the Keras model.
-        OSError: if it cannot be written.
+        ValueError: if the version exists, or if the SavedModel differs from the Keras model.
+        OSError: if the files cannot be written.
     """
     home = Path(output) / name
     if version is not None and (home / str(version)).exists():
@@ -71,7 +80,7 @@ def export_saved_model(
             f"{home / str(version)}: this version exists. Leave the version out for the next free "
             "one, or choose another."
         )
-    serve, serve_encoded = serving_functions(model, size)
+    serve, serve_encoded = serving_functions(model, max_size)
     with _folder_beside(home) as partial:
         archive = keras.export.ExportArchive()
         archive.track(model)
@@ -79,30 +88,31 @@ def export_saved_model(
         archive.add_endpoint("encoded", serve_encoded)
         try:
             archive.write_out(str(partial), verbose=False)
+            (partial / _EXTRA).mkdir(exist_ok=True)
             if warmup:
-                write_warmup(partial, name, size)
+                write_warmup(partial, name, max_size)
         except (tf.errors.OpError, OSError) as error:
             raise OSError(f"{home}: cannot be written: {_reason(error)}.") from error
         _check(partial, model, photos)
-        return _rename(partial, home, version)
+        return _publish(partial, home, version, {"size": size, "max_size": max_size})
 
 
-def serving_functions(model: keras.Model, size: int) -> tuple[Callable, Callable]:
-    """Makes the two functions that are served.
+def serving_functions(model: keras.Model, max_size: int) -> tuple[Callable, Callable]:
+    """Makes the functions behind the two signatures.
 
     Args:
         model: a matting network.
-        size: as in `export_saved_model`.
+        max_size: as in `export_saved_model`.
 
     Returns:
         The `tf.function`s of `serving_default` and `encoded`.
     """
 
-    # One function for both signatures, so that the network is traced and stored once.
+    # Both signatures call this function, so that the network is traced and stored once.
     @tf.function(input_signature=[tf.TensorSpec((None, None, None, 3), tf.uint8, "image")])
     def matte(image: Any) -> Any:
         shape = tf.shape(image)
-        small = _reduce(image, size)
+        small = _reduce(image, max_size)
         alpha = model(_pad(small) / 255, training=False)
         alpha = alpha[:, : tf.shape(small)[1], : tf.shape(small)[2]]
         same = tf.reduce_all(tf.equal(tf.shape(small), shape))
@@ -114,15 +124,15 @@ def serving_functions(model: keras.Model, size: int) -> tuple[Callable, Callable
 
     @tf.function(input_signature=[tf.TensorSpec((None,), tf.string, "image_bytes")])
     def serve_encoded(image_bytes: Any) -> dict[str, Any]:
-        def one(contents: Any) -> Any:
-            image, opacity = _decode(contents)
+        def matte_png(file: Any) -> Any:
+            image, opacity = decode(file)
             alpha = matte(image[None])[0] * opacity
             return tf.io.encode_png(tf.cast(tf.round(alpha * 255), tf.uint8))
 
-        # One at a time: their sizes differ, and so memory stays that of the largest.
+        # One file after the other: sizes differ, and memory stays that of the largest photo.
         encoded = tf.map_fn(
-            one,
-            image_bytes,
+            matte_png,
+            check_files(image_bytes),
             parallel_iterations=1,
             fn_output_signature=tf.TensorSpec((), tf.string),
         )
@@ -132,16 +142,16 @@ def serving_functions(model: keras.Model, size: int) -> tuple[Callable, Callable
 
 
 def write_warmup(folder: Path, name: str, size: int) -> None:
-    """Writes requests that TF Serving runs before it takes others, so that none is the slow first.
+    """Writes requests that TF Serving runs at its start, so that no client waits for the first.
 
     Args:
-        folder: the SavedModel.
+        folder: the SavedModel, with its folder `assets.extra`.
         name: the model's name.
-        size: side of the warm-up image.
+        size: side in pixels of the warm-up image.
 
     Raises:
         ImportError: if `tensorflow-serving-api` is missing (extra `serving`).
-        OSError: if it cannot be written.
+        OSError: if the file cannot be written.
     """
     from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 
@@ -152,8 +162,7 @@ def write_warmup(folder: Path, name: str, size: int) -> None:
         "serving_default": ("image", tf.make_tensor_proto(image[None])),
         "encoded": ("image_bytes", tf.make_tensor_proto([png.getvalue()])),
     }
-    path = folder / "assets.extra" / "tf_serving_warmup_requests"
-    path.parent.mkdir()
+    path = folder / _EXTRA / "tf_serving_warmup_requests"
     with tf.io.TFRecordWriter(str(path)) as writer:
         for signature, (key, tensor) in inputs.items():
             request = predict_pb2.PredictRequest()
@@ -166,8 +175,8 @@ def write_warmup(folder: Path, name: str, size: int) -> None:
             writer.write(log.SerializeToString())
 
 
-def _reduce(image: Any, size: int) -> Any:
-    """Reduces a batch (N, H, W, 3) to what the network may see; refuses what is too much."""
+def _reduce(image: Any, max_size: int) -> Any:
+    """Reduces a batch (N, H, W, 3) to the network's size; refuses a batch that is too large."""
     shape = tf.shape(image, out_type=tf.int64)
     count, height, width = shape[0], shape[1], shape[2]
     checks = [
@@ -184,7 +193,9 @@ def _reduce(image: Any, size: int) -> Any:
     ]
     with tf.control_dependencies(checks):
         sides = tf.cast(tf.maximum(shape[1:3], 1), tf.float32)
-    scale = tf.minimum(size / tf.sqrt(sides[0] * sides[1]), LONGEST * size / tf.reduce_max(sides))
+    scale = tf.minimum(
+        max_size / tf.sqrt(sides[0] * sides[1]), LONGEST * max_size / tf.reduce_max(sides)
+    )
     taller = tf.sqrt(tf.clip_by_value(sides[1] / sides[0], 1 / STRETCH, STRETCH))
     small = tf.round(sides * scale * tf.stack([taller, 1 / taller]))
     small = tf.cast(tf.maximum(small, 1), tf.int32)
@@ -193,16 +204,19 @@ def _reduce(image: Any, size: int) -> Any:
         pixels = tf.image.resize(image, small, "bilinear", antialias=True)
         return tf.cast(tf.clip_by_value(tf.round(pixels), 0, 255), tf.uint8)
 
-    image = tf.cond(scale > _HARDLY, lambda: image, reduced)
+    image = tf.cond(scale > _LEAST_REDUCTION, lambda: image, reduced)
     seen = tf.shape(image, out_type=tf.int64)
     padded = seen[0] * tf.reduce_prod(-(-seen[1:3] // STRIDE) * STRIDE)
-    most = int(MAX_BATCH * size**2 / _HARDLY**2)
+    most = int(MAX_BATCH * max_size**2 / _LEAST_REDUCTION**2)
     check = tf.debugging.Assert(
         padded <= most,
-        [f"image: expected at most {MAX_BATCH} images of {size}x{size} pixels at a time, or", most,
-         "pixels in all, received (reduced)", seen],
+        [
+            f"image: expected at most {MAX_BATCH} images of {max_size}x{max_size} pixels at a time "
+            f"({most} pixels in all), received (after reduction)",
+            seen,
+        ],
         summarize=4,
-    )  # fmt: skip
+    )
     with tf.control_dependencies([check]):
         image = tf.identity(image)
     image.set_shape((None, None, None, 3))
@@ -210,7 +224,7 @@ def _reduce(image: Any, size: int) -> Any:
 
 
 def _pad(image: Any) -> Any:
-    """Repeats the last row and column until the stride divides the sides; returns float32."""
+    """Repeats the last row and column until the stride divides both sides; returns float32."""
     for axis in (1, 2):
         side = tf.shape(image)[axis]
         padded = -(-side // STRIDE) * STRIDE
@@ -218,62 +232,9 @@ def _pad(image: Any) -> Any:
     return tf.cast(image, tf.float32)
 
 
-def _decode(contents: Any) -> tuple[Any, Any]:
-    """Decodes a JPEG or PNG file to uint8 (H, W, 3) over white, and its opacity (H, W, 1)."""
-    is_jpeg = tf.strings.substr(contents, 0, len(_JPEG)) == _JPEG
-    is_png = tf.strings.substr(contents, 0, len(_PNG)) == _PNG
-    # The header of a PNG ends, and its data may begin, at byte 33.
-    known = is_jpeg | (is_png & (tf.strings.length(contents) > 33))
-    received = tf.strings.length(contents)
-    check = tf.debugging.Assert(
-        known,
-        ["image_bytes: expected a JPEG or PNG file, received other bytes, in number", received],
-    )
-    with tf.control_dependencies([check]):
-        contents = tf.identity(contents)
-
-    def png_size() -> Any:
-        # Four bytes each, most significant first. As uint32 they would be in the machine's order.
-        digits = tf.cast(tf.io.decode_raw(tf.strings.substr(contents, 16, 8), tf.uint8), tf.int64)
-        width, height = tf.unstack(tf.linalg.matvec(
-            tf.reshape(digits, (2, 4)), tf.constant([1 << 24, 1 << 16, 1 << 8, 1], tf.int64)
-        ))  # fmt: skip
-        return tf.stack([height, width])
-
-    def jpeg_size() -> Any:
-        return tf.cast(tf.image.extract_jpeg_shape(contents)[:2], tf.int64)
-
-    # Of a file, not its bytes but its header says how much memory it takes.
-    size = tf.cond(is_jpeg, jpeg_size, png_size)
-    check = tf.debugging.Assert(
-        tf.reduce_prod(size) <= MAX_PIXELS,
-        [f"image_bytes: expected at most {MAX_PIXELS} pixels, received (height, width)", size],
-    )
-    with tf.control_dependencies([check]):
-        contents = tf.identity(contents)
-
-    def jpeg() -> tuple[Any, Any]:
-        image = tf.io.decode_jpeg(contents, channels=3, dct_method="INTEGER_ACCURATE")
-        return image, tf.ones((1, 1, 1))
-
-    def png() -> tuple[Any, Any]:
-        pixels = tf.io.decode_png(contents, channels=4)
-        # Of a PNG with fewer than 8 bits, TensorFlow 2.21 takes 2**bits - 1 for opaque, not 255.
-        bits = tf.io.decode_raw(tf.strings.substr(contents, 24, 1), tf.uint8)[0]
-        opaque = tf.cast(2 ** tf.cast(tf.minimum(bits, 8), tf.int32) - 1, tf.uint8)
-        opacity = tf.cast(pixels[..., 3:], tf.float32) / 255
-        opacity = tf.where(tf.reduce_all(pixels[..., 3:] == opaque), 1.0, opacity)
-        over_white = tf.cast(pixels[..., :3], tf.float32) * opacity + 255 * (1 - opacity)
-        return tf.cast(tf.round(over_white), tf.uint8), opacity
-
-    image, opacity = tf.cond(is_jpeg, jpeg, png)
-    image.set_shape((None, None, 3))
-    return image, opacity
-
-
 @contextlib.contextmanager
 def _folder_beside(home: Path) -> Iterator[Path]:
-    """Yields a new folder in `home` that no server takes for a version, and removes it."""
+    """Makes a folder in `home` that no server takes for a version; removes it at the end."""
     made = [folder for folder in (home, *home.parents) if not folder.exists()]
     partial = home / f".{uuid.uuid4().hex[:8]}.partial"
     try:
@@ -281,16 +242,22 @@ def _folder_beside(home: Path) -> Iterator[Path]:
         yield partial
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-        with contextlib.suppress(OSError):  # as soon as one is not empty
+        with contextlib.suppress(OSError):  # a folder with something else in it stays
             for folder in made:
                 folder.rmdir()
 
 
-def _rename(partial: Path, home: Path, version: int | None) -> Path:
+def _publish(
+    partial: Path, home: Path, version: int | None, description: dict[str, int | None]
+) -> Path:
+    """Adds the metadata and renames the folder to its version."""
     while True:
-        folder = home / str(version or next_version(home))
-        if version and folder.exists():  # by another export, since this one began
+        number = version or next_version(home)
+        folder = home / str(number)
+        if version and folder.exists():  # another export was faster
             raise ValueError(f"{folder}: this version exists.")
+        metadata = {"name": home.name, "version": number, **description}
+        (partial / _EXTRA / METADATA).write_text(json.dumps(metadata) + "\n")
         try:
             return partial.rename(folder)
         except OSError:
@@ -302,17 +269,17 @@ def next_version(home: Path) -> int:
     """Returns the next free version of a model.
 
     Args:
-        home: the folder of the model's versions; need not exist.
+        home: the folder of the model's versions; it need not exist.
 
     Returns:
-        1 more than the highest version, or 1.
+        One more than the highest version, or 1 if there is none.
     """
     folders = home.iterdir() if home.is_dir() else ()
     return max((int(each.name) for each in folders if each.name.isdecimal()), default=0) + 1
 
 
 def _check(folder: Path, model: keras.Model, photos: Sequence[np.ndarray]) -> None:
-    """Holds what was written against the Keras model."""
+    """Compares the SavedModel with the Keras model."""
     loaded = tf.saved_model.load(str(folder))
     for photo in photos:
         height, width = (side // STRIDE * STRIDE for side in photo.shape[:2])
@@ -322,8 +289,8 @@ def _check(folder: Path, model: keras.Model, photos: Sequence[np.ndarray]) -> No
         difference = float(np.abs(received - expected).max())
         if not difference <= LIMIT:
             raise ValueError(
-                f"The SavedModel differs from the Keras model by {difference:.2g} (at most "
-                f"{LIMIT:.0e} is let through); nothing was kept."
+                f"The SavedModel's alpha differs from the Keras model's by {difference:.2g}, more "
+                f"than the limit of {LIMIT:.0e}. Nothing was written."
             )
 
 
