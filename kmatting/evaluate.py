@@ -20,6 +20,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from kmatting.cli import add_model, add_size, add_threads, command, make_parser
 from kmatting.images import (
     IMAGE_SUFFIXES,
     ImageError,
@@ -41,9 +42,9 @@ from kmatting.metrics import (
 from kmatting.panel import draw_panel
 
 EXAMPLES = """examples:
-  python -m kmatting.evaluate --data images alphas
-  python -m kmatting.evaluate --model model.tflite --data images alphas --output report
-  python -m kmatting.evaluate --predictions mattes --alphas alphas --trimaps trimaps
+  kmatting evaluate --data images alphas
+  kmatting evaluate --data images alphas --model runs/mine/best.keras --output report
+  kmatting evaluate --predictions mattes --alphas alphas --trimaps trimaps
 """
 
 PROTOCOL = {
@@ -85,34 +86,22 @@ class Case:
     trimap: Path | None = None
 
 
+@command
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit status."""
-    arguments = parse_arguments(argv)
-    try:
-        run(arguments)
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted, nothing written", file=sys.stderr)
-        return 130
+    run(parse_arguments(argv))
     return 0
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     """Parses the command line; afterwards `images` and `alphas` are set in both ways of calling."""
-    parser = argparse.ArgumentParser(
-        prog="python -m kmatting.evaluate",
-        description="Score mattes against true alphas with the figures that matting papers report.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    parser = make_parser(
+        "evaluate",
+        "Score mattes against true alphas with the metrics that matting papers report.",
+        EXAMPLES,
     )
     model = parser.add_argument_group("score a model")
-    model.add_argument(
-        "--model",
-        type=Path,
-        help=".keras file, SavedModel folder or .tflite file (default: the shipped model)",
-    )
+    add_model(model)
     model.add_argument(
         "--data",
         type=Path,
@@ -120,8 +109,8 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         metavar=("IMAGES", "ALPHAS"),
         help="folders of photos and of their true alphas",
     )
-    model.add_argument("--size", type=int, help="as in kmatting.predict: size the network runs at")
-    model.add_argument("--threads", type=int, help="as in kmatting.predict: threads of the network")
+    add_size(model)
+    add_threads(model)
     files = parser.add_argument_group("score files")
     files.add_argument("--predictions", type=Path, help="folder of predicted mattes")
     files.add_argument("--alphas", type=Path, help="folder of true alphas")

@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from kmatting.cli import command, make_parser
 from kmatting.images import ImageError, list_images, write_image
 from kmatting.inference.cutout import (
     FOREGROUND_METHODS,
@@ -67,19 +68,11 @@ class Job:
     outputs: dict[str, Path]
 
 
+@command
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit status."""
     args = _parse(argv)
-    try:
-        if args.inputs == ["-"]:
-            return _predict_pipe(args)
-        return _predict_files(args)
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted; what is written is whole.", file=sys.stderr)
-        return 130
+    return _predict_pipe(args) if args.inputs == ["-"] else _predict_files(args)
 
 
 def find_photos(inputs: Iterable[str], recursive: bool, output: Path) -> list[tuple[Path, Path]]:
@@ -322,11 +315,8 @@ def _load(args: argparse.Namespace) -> Matter:
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m kmatting.predict",
-        description="Takes mattes of photos and writes cutouts, alphas, composites or panels.",
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    parser = make_parser(
+        "predict", "Cut out the subject of photos: cutouts, mattes, composites, panels.", EPILOG
     )
     add = parser.add_argument
     add("inputs", nargs="+", metavar="INPUT", help="photos, folders, or - for standard input")

@@ -1,0 +1,308 @@
+"""The `kmatting` command, and what its subcommands share: arguments, errors, signals.
+
+Nothing here imports NumPy or TensorFlow, so that `kmatting --help` answers at once.
+"""
+
+import argparse
+import contextlib
+import difflib
+import functools
+import importlib
+import os
+import signal
+import sys
+import threading
+import types
+from collections.abc import Callable, Iterator, Sequence
+from typing import IO, Any
+
+from kmatting import __version__
+from kmatting.extras import EXTRA_OF, install_command
+
+# Module and summary of each subcommand.
+COMMANDS = {
+    "predict": ("kmatting.predict", "cut out the subject of photos"),
+    "evaluate": ("kmatting.evaluate", "score a model or mattes against true alphas"),
+    "demo": ("kmatting.demo.__main__", "try a model in the browser"),
+    "batch": ("kmatting.batch.__main__", "predict millions of photos with Apache Beam"),
+    "train": ("kmatting.train", "train a network on your own photos and mattes"),
+    "export": ("kmatting.export", "export a trained network for a server or a phone"),
+    "shard": ("kmatting.data.shard", "pack training data into TFRecord files"),
+    "synthetic": ("kmatting.data.synthetic", "write synthetic training data"),
+    "benchmark": ("kmatting.benchmark", "measure the speed of training and prediction"),
+}
+
+SMALLEST_SIZE = 16  # pixels, the stride of the networks
+
+Main = Callable[[Sequence[str] | None], int]
+
+
+class _TerminatedError(KeyboardInterrupt):
+    """SIGTERM was received."""
+
+
+def command(main: Main) -> Main:
+    """Makes a function the entry point of a command.
+
+    The function parses `argv`, works, and returns the exit status. What it raises ends in one line
+    on standard error instead of a traceback:
+
+    - `ValueError`, `OSError`, `MemoryError`: status 2.
+    - `ModuleNotFoundError` of an optional package: status 2; the line names the extra to install.
+    - Ctrl-C: status 130. SIGTERM: status 143. Both arrive as `KeyboardInterrupt`.
+
+    Notes that were added to the exception (`error.add_note(...)`) are printed after the message.
+    Any other exception is a fault of kmatting and keeps its traceback.
+
+    Args:
+        main: takes `argv` (None for the process's own) and returns the exit status.
+
+    Returns:
+        A function that is called like `main`.
+    """
+
+    @functools.wraps(main)
+    def run(argv: Sequence[str] | None = None) -> int:
+        _open_standard_streams()
+        try:
+            with _sigterm_raises():
+                status = main(argv)
+        except KeyboardInterrupt as stop:
+            terminated = isinstance(stop, _TerminatedError)
+            _complain(_with_notes("terminated" if terminated else "interrupted", stop))
+            status = 143 if terminated else 130
+        except BrokenPipeError:
+            _complain("error: standard output was closed before all was written")
+            _discard_output()
+            status = 2
+        except ModuleNotFoundError as error:
+            package = (error.name or "").partition(".")[0]
+            if package not in EXTRA_OF:
+                raise
+            hint = install_command(EXTRA_OF[package])
+            _complain(f"error: {package} is not installed: {hint}")
+            status = 2
+        except MemoryError as error:
+            _complain(_with_notes("error: not enough memory", error))
+            status = 2
+        except (ValueError, OSError) as error:
+            _complain(_with_notes(f"error: {error}", error))
+            status = 2
+        except SystemExit as stop:  # of argparse
+            if not _flush():
+                stop.code = stop.code or 2
+            raise
+        return status if _flush() else status or 2
+
+    return run
+
+
+def say(text: str) -> None:
+    """Prints a report. A reader that has gone (`| head`) does not make the command fail."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        _discard_output()
+
+
+def make_parser(name: str, description: str, epilog: str) -> argparse.ArgumentParser:
+    """Makes the argument parser of a command.
+
+    Args:
+        name: name of the command, such as "predict".
+        description: one sentence.
+        epilog: examples and notes, printed as they are.
+
+    Returns:
+        The parser.
+    """
+    return argparse.ArgumentParser(
+        prog=f"kmatting {name}",
+        description=description,
+        epilog=epilog,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+
+
+def add_model(parser: Any) -> None:
+    """Adds `--model`: a path, or None for the shipped model.
+
+    Args:
+        parser: an argument parser or group.
+    """
+    parser.add_argument(
+        "--model",
+        metavar="PATH",
+        help="a .tflite file, a .keras file or a SavedModel folder (default: the shipped model)",
+    )
+
+
+def add_size(parser: Any) -> None:
+    """Adds `--size`: an integer, or None for the model's own size.
+
+    Args:
+        parser: an argument parser or group.
+    """
+    parser.add_argument(
+        "--size",
+        type=at_least(SMALLEST_SIZE),
+        metavar="PIXELS",
+        help="the network sees a photo at about PIXELS x PIXELS (default: the size the model was "
+        "trained at); not for .tflite files, whose size is fixed",
+    )
+
+
+def add_threads(parser: Any) -> None:
+    """Adds `--threads`: an integer, or None for all processors.
+
+    Args:
+        parser: an argument parser or group.
+    """
+    parser.add_argument(
+        "--threads",
+        type=at_least(1),
+        metavar="N",
+        help="processor threads of the network (default: all)",
+    )
+
+
+def add_foreground(parser: Any) -> None:
+    """Adds `--foreground`: the method that estimates the foreground's colours.
+
+    Args:
+        parser: an argument parser or group.
+    """
+    from kmatting.inference.cutout import FOREGROUND_METHODS
+
+    parser.add_argument(
+        "--foreground",
+        choices=FOREGROUND_METHODS,
+        default=FOREGROUND_METHODS[0],
+        help="colours of cutouts and composites: estimated, so that no halo of the old background "
+        "remains, or none for the photo's own (default: %(default)s)",
+    )
+
+
+def at_least(lowest: int) -> Callable[[str], int]:
+    """Makes an argument type.
+
+    Args:
+        lowest: the smallest number allowed.
+
+    Returns:
+        A function that turns a text into an integer of at least `lowest`.
+    """
+
+    def number(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            value = lowest - 1
+        if value < lowest:
+            raise argparse.ArgumentTypeError(
+                f"expected a whole number of at least {lowest}, received {text!r}"
+            )
+        return value
+
+    return number
+
+
+@command
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs `kmatting COMMAND ...`; returns its exit status."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        say(_help())
+        return 0 if arguments else 2
+    name, *rest = arguments
+    if name in ("-V", "--version"):
+        say(f"kmatting {__version__}")
+        return 0
+    if name not in COMMANDS:
+        near = difflib.get_close_matches(name, COMMANDS, 1)
+        hint = f" Did you mean {near[0]}?" if near else ""
+        raise ValueError(f"{name}: no such command.{hint} See kmatting --help.")
+    module, _ = COMMANDS[name]
+    return importlib.import_module(module).main(rest)
+
+
+def _help() -> str:
+    lines = [
+        "usage: kmatting COMMAND ...",
+        "",
+        "Trimap-free image matting: a photo goes in, a cutout comes out.",
+        "",
+        "commands:",
+        *(f"  {name:<11}{summary}" for name, (_, summary) in COMMANDS.items()),
+        "",
+        "kmatting COMMAND --help describes a command; kmatting --version prints the version.",
+    ]
+    return "\n".join(lines)
+
+
+def _with_notes(message: str, error: BaseException) -> str:
+    return "; ".join([message.rstrip(), *getattr(error, "__notes__", [])])
+
+
+def _complain(message: str) -> None:
+    with contextlib.suppress(OSError):
+        print(message, file=sys.stderr, flush=True)
+
+
+def _flush() -> bool:
+    """Writes out what is still buffered; returns whether that worked."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader has seen enough
+        _discard_output()
+    except OSError as error:
+        _complain(f"error: standard output: {error.strerror}")
+        _discard_output()
+        return False
+    return True
+
+
+def _discard_output() -> None:
+    """Sends standard output nowhere, or the interpreter would complain of it at its exit."""
+    with open(os.devnull, "wb") as nowhere, contextlib.suppress(OSError, ValueError):  # noqa: PTH123
+        os.dup2(nowhere.fileno(), sys.stdout.fileno())
+
+
+def _open_standard_streams() -> None:
+    """Replaces closed standard streams (`2>&-`) by the null device.
+
+    Otherwise the next file that is opened gets the number of the closed one, and what a native
+    library prints is written into that file.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            nowhere = os.open(os.devnull, os.O_RDWR)
+            if nowhere != number:
+                os.dup2(nowhere, number)
+                os.close(nowhere)
+        if getattr(sys, name) is None:
+            stream: IO[Any] = open(number, "r" if name == "stdin" else "w", closefd=False)  # noqa: SIM115
+            setattr(sys, name, stream)
+
+
+@contextlib.contextmanager
+def _sigterm_raises() -> Iterator[None]:
+    """Lets SIGTERM raise in the main thread, as Ctrl-C does, so that files are cleaned up."""
+
+    def stop(signal_number: int, frame: types.FrameType | None) -> None:
+        raise _TerminatedError
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    former = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, former)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,31 @@
+"""Says which optional dependencies a missing package belongs to."""
+
+from pathlib import Path
+
+# The extra of setup.py that installs a package, by the name that is imported.
+EXTRA_OF = {
+    "apache_beam": "beam",
+    "gradio": "demo",
+    "keras": "train",
+    "pillow_heif": "heic",
+    "pydantic": "train",
+    "pymatting": "foreground",
+    "tensorboard": "train",
+    "tensorflow": "train",
+    "tensorflow_serving": "serving",
+    "yaml": "train",
+}
+
+
+def install_command(extra: str) -> str:
+    """Returns the command that installs an extra.
+
+    Args:
+        extra: name of the extra, such as "train".
+
+    Returns:
+        A shell command: for a clone one to be run in its folder, else one for the installed
+        package.
+    """
+    in_clone = (Path(__file__).resolve().parent.parent / "setup.py").is_file()
+    return f'pip install -e ".[{extra}]"' if in_clone else f'pip install "kmatting[{extra}]"'
