@@ -58,7 +58,7 @@ def test_a_pair_is_read_as_image_and_alpha(folders):
 
 def test_everything_wrong_is_found(folders):
     images, alphas = folders
-    for stem in ("good", "cut", "noise", "other_size", "zero_one", "sideways"):
+    for stem in ("good", "cut", "noise", "other_size", "labels", "sideways"):
         write_pair(folders, stem)
     write(images / "lonely.jpg", mode="RGB")
     write(alphas / "widow.png")
@@ -67,7 +67,7 @@ def test_everything_wrong_is_found(folders):
     (images / "cut.jpg").write_bytes((images / "cut.jpg").read_bytes()[:-300])
     (alphas / "noise.png").write_bytes(b"this is no image")
     write(alphas / "other_size.png", (30, 20))
-    write(alphas / "zero_one.png", value=1)
+    Image.new("RGB", (30, 20), (192, 128, 128)).save(alphas / "labels.png")
     # 20x30 on disk and to be shown upright as 30x20: the alpha must be 30x20 as well.
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -83,7 +83,7 @@ def test_everything_wrong_is_found(folders):
         "cut.jpg": "truncated",
         "noise.png": "not an image",
         "other_size.png": "alpha of 20x30 pixels for an image of 30x20",
-        "zero_one.png": "multiply its values by 255",
+        "labels.png": "received colours",
         "sideways.png": "alpha of 30x20 pixels for an image of 20x30",
     }
     assert len(problems + bad) == len(expected)
@@ -108,12 +108,13 @@ def test_an_empty_alpha_is_no_problem(folders):
 
 def test_missing_and_empty_folders_are_named(folders, tmp_path):
     images, alphas = folders
+    (images / "raw.dng").write_bytes(b"")
     assert find_pairs(images, alphas) == (
         [],
         [
-            f"{folder}: expected images (.jpg, .jpeg, .png, .webp, .bmp, .tif, .tiff), but it "
-            "holds none."
-            for folder in folders
+            f"{images}: expected a folder of images, but it holds none: left out 1 .dng: not "
+            "photos that can be read",
+            f"{alphas}: expected a folder of images, but it holds none.",
         ],
     )
     write(images / "a.png")

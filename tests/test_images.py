@@ -5,6 +5,8 @@ import os
 import struct
 import subprocess
 import sys
+import types
+import warnings
 import zlib
 
 import numpy as np
@@ -14,12 +16,14 @@ from PIL import Image, ImageCms
 from kmatting import images
 from kmatting.images import (
     ImageError,
+    faint_set,
     image_size,
+    image_suffixes,
     list_images,
     read_alpha,
     read_image,
     read_photo,
-    whole_file,
+    scan_folder,
     write_image,
 )
 
@@ -36,8 +40,11 @@ def saved(path, pixels, **options):
     return path
 
 
-def png_16_bits(path, pixels):
-    """Writes a 16-bit PNG by the specification (W3C PNG, 2003), as Pillow writes no colour ones."""
+def png_16_bits(path, pixels, transparent=None):
+    """Writes a 16-bit PNG by the specification (W3C PNG, 2003), as Pillow writes no colour ones.
+
+    `transparent` is the value that is transparent, one number a channel.
+    """
     colour_type = {2: 0, 3: {2: 4, 3: 2, 4: 6}.get(pixels.shape[-1])}[pixels.ndim]
     height, width = pixels.shape[:2]
 
@@ -51,6 +58,7 @@ def png_16_bits(path, pixels):
     path.write_bytes(
         b"\x89PNG\r\n\x1a\n"
         + chunk(b"IHDR", header)
+        + (b"" if transparent is None else chunk(b"tRNS", np.array(transparent, ">u2").tobytes()))
         + chunk(b"IDAT", zlib.compress(rows))
         + chunk(b"IEND", b"")
     )
@@ -234,6 +242,37 @@ def test_16_bit_colours(tmp_path):
         np.testing.assert_array_equal(read_image(path), COLOURS)
 
 
+@pytest.mark.parametrize("channels", [2, 3, 4])
+def test_16_bit_colours_are_rounded(tmp_path, channels):
+    levels = np.random.default_rng(0).integers(0, 65536, (9, 7, channels)).astype(np.uint16)
+    levels[0, 0] = 65535 - 100  # 254.6 of 255: opaque when rounded, not when cut off
+    expected = np.rint(levels / 257).astype(np.uint8)
+    photo = read_photo(png_16_bits(tmp_path / "a.png", levels))
+    if channels == 2:
+        np.testing.assert_array_equal(photo.rgb, expected[..., :1].repeat(3, axis=2))
+        np.testing.assert_array_equal(photo.opacity, expected[..., 1])
+    else:
+        np.testing.assert_array_equal(photo.rgb, expected[..., :3])
+    if channels == 4:
+        np.testing.assert_array_equal(photo.opacity, expected[..., 3])
+    if channels == 3:
+        for order in "<>":
+            path = tiff(tmp_path / "a.tif", levels.astype(f"{order}u2"), sample_format=1)
+            np.testing.assert_array_equal(read_image(path), expected)
+
+
+def test_a_transparent_level_of_16_bits(tmp_path):
+    # 65535 and 65280 have the same upper byte, and 0x1234 is no colour of 8 bits.
+    grey = np.uint16([[65280, 65535, 0x1234, 257 * 77]])
+    photo = read_photo(png_16_bits(tmp_path / "a.png", grey, transparent=[0x1234]))
+    np.testing.assert_array_equal(photo.opacity, [[255, 255, 0, 255]])
+    np.testing.assert_array_equal(photo.rgb[..., 0], [[254, 255, 18, 77]])
+    colours = grey[..., None].repeat(3, axis=2)
+    photo = read_photo(png_16_bits(tmp_path / "b.png", colours, transparent=[65280] * 3))
+    np.testing.assert_array_equal(photo.opacity, [[0, 255, 255, 255]])
+    np.testing.assert_array_equal(photo.rgb[..., 0], [[254, 255, 18, 77]])
+
+
 def test_16_bit_colours_with_transparency(tmp_path):
     opacity = np.uint8([[255, 51, 0], [128, 204, 255]])
     levels = np.dstack([COLOURS, opacity]).astype(np.uint16) * 257
@@ -311,6 +350,81 @@ def test_the_alpha_of_an_opaque_file_is_its_grey_level(tmp_path):
         np.testing.assert_array_equal(alpha, GREYS)
 
 
+def test_masks_of_zero_and_one_are_understood(tmp_path):
+    mask = np.uint8([[0, 1, 1], [1, 0, 0]])
+    grey_palette = Image.fromarray(mask)
+    grey_palette.putpalette([level for level in range(256) for _ in range(3)])
+    for path in (
+        saved(tmp_path / "a.png", mask),
+        saved(tmp_path / "b.png", mask[..., None].repeat(3, axis=2)),
+        saved(tmp_path / "c.png", grey_palette),
+        png_16_bits(tmp_path / "d.png", mask.astype(np.uint16)),
+        saved(tmp_path / "e.tif", Image.fromarray(mask.astype(np.int32))),
+        tiff(tmp_path / "f.tif", mask.astype(np.float32), sample_format=3),
+    ):
+        np.testing.assert_array_equal(read_alpha(path), 255 * mask, str(path))
+    np.testing.assert_array_equal(read_alpha(mask), 255 * mask)
+    np.testing.assert_array_equal(read_alpha(mask > 0), 255 * mask)
+
+
+def test_16_bit_masks_of_8_bit_levels_are_understood(tmp_path):
+    path = png_16_bits(tmp_path / "a.png", GREYS.astype(np.uint16))
+    np.testing.assert_array_equal(read_alpha(path), GREYS)
+
+
+def test_an_exact_matte_may_be_nearly_empty(tmp_path):
+    faint = np.uint8([[0, 1, 0]])
+    np.testing.assert_array_equal(read_alpha(faint, exact=True), faint)
+    path = png_16_bits(tmp_path / "a.png", np.uint16([[0, 255, 1]]))
+    np.testing.assert_array_equal(read_alpha(path, exact=True), [[0, 1, 0]])
+
+
+@pytest.mark.parametrize("white", [1, 255, 65535])
+def test_floats_may_overshoot_white(tmp_path, white):
+    values = np.float32([[0, 0.5, 1, 1 + 2e-7, 1.1, np.inf]]) * white
+    path = tiff(tmp_path / "a.tif", values, sample_format=3)
+    np.testing.assert_array_equal(read_alpha(path), [[0, 128, 255, 255, 255, 255]])
+    np.testing.assert_array_equal(read_image(path)[..., 0], [[0, 128, 255, 255, 255, 255]])
+
+
+def test_float_photos_may_have_highlights(tmp_path):
+    path = tiff(tmp_path / "a.tif", np.float32([[0, 0.5, 1, 7.5]]), sample_format=3)
+    np.testing.assert_array_equal(read_image(path)[..., 0], [[0, 128, 255, 255]])
+
+
+def test_colours_are_no_matte(tmp_path):
+    labels = Image.fromarray(np.uint8([[0, 1, 15], [15, 15, 0]]))
+    labels.putpalette([0, 0, 0, 128, 0, 0] + [0] * 39 + [192, 128, 128])
+    for picture, found in (
+        (labels, "a palette of colours"),
+        (labels.convert("RGB"), "colours"),
+        (Image.fromarray(np.dstack([COLOURS, np.full((2, 3), 255, np.uint8)])), "colours"),
+    ):
+        path = saved(tmp_path / "a.png", picture)
+        with pytest.raises(
+            ImageError, match=f"a.png: expected a matte .* received {found}"
+        ) as error:
+            read_alpha(path)
+        assert "255 for foreground" in str(error.value)
+
+
+def test_palettes_and_jpegs_of_greys_are_mattes(tmp_path):
+    palette = Image.fromarray(np.uint8([[0, 1, 2], [3, 2, 1]]))
+    palette.putpalette([0, 0, 0, 80, 80, 80, 160, 160, 160, 255, 255, 255, 9, 99, 9])  # one unused
+    path = saved(tmp_path / "a.png", palette)
+    np.testing.assert_array_equal(read_alpha(path), [[0, 80, 160], [255, 160, 80]])
+    ramp = np.linspace(0, 255, 64, dtype=np.uint8)[None, :, None].repeat(64, 0).repeat(3, 2)
+    path = saved(tmp_path / "a.jpg", ramp, quality=60)
+    np.testing.assert_allclose(read_alpha(path), ramp[..., 0], atol=16)
+
+
+def test_a_set_that_is_never_opaque_is_named():
+    assert faint_set("mattes", 255) is None
+    assert faint_set("mattes", 128) is None
+    assert "mattes: no matte is above level 38" in faint_set("mattes", 38)
+    assert "mattes: all mattes are black" in faint_set("mattes", 0)
+
+
 # Sources
 
 
@@ -332,6 +446,49 @@ def test_a_picture_that_is_passed_in_stays_as_it_is():
     assert picture.getexif()[0x0112] == 6
 
 
+@pytest.mark.parametrize("kind", ["bytearray", "memoryview", "BytesIO", "file", "column"])
+def test_whatever_holds_an_encoded_photo_is_read(tmp_path, kind):
+    path = saved(tmp_path / "a.png", COLOURS)
+    data = path.read_bytes()
+    with path.open("rb") as file:
+        source = {
+            "bytearray": bytearray(data),
+            "memoryview": memoryview(data),
+            "BytesIO": io.BytesIO(data),
+            "file": file,
+            "column": GREYS[..., None],
+        }[kind]
+        expected = GREYS[..., None].repeat(3, axis=2) if kind == "column" else COLOURS
+        np.testing.assert_array_equal(read_image(source), expected)
+
+
+def test_a_damaged_open_file_is_named(tmp_path):
+    path = tmp_path / "a.png"
+    path.write_bytes(b"no image")
+    with path.open("rb") as file, pytest.raises(ImageError, match=r"a\.png: not an image"):
+        read_image(file)
+    with pytest.raises(ImageError, match="closed file"):
+        read_image(file)
+
+
+@pytest.mark.parametrize("source", [[[1, 2, 3]] * 100_000, 7, None, {"a": 1}, io.StringIO("text")])
+@pytest.mark.parametrize("read", [read_photo, read_image, read_alpha, image_size])
+def test_objects_that_are_no_photo_are_refused_in_one_line(read, source):
+    with pytest.raises(TypeError, match="Expected a photo as a path, encoded bytes") as error:
+        read(source)
+    assert len(str(error.value)) < 300
+    kind = "opened as text" if isinstance(source, io.StringIO) else type(source).__name__
+    assert kind in str(error.value)
+
+
+def test_a_text_that_is_no_path_gives_a_short_message():
+    for text in ("data:image/png;base64," + "A" * 1_000_000, "a\0b.png"):
+        with pytest.raises(ImageError) as error:
+            read_image(text)
+        assert len(str(error.value)) < 700
+        assert "damaged" not in str(error.value)
+
+
 @pytest.mark.parametrize(
     "array",
     [
@@ -344,6 +501,18 @@ def test_a_picture_that_is_passed_in_stays_as_it_is():
 def test_arrays_of_other_kinds_are_refused(array):
     with pytest.raises(ImageError, match="expected uint8 of shape"):
         read_image(array)
+
+
+def test_other_dtypes_say_how_to_convert():
+    floats = COLOURS / np.float32(255)
+    with pytest.raises(ImageError) as error:
+        read_image(floats)
+    code = str(error.value).split("pass ")[1].removesuffix(".")
+    converted = eval(code, {"np": np, "array": floats})
+    np.testing.assert_array_equal(read_image(converted), COLOURS)
+    with pytest.raises(ImageError) as error:
+        read_image(COLOURS.astype(np.uint16) * 257)
+    assert "np.rint(array / 257).astype(np.uint8)" in str(error.value)
 
 
 # Broken files
@@ -404,17 +573,134 @@ def test_a_size_needs_no_more_than_the_header(tmp_path):
     assert image_size(path) == (90, 40)
 
 
+# The host's settings
+
+
+def test_large_photos_give_no_warning_and_filters_stay(tmp_path, monkeypatch):
+    path = saved(tmp_path / "a.png", COLOURS)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 4)  # warns from 5, refuses from 9
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        filters = list(warnings.filters)
+        assert image_size(path) == (2, 3)
+        np.testing.assert_array_equal(read_image(path), COLOURS)
+        assert warnings.filters == filters
+
+
+def test_importing_leaves_the_filters_alone():
+    code = """
+import warnings, numpy, PIL.Image
+before = list(warnings.filters)
+import kmatting.images
+assert warnings.filters == before
+PIL.Image.MAX_IMAGE_PIXELS = 4
+PIL.Image._decompression_bomb_check((5, 1))
+"""
+    run = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    assert "DecompressionBombWarning" in run.stderr
+
+
+def test_too_little_memory_is_an_error_of_the_photo(tmp_path, monkeypatch):
+    def fail(*_):
+        raise MemoryError
+
+    path = saved(tmp_path / "a.png", COLOURS)
+    monkeypatch.setattr(images, "_to_srgb", fail)
+    for read in (read_image, read_photo):
+        with pytest.raises(ImageError, match=r"a\.png: there is not enough memory"):
+            read(path)
+
+
 # Folders
 
 
 def test_images_of_a_folder(tmp_path):
-    for name in ("b.PNG", "a.jpeg", "c.txt", ".d.png", "e.tiff", "f.gif"):
+    names = (
+        "b.PNG",
+        "a.jpeg",
+        "c.txt",
+        ".d.png",
+        "._b.PNG",
+        "e.tiff",
+        "f.gif",
+        "raw.DNG",
+        "README",
+    )
+    names = (*names, "g.jfif", "h.avif", "sub/i.webp", ".hidden/j.png", "sub/k.dng")
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b"")
-    (tmp_path / "sub").mkdir()
-    (tmp_path / "sub" / "g.webp").write_bytes(b"")
-    assert [path.name for path in list_images(tmp_path)] == ["a.jpeg", "b.PNG", "e.tiff"]
-    names = [path.name for path in list_images(tmp_path, recursive=True)]
-    assert names == ["a.jpeg", "b.PNG", "e.tiff", "g.webp"]
+    (tmp_path / "folder.png").mkdir()
+    found = scan_folder(tmp_path)
+    expected = ["a.jpeg", "b.PNG", "e.tiff", "f.gif", "g.jfif", "h.avif"]
+    assert [path.name for path in found.photos] == expected
+    assert found.left_out == {".txt": 1, ".dng": 1, "": 1}
+    assert found.note() == (
+        "left out 1 without a suffix, 1 .dng, 1 .txt: not photos that can be read; did not search "
+        "2 folder(s) in it"
+    )
+    found = scan_folder(tmp_path, recursive=True)
+    assert [path.name for path in found.photos] == [*expected, "i.webp"]
+    assert found.left_out == {".txt": 1, ".dng": 2, "": 1}
+    assert found.subfolders == 0
+    assert list_images(tmp_path) == scan_folder(tmp_path).photos
+    assert scan_folder(tmp_path / "folder.png").note() == ""
+
+
+def test_every_listed_suffix_is_read(tmp_path):
+    kinds = {".jfif": "jpeg", ".jpe": "jpeg", ".apng": "png", ".mpo": "mpo", ".pfm": None}
+    for suffix in images.IMAGE_SUFFIXES:
+        if suffix == ".pfm":
+            picture = Image.fromarray(np.float32([[0, 0.5, 1]]))
+        else:
+            picture = Image.fromarray(GREYS).resize((16, 16))
+        picture = picture.convert("1") if suffix == ".pbm" else picture
+        path = tmp_path / f"a{suffix}"
+        picture.save(path, kinds.get(suffix) or Image.registered_extensions()[suffix])
+        assert read_image(path).shape[2] == 3
+
+
+def test_heic_is_read_where_its_library_is_installed(tmp_path, monkeypatch):
+    path = tmp_path / "a.heic"
+    path.write_bytes(b"\0\0\0\x18ftypheic")
+    monkeypatch.setattr(images, "_has_heif", lambda: False)
+    assert ".heic" not in image_suffixes()
+    assert "left out 1 .heic: not photos that can be read; HEIC files need pillow-heif" in (
+        scan_folder(tmp_path).note()
+    )
+    with pytest.raises(ImageError, match="HEIC files need pillow-heif"):
+        read_image(path)
+
+    registered = []
+
+    def register_heif_opener():
+        registered.append("HEIF")
+        factory = lambda data, name: Image.fromarray(COLOURS)  # noqa: E731
+        Image.register_open("HEIF", factory, lambda prefix: prefix[4:12] == b"ftypheic")
+
+    library = types.SimpleNamespace(register_heif_opener=register_heif_opener)
+    monkeypatch.setitem(sys.modules, "pillow_heif", library)
+    monkeypatch.setattr(images, "_has_heif", lambda: True)
+    images._register_formats.cache_clear()
+    try:
+        assert scan_folder(tmp_path).photos == [path]
+        np.testing.assert_array_equal(read_image(path), COLOURS)
+        read_image(path)
+        assert registered == ["HEIF"]
+    finally:
+        Image.OPEN.pop("HEIF")
+        images._register_formats.cache_clear()
+
+
+def test_a_real_heic(tmp_path):
+    heif = pytest.importorskip("pillow_heif")
+    large = COLOURS.repeat(32, axis=0).repeat(32, axis=1)
+    picture = Image.fromarray(large)
+    heif.from_pillow(picture).save(tmp_path / "a.heic", quality=100, chroma=444)
+    images._register_formats.cache_clear()
+    assert np.abs(read_image(tmp_path / "a.heic").astype(int) - large).mean() < 4
+    assert image_size(tmp_path / "a.heic") == large.shape[:2]
 
 
 def test_a_folder_that_is_none(tmp_path):
@@ -438,19 +724,6 @@ def test_what_is_written_can_be_read(tmp_path):
     for name in ("b.png", "c.png", "d.png"):
         np.testing.assert_array_equal(read_alpha(tmp_path / name), GREYS)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["b.png", "c.png", "d.png", "new"]
-
-
-def test_a_write_that_fails_leaves_the_former_file_whole(tmp_path):
-    path = tmp_path / "a.txt"
-    path.write_text("former")
-    with pytest.raises(RuntimeError), whole_file(path) as partial:
-        assert partial.parent == path.parent
-        assert partial.suffix == path.suffix
-        partial.write_text("half of the n")
-        assert path.read_text() == "former"
-        raise RuntimeError
-    assert path.read_text() == "former"
-    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_a_suffix_without_writer_is_refused(tmp_path):

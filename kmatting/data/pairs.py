@@ -14,12 +14,11 @@ import numpy as np
 from tqdm import tqdm
 
 from kmatting.images import (
-    IMAGE_SUFFIXES,
     ImageError,
-    list_images,
     read_alpha,
     read_image,
     read_photo,
+    scan_folder,
 )
 
 _LISTED = 20  # problems that a message spells out
@@ -65,7 +64,7 @@ class Pair:
             alpha: uint8 array (H, W), 255 is foreground.
 
         Raises:
-            ImageError: if one cannot be read, their sizes differ, or the alpha counts from 0 to 1.
+            ImageError: if one cannot be read, the alpha has colours, or their sizes differ.
         """
         image = read_image(self.image)
         return image, _read_matching_alpha(self.alpha, image, self.image)
@@ -255,12 +254,13 @@ def stem_fraction(stem: str) -> float:
 def _list(folder: Path) -> tuple[list[Path], list[str]]:
     """Lists the images of a folder, and what is wrong with it."""
     try:
-        files = list_images(folder)
+        found = scan_folder(folder)
     except ImageError as error:
         return [], [str(error)]
-    if files:
-        return files, []
-    return [], [f"{folder}: expected images ({', '.join(IMAGE_SUFFIXES)}), but it holds none."]
+    if found.photos:
+        return found.photos, []
+    reason = f": {found.note()}" if found.note() else "."
+    return [], [f"{folder}: expected a folder of images, but it holds none{reason}"]
 
 
 def _by_stem(files: Sequence[Path]) -> tuple[dict[str, Path], list[str]]:
@@ -317,16 +317,12 @@ def compare(alpha: np.ndarray, alpha_name: str, image: np.ndarray, image_name: s
         image_name: what to call it in a message.
 
     Raises:
-        ImageError: if their sizes differ, or the alpha counts from 0 to 1.
+        ImageError: if their sizes differ.
     """
     if alpha.shape != image.shape[:2]:
         raise ImageError(
             f"{alpha_name}: alpha of {_size(alpha)} pixels for an image of {_size(image)} "
             f"({image_name}); width and height must be the same."
-        )
-    if alpha.max() == 1:
-        raise ImageError(
-            f"{alpha_name}: the largest value is 1, expected 0 to 255; multiply its values by 255."
         )
 
 

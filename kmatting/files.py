@@ -1,0 +1,107 @@
+"""Writes files whole or not at all."""
+
+import contextlib
+import errno
+import functools
+import hashlib
+import os
+import re
+import socket
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+_LONGEST_SUFFIX = 16  # characters; what is longer belongs to a name with a full stop in it
+
+
+@contextlib.contextmanager
+def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Writes a file beside its destination and renames it at the end.
+
+    An exception, a kill, a full disk or a power failure leaves the previous file whole. What a
+    killed process left half-written is removed by the next process that writes to the folder.
+
+    Args:
+        path: the destination. Its folder is made if it does not exist.
+
+    Yields:
+        The path to write to, in the same folder and with the same suffix.
+
+    Raises:
+        OSError: if the file cannot be written.
+    """
+    path = Path(path)
+    folder = path.parent
+    folder.mkdir(parents=True, exist_ok=True)
+    _remove_leftovers(folder)
+    # Short whatever the destination is called: it may be as long as the file system allows.
+    suffix = path.suffix if len(path.suffix) <= _LONGEST_SUFFIX else ""
+    partial = folder / f".{_machine()}-{os.getpid()}-{uuid.uuid4().hex[:8]}.partial{suffix}"
+    try:
+        yield partial
+        _sync(partial)
+        partial.replace(path)
+        _sync_folder(folder)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _sync(path: Path) -> None:
+    """Waits until the bytes of a file are on the disk."""
+    descriptor = os.open(path, os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Waits until the names in a folder are on the disk, where the system can do that."""
+    if os.name == "nt":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EBADF):
+            raise
+    finally:
+        os.close(descriptor)
+
+
+@functools.cache
+def _remove_leftovers(folder: Path) -> None:
+    """Removes what killed processes of this machine left in a folder; looks once a process."""
+    if os.name == "nt":  # has no harmless way to ask whether a process is alive
+        return
+    pattern = re.compile(rf"\.{_machine()}-(\d+)-[0-9a-f]{{8}}\.partial")
+    with os.scandir(folder) as entries:
+        found = [(entry.path, pattern.match(entry.name)) for entry in entries]
+    for path, match in found:
+        if match and not _is_alive(int(match[1])):
+            with contextlib.suppress(OSError):
+                Path(path).unlink()
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        pass
+    return True
+
+
+@functools.cache
+def _machine() -> str:
+    """Names the set of process numbers that this process belongs to.
+
+    Two machines, or two containers, may share a folder; each has processes of the same number.
+    """
+    try:
+        space = Path("/proc/self/ns/pid").stat().st_ino
+    except OSError:  # not Linux
+        space = 0
+    name = f"{socket.gethostname()} {space}"
+    return hashlib.blake2s(name.encode(), digest_size=4).hexdigest()
