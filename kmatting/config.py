@@ -110,7 +110,10 @@ Source = Annotated[
 
 
 class Augmentation(_Section):
-    """Random geometry, one and the same for image and alpha, and random light.
+    """Random changes of the samples in training: the same geometry for image and alpha, then light.
+
+    Blur, noise and JPEG change the image alone, each in half of the samples, by an amount drawn
+    from nothing to the bound given here.
 
     Attributes:
         rotation_degrees: angles are drawn from minus to plus this.
@@ -119,8 +122,12 @@ class Augmentation(_Section):
         fit: `resize` brings the whole image to `size`; `crop` a random part of the same shape;
             `stretch` a random part of any shape.
         crop_scale: with `crop`, bounds of the part's side as a share of the largest that fits; with
-            `stretch`, of its height and its width as shares of the image's.
+            `stretch`, of its height and its width as shares of the image's. A low first bound makes
+            the subject larger: `[0.2, 1.0]` enlarges it up to five times.
         colour: strength of changes of brightness, contrast, saturation and tint, from 0 to 1.
+        blur: largest standard deviation of a Gaussian blur, in pixels of the training size.
+        noise: largest standard deviation of Gaussian noise, in pixel values from 0 to 1.
+        jpeg_quality: lowest quality of JPEG compression, from 1 (poor) to 99; none by default.
     """
 
     rotation_degrees: float = Field(default=30.0, ge=0, le=180)
@@ -129,6 +136,9 @@ class Augmentation(_Section):
     fit: Literal["resize", "crop", "stretch"] = "resize"
     crop_scale: tuple[float, float] = (0.5, 1.0)
     colour: float = Field(default=0.0, ge=0, le=1)
+    blur: float = Field(default=0.0, ge=0, le=16)
+    noise: float = Field(default=0.0, ge=0, le=1)
+    jpeg_quality: int | None = Field(default=None, ge=1, le=99)
 
     @field_validator("crop_scale")
     @classmethod

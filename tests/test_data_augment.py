@@ -10,8 +10,11 @@ from hypothesis import strategies as st
 
 from kmatting.config import Augmentation
 from kmatting.data.augment import (
+    add_noise,
     augment,
+    blur,
     change_light,
+    compress,
     rotate,
     rotation,
     warp,
@@ -168,6 +171,70 @@ def test_light_changes_brightness_and_contrast_both_ways():
         assert ratio.max() > 1.2
     assert abs(brightness.mean() - 1) < 0.1
     np.testing.assert_allclose(change_light(image, 0.0, [3, 1]), image, atol=1e-6)
+
+
+QUALITY = {"blur": 2.0, "noise": 0.1, "jpeg_quality": 30}
+
+
+@pytest.mark.parametrize("name", QUALITY)
+def test_blur_noise_and_jpeg_change_half_of_the_images_and_never_the_alpha(name):
+    sample = random_sample(32, 40)
+    config = Augmentation(**STILL, **{name: QUALITY[name]})
+    change = tf.function(lambda seed: augment(tf.constant(sample), (32, 40), config, seed))
+    outs = [change([5, number]).numpy() for number in range(60)]
+    changed = [np.abs(out - sample)[..., :3].max() > 1e-6 for out in outs]
+    assert 18 <= sum(changed) <= 42
+    for out in outs:
+        np.testing.assert_array_equal(out[..., 3], sample[..., 3])
+        assert out.min() >= 0
+        assert out.max() <= 1 + 1e-6
+    again = change([5, changed.index(True)]).numpy()
+    np.testing.assert_array_equal(again, outs[changed.index(True)])
+
+
+def test_together_they_are_drawn_independently():
+    sample = tf.constant(random_sample(16, 16))
+
+    def changed(name):
+        config = Augmentation(**STILL, **{name: QUALITY[name]})
+        change = tf.function(lambda seed: augment(sample, (16, 16), config, seed))
+        return [np.abs(change([1, number]) - sample).max() > 1e-6 for number in range(60)]
+
+    half = {name: changed(name) for name in QUALITY}
+    for one, other in (("blur", "noise"), ("noise", "jpeg_quality"), ("blur", "jpeg_quality")):
+        assert 15 <= np.equal(half[one], half[other]).sum() <= 45
+
+
+def test_the_blur_is_a_gaussian_of_a_random_width():
+    point = np.zeros((41, 41, 3), np.float32)
+    point[20, 20] = 1
+    offsets = np.arange(41) - 20
+    sigmas = []
+    for number in range(40):
+        blurred = blur(tf.constant(point), 3.0, [2, number]).numpy()
+        assert blurred.sum() == pytest.approx(3, abs=1e-4)
+        np.testing.assert_allclose(blurred, blurred.swapaxes(0, 1), atol=1e-6)
+        sigmas.append(np.sqrt((blurred[..., 1].sum(axis=0) * offsets**2).sum()))
+    assert min(sigmas) < 0.5
+    assert 2.5 < max(sigmas) <= 3.01
+    # Borders are mirrored, so that an even image stays even.
+    np.testing.assert_allclose(blur(tf.ones((20, 30, 3)), 9.0, [2, 1]), 1, atol=1e-5)
+
+
+def test_noise_has_a_random_strength_up_to_the_bound():
+    grey = tf.fill((64, 64, 3), 0.5)
+    spread = [(add_noise(grey, 0.1, [3, number]) - 0.5).numpy().std() for number in range(40)]
+    assert min(spread) < 0.02
+    assert 0.08 < max(spread) < 0.103
+
+
+def test_jpeg_has_a_random_quality_down_to_the_bound(photos):
+    photo = tf.constant(photos(1, 64, 64)[0])
+    losses = [np.abs(compress(photo, 5, [4, number]) - photo).mean() for number in range(20)]
+    assert min(losses) < 0.01
+    assert max(losses) > 2 * min(losses)
+    best = [np.abs(compress(photo, 99, [4, number]) - photo).mean() for number in range(20)]
+    assert max(best) < np.mean(losses)
 
 
 def test_a_band_along_a_coarse_outline_is_unknown():

@@ -1,11 +1,12 @@
-"""Random geometry and light for training, inside the tf.data graph.
+"""Random geometry, light and image quality for training, inside the tf.data graph.
 
-Image and alpha travel as one 4-channel tensor, `sample`, so that no step can treat them apart.
-Whatever the transform finds outside of the picture is a reflection of it, in all four channels: a
-corner is never black in the image while opaque in the alpha.
+Image and alpha go through the geometry as one 4-channel tensor, `sample`, so that no step can move
+one without the other. Pixels from outside the picture are a reflection of it, in all four channels:
+a corner is never black in the image while opaque in the alpha.
 """
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
@@ -17,26 +18,44 @@ _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
 
 
 def augment(sample: Any, size: tuple[int, int], config: Augmentation, seed: Any) -> Any:
-    """Flips and turns a sample at random, brings it to size, and changes its light.
+    """Flips, rotates and crops a sample at random, resizes it, and changes its light and quality.
 
-    There are two resamplings: an antialiased resize, then one bilinear warp for all of flip,
-    rotation and crop.
+    It is resampled twice: an antialiased resize, then one bilinear warp for flip, rotation and crop
+    together.
 
     Args:
         sample: float32 tensor (H, W, 4) in [0, 1]: red, green, blue, alpha.
         size: height and width of the output.
-        config: what is drawn, and from where.
-        seed: integer tensor (2,); the same seed draws the same transform.
+        config: which changes are made, and how strong they are.
+        seed: integer tensor (2,); the same seed draws the same changes.
 
     Returns:
         float32 tensor (height, width, 4) in [0, 1].
     """
     sample = _move(sample, size, config, tf.random.stateless_uniform([7], seed))
-    sample = tf.clip_by_value(sample, 0.0, 1.0)
-    if not config.colour:
-        return sample
-    image = change_light(sample[..., :3], config.colour, seed)
-    return tf.concat([image, sample[..., 3:]], axis=-1)
+    sample = tf.ensure_shape(tf.clip_by_value(sample, 0.0, 1.0), (*size, 4))
+    image, alpha = sample[..., :3], sample[..., 3:]
+    if config.colour:
+        image = change_light(image, config.colour, seed)
+    if config.blur:
+        image = _in_half(lambda image: blur(image, config.blur, seed), image, seed, 3)
+    if config.noise:
+        image = _in_half(lambda image: add_noise(image, config.noise, seed), image, seed, 5)
+    if config.jpeg_quality is not None:
+        quality = config.jpeg_quality
+        image = _in_half(lambda image: compress(image, quality, seed), image, seed, 7)
+    return tf.concat([image, alpha], axis=-1)
+
+
+def _in_half(change: Callable[[Any], Any], image: Any, seed: Any, stream: int) -> Any:
+    """Makes a change in half of the samples; the others do not pay for it."""
+    draw = tf.random.stateless_uniform([], _stream(seed, stream))
+    return tf.cond(draw < 0.5, lambda: change(image), lambda: image)
+
+
+def _stream(seed: Any, stream: int) -> Any:
+    """Makes a seed of its own for each kind of draw; geometry draws from the seed itself."""
+    return tf.random.experimental.stateless_fold_in(seed, stream)
 
 
 def _move(sample: Any, size: tuple[int, int], config: Augmentation, draws: Any) -> Any:
@@ -91,9 +110,7 @@ def change_light(image: Any, strength: float, seed: Any) -> Any:
     Returns:
         float32 tensor (H, W, 3) in [0, 1].
     """
-    # Folded into another stream, since geometry draws from the seed itself.
-    stream = tf.random.experimental.stateless_fold_in(seed, 1)
-    draws = strength * tf.random.stateless_uniform([6], stream, -1.0, 1.0)
+    draws = strength * tf.random.stateless_uniform([6], _stream(seed, 1), -1.0, 1.0)
     brightness, contrast, saturation, tint = draws[0], draws[1], draws[2], draws[3:]
     grey = tf.reduce_sum(image * _LUMA, axis=-1, keepdims=True)
     image = grey + (1 + saturation) * (image - grey)
@@ -101,6 +118,59 @@ def change_light(image: Any, strength: float, seed: Any) -> Any:
     image = mean + (1 + contrast) * (image - mean)
     image *= (1 + brightness) * (1 + 0.5 * tint)
     return tf.clip_by_value(image, 0.0, 1.0)
+
+
+def blur(image: Any, largest: float, seed: Any) -> Any:
+    """Blurs an image by a Gaussian of random width.
+
+    Args:
+        image: float32 tensor (H, W, 3).
+        largest: the standard deviation is drawn from 0 to this many pixels.
+        seed: integer tensor (2,); the same seed draws the same blur.
+
+    Returns:
+        float32 tensor (H, W, 3).
+    """
+    sigma = largest * tf.random.stateless_uniform([], _stream(seed, 2))
+    radius = min(math.ceil(3 * largest), *(side - 1 for side in image.shape[:2]))
+    offsets = tf.range(-radius, radius + 1, dtype=tf.float32)
+    kernel = tf.exp(-0.5 * (offsets / tf.maximum(sigma, 1e-3)) ** 2)
+    kernel = tf.tile((kernel / tf.reduce_sum(kernel))[:, None, None, None], [1, 1, 3, 1])
+    padded = tf.pad(image, [[radius, radius], [radius, radius], [0, 0]], "REFLECT")[None]
+    rows = tf.nn.depthwise_conv2d(padded, kernel, [1, 1, 1, 1], "VALID")
+    columns = tf.transpose(kernel, [1, 0, 2, 3])
+    return tf.nn.depthwise_conv2d(rows, columns, [1, 1, 1, 1], "VALID")[0]
+
+
+def add_noise(image: Any, largest: float, seed: Any) -> Any:
+    """Adds Gaussian noise of random strength.
+
+    Args:
+        image: float32 tensor (H, W, 3) in [0, 1].
+        largest: the standard deviation is drawn from 0 to this.
+        seed: integer tensor (2,); the same seed draws the same noise.
+
+    Returns:
+        float32 tensor (H, W, 3) in [0, 1].
+    """
+    sigma = largest * tf.random.stateless_uniform([], _stream(seed, 4))
+    noise = tf.random.stateless_normal(image.shape, _stream(seed, 6))
+    return tf.clip_by_value(image + sigma * noise, 0.0, 1.0)
+
+
+def compress(image: Any, lowest: int, seed: Any) -> Any:
+    """Compresses an image as a JPEG of random quality and decodes it again.
+
+    Args:
+        image: float32 tensor (H, W, 3) in [0, 1].
+        lowest: the quality is drawn from this, 1 to 99, to 100.
+        seed: integer tensor (2,); the same seed draws the same quality.
+
+    Returns:
+        float32 tensor (H, W, 3) in [0, 1].
+    """
+    compressed = tf.image.stateless_random_jpeg_quality(image, lowest, 100, _stream(seed, 8))
+    return tf.ensure_shape(compressed, image.shape)
 
 
 def without_outline(alpha: Any) -> Any:
