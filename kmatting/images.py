@@ -391,7 +391,11 @@ def _shown(path: str | os.PathLike[str]) -> str:
 
 def _open_path(path: str | os.PathLike[str]) -> IO[bytes]:
     try:
-        return Path(path).open("rb")
+        file = Path(path).open("rb")  # noqa: SIM115
+        if file.seekable():
+            return file
+        with file:  # a pipe
+            return io.BytesIO(file.read())
     except ValueError:  # a NUL in it
         raise ImageError("expected the path of an image file.") from None
     except OSError as error:

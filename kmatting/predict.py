@@ -1,22 +1,31 @@
-"""Takes mattes of photos from the command line: alphas, cutouts, composites, panels."""
+"""Predicts the mattes of photos, and writes mattes, cutouts, composites or panels."""
 
 import argparse
+import errno
 import io
 import sys
-from collections import deque
+import tempfile
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
-from pathlib import Path, PurePath
+from functools import cache
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from kmatting.cli import command, make_parser
-from kmatting.images import ImageError, list_images, write_image
+from kmatting.cli import (
+    add_foreground,
+    add_model,
+    add_size,
+    add_threads,
+    command,
+    make_parser,
+    say,
+)
+from kmatting.images import ImageError, scan_folder, write_image
 from kmatting.inference.cutout import (
-    FOREGROUND_METHODS,
     PNG_LEVEL,
     Colour,
     check_foreground,
@@ -27,45 +36,44 @@ from kmatting.inference.cutout import (
 )
 from kmatting.inference.matte import Matte
 from kmatting.inference.matter import LARGE, Matter
+from kmatting.inference.output_names import Job, check_names, is_output, output_name
 from kmatting.quiet import quiet
-from kmatting.sizes import DEFAULT_SIZE
 
-_WEBP_QUALITY = 90
+# Suffixes that `--output FILE` may have, by what is written.
+_SUFFIXES = {
+    "alpha": (".png",),
+    "cutout": (".png", ".webp"),
+    "composite": (".png", ".jpg", ".jpeg", ".webp"),
+    "panel": (".png", ".jpg", ".jpeg", ".webp"),
+}
+_LOSSY_QUALITY = 90
+# Errors that every later photo would meet too.
+_FATAL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 EPILOG = """\
 what is written:
-  With one kind of output, OUTPUT/NAME.png; with several, a folder for each: OUTPUT/alpha/NAME.png,
-  OUTPUT/cutout/NAME.png, ... NAME is the photo's name without its suffix, and --recursive keeps
-  the folders. Photos that would get the same name keep their suffix (a.jpg.png, a.webp.png), or
-  their folder's name (x/a.png, y/a.png).
+  The cutout of photo.jpg is photo.cutout.png; likewise photo.alpha.png, photo.composite.png and
+  photo.panel.png. It goes beside the photo, or into DIR with --output DIR, where --recursive keeps
+  the folders. --output FILE names the file of a single photo: .png, or .webp for cutouts, or .jpg
+  for composites and panels.
 
 exit status:
   0 all photos done, 1 some could not be read or written (one line each on standard error),
-  2 the command cannot be run as given, 130 interrupted.
+  2 the command cannot be run as given, 130 interrupted, 143 terminated.
 
 examples:
   cut out one photo:
-    python -m kmatting.predict --model model.tflite photo.jpg --output out
-  mattes of a folder, for kmatting.evaluate --predictions:
-    python -m kmatting.predict --model model.tflite photos --output mattes --alpha
-  over white, and a panel to look at:
-    python -m kmatting.predict --model model.keras photos --output out --composite white --panel
+    kmatting predict photo.jpg
+    kmatting predict photo.jpg -o cutout.png
+  the mattes of a folder, for kmatting evaluate --predictions:
+    kmatting predict photos -o mattes --alpha
+  a product photo over white:
+    kmatting predict photo.jpg -o white.jpg --composite white
+  with a model of your own:
+    kmatting predict photos -o out --model runs/mine/best.keras
   in a pipe:
-    python -m kmatting.predict --model model.tflite - < photo.jpg > cutout.png
+    kmatting predict - < photo.jpg > cutout.png
 """
-
-
-@dataclass(frozen=True)
-class Job:
-    """One photo and the files to be made of it.
-
-    Attributes:
-        photo: path of the photo.
-        outputs: path to write, by kind.
-    """
-
-    photo: Path
-    outputs: dict[str, Path]
 
 
 @command
@@ -75,12 +83,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     return _predict_pipe(args) if args.inputs == ["-"] else _predict_files(args)
 
 
-def find_photos(inputs: Iterable[str], recursive: bool, output: Path) -> list[tuple[Path, Path]]:
-    """Lists the photos to work on.
+def find_photos(
+    inputs: Iterable[str], recursive: bool, output: Path | None
+) -> list[tuple[Path, Path]]:
+    """Lists the photos to work on; says on standard error what folders hold beside them.
 
     Args:
-        inputs: paths of files and folders. A file is taken whatever its suffix.
-        recursive: whether to descend into the folders' folders.
+        inputs: paths of files and folders. A file is taken whatever its suffix; of a folder, the
+            photos without those that are named like outputs of this command.
+        recursive: whether to search the folders in folders too.
         output: the output folder; what lies in it is left out of the folders.
 
     Returns:
@@ -91,64 +102,40 @@ def find_photos(inputs: Iterable[str], recursive: bool, output: Path) -> list[tu
     """
     found: dict[Path, tuple[Path, Path]] = {}
     for each in map(Path, inputs):
-        if each.is_dir():
-            photos = [(path, each) for path in list_images(each, recursive) if not path.is_dir()]
-            if output.resolve() != each.resolve():
-                photos = [p for p in photos if output.resolve() not in p[0].resolve().parents]
-            if not photos:
-                hint = "" if recursive else "; --recursive looks into its folders too"
-                raise ImageError(f"{each}: no photos in this folder{hint}.")
-        else:
-            photos = [(each, each.parent)]
-        for path, folder in photos:
-            found.setdefault(_place(path), (path, folder))
+        photos = _photos_in(each, recursive, output) if each.is_dir() else [each]
+        for path in photos:
+            found.setdefault(_place(path), (path, each if each.is_dir() else each.parent))
     return list(found.values())
+
+
+def _photos_in(folder: Path, recursive: bool, output: Path | None) -> list[Path]:
+    listing = scan_folder(folder, recursive)
+    photos = [path for path in listing.photos if not is_output(path.name)]
+    notes = [listing.note()] if listing.note() else []
+    if listing.subfolders:  # the last thing that the note says
+        notes[-1] += " (--recursive does)"
+    if len(photos) < len(listing.photos):
+        notes.append(f"left out {len(listing.photos) - len(photos)} outputs of kmatting")
+    note = "; ".join(notes)
+    home = folder.resolve()
+    if output is not None and home in output.resolve().parents:
+        inner = folder / output.resolve().relative_to(home)
+        photos = [path for path in photos if inner not in path.parents]
+    if not photos:
+        raise ImageError(f"{folder}: no photos in this folder" + (f"; {note}." if note else "."))
+    if note:
+        print(f"note: {folder}: {note}", file=sys.stderr)
+    return photos
 
 
 def _place(path: Path) -> Path:
     """Where a file lies, however its path is written; a link stays itself."""
-    return path.parent.resolve() / path.name
+    return _resolved(path.parent) / path.name
 
 
-def name_outputs(photos: Sequence[tuple[Path, Path]]) -> list[PurePath]:
-    """Names what is made of each photo so that no two names are equal.
-
-    A photo's name is its path under the folder that it was found from, without the suffix. Those
-    that would be equal (in any case of letters) keep the suffix; where that does not tell them
-    apart, they are put under their folder's name, then numbered.
-
-    Args:
-        photos: as `find_photos` returns them.
-
-    Returns:
-        A relative path without suffix for each photo.
-    """
-    names: dict[int, PurePath] = {}
-    taken: set[str] = set()
-
-    def settle(candidates: dict[int, PurePath]) -> None:
-        keys = [str(name).casefold() for name in candidates.values()]
-        for (index, name), key in zip(candidates.items(), keys, strict=True):
-            if keys.count(key) == 1 and key not in taken:
-                names[index] = name
-        taken.update(str(name).casefold() for name in names.values())
-
-    paths = [path.relative_to(folder) for path, folder in photos]
-    homes = [PurePath(folder.absolute().name) for _, folder in photos]
-    forms = (
-        [path.with_name(path.stem) for path in paths],
-        paths,
-        [home / path.with_name(path.stem) for home, path in zip(homes, paths, strict=True)],
-        [home / path for home, path in zip(homes, paths, strict=True)],
-    )
-    for form in forms:
-        settle({index: name for index, name in enumerate(form) if index not in names})
-    for index, path in enumerate(paths):
-        number = 2
-        while index not in names:
-            settle({index: path.with_name(f"{path.stem}-{number}")})
-            number += 1
-    return [names[index] for index in range(len(photos))]
+@cache
+def _resolved(folder: Path) -> Path:
+    return folder.resolve()
 
 
 def plan(args: argparse.Namespace) -> list[Job]:
@@ -161,56 +148,104 @@ def plan(args: argparse.Namespace) -> list[Job]:
         The photos with the outputs that are to be made of them.
 
     Raises:
-        ValueError: if an output exists and neither --overwrite nor --skip-existing is given, or if
-            an output would replace a photo.
+        ValueError: if an output exists and neither --overwrite nor --skip-existing is given, if an
+            output would replace a photo, or if two photos would be written to one file.
+        OSError: if a folder cannot be written to.
     """
-    if args.output.exists() and not args.output.is_dir():
-        raise ValueError(f"{args.output}: expected a folder to write to, but it is a file.")
-    photos = find_photos(args.inputs, args.recursive, args.output)
+    photos = find_photos(args.inputs, args.recursive, args.folder)
     originals = {_place(path) for path, _ in photos}
-    jobs, existing = [], []
-    for (photo, _), name in zip(photos, name_outputs(photos), strict=True):
-        outputs = {}
-        for kind in args.kinds:
-            folder = args.output / kind if len(args.kinds) > 1 else args.output
-            path = folder / f"{name}{_suffix(kind, args)}"
+    jobs = [_job(photo, folder, args) for photo, folder in photos]
+    check_names(jobs)
+    existing = []
+    for job in jobs:
+        for kind, output in list(job.outputs.items()):
+            path = Path(output)
             if _place(path) in originals:
                 raise ValueError(f"{path}: would replace a photo; choose another --output.")
             if path.exists():
                 existing.append(path)
                 if args.skip_existing:
-                    continue
-            outputs[kind] = path
-        if outputs:
-            jobs.append(Job(photo, outputs))
+                    del job.outputs[kind]
     if existing and not (args.overwrite or args.skip_existing):
         more = f" (and {len(existing) - 1} more)" if len(existing) > 1 else ""
-        raise ValueError(f"{existing[0]}: exists already{more}; --overwrite or --skip-existing?")
+        raise ValueError(
+            f"{existing[0]}{more} exists. Use --overwrite to replace it, or --skip-existing to "
+            "keep it."
+        )
+    jobs = [job for job in jobs if job.outputs]
+    for folder in {Path(output).parent for job in jobs for output in job.outputs.values()}:
+        _check_writable(folder)
     return jobs
+
+
+def _job(photo: Path, folder: Path, args: argparse.Namespace) -> Job:
+    """Names the outputs of one photo."""
+    if args.file is not None:
+        return Job(str(photo), {kind: str(args.file) for kind in args.kinds})
+    if args.folder is not None:
+        target = args.folder / photo.parent.relative_to(folder)
+    elif photo.is_fifo():
+        raise ValueError(f"{photo}: is a pipe; name the file to write with --output FILE.")
+    else:
+        target = photo.parent
+    names = {
+        kind: output_name(photo.name, kind, _suffix(kind, args), args.keep_suffix)
+        for kind in args.kinds
+    }
+    return Job(str(photo), {kind: str(target / name) for kind, name in names.items()})
+
+
+def _check_writable(folder: Path) -> None:
+    """Checks that files can be made in a folder, or in the one that it will be made in."""
+    place = next(each for each in (folder, *folder.absolute().parents) if each.exists())
+    if not place.is_dir():
+        raise ValueError(f"{folder}: expected a folder to write to, but {place} is a file.")
+    try:
+        with tempfile.TemporaryFile(dir=place):
+            pass
+    except OSError as error:
+        raise OSError(f"{folder}: cannot be written to: {error.strerror}.") from error
 
 
 def _predict_files(args: argparse.Namespace) -> int:
     jobs = plan(args)
     if not jobs:
-        print("nothing to do: all outputs are there already.")
+        say("nothing to do: all outputs exist.")
         return 0
     background = _read_background(args)
     matter = _load(args)
-    failures = 0
+    done = Counter(photos=0, failures=0)
     bar = tqdm(total=len(jobs), unit="photo", disable=not sys.stderr.isatty())
-    with bar, ThreadPoolExecutor(1, "kmatting-write") as writer:
-        if _needs_colours(args):
-            writer.submit(load_estimator)  # takes a second: meanwhile the first photo is read
-        for error in _work(jobs, matter, background, args, writer):
-            if error:
-                failures += 1
-                tqdm.write(f"error: {error}", file=sys.stderr)
-            bar.update()
-    print(f"{len(jobs) - failures} of {len(jobs)} photos done, written to {args.output}")
-    return 1 if failures else 0
+    try:
+        with bar, ThreadPoolExecutor(1, "kmatting-write") as writer:
+            if _needs_colours(args):
+                writer.submit(load_estimator)  # takes a second: meanwhile the first photo is read
+            for problem, failed in _work(jobs, matter, background, args, writer):
+                done["failures" if failed else "photos"] += 1
+                if problem:
+                    tqdm.write(problem, file=sys.stderr)
+                bar.update()
+    except (KeyboardInterrupt, OSError) as error:
+        error.add_note(f"{done['photos']} of {len(jobs)} photos are done; --skip-existing goes on")
+        raise
+    say(f"{done['photos']} of {len(jobs)} photos done, written to {_destination(jobs, args)}")
+    return 1 if done["failures"] else 0
+
+
+def _destination(jobs: Sequence[Job], args: argparse.Namespace) -> str:
+    outputs = [output for job in jobs for output in job.outputs.values()]
+    if len(outputs) == 1:
+        return outputs[0]
+    return str(args.folder or "the folders of the photos")
 
 
 def _predict_pipe(args: argparse.Namespace) -> int:
+    if args.output is None and sys.__stdout__ is None:
+        raise OSError("standard output is closed; name a file with --output.")
+    if args.file is not None:
+        if args.file.exists() and not args.overwrite:
+            raise ValueError(f"{args.file} exists. Use --overwrite to replace it.")
+        _check_writable(args.file.parent)
     background = _read_background(args)
     matter = _load(args)
     try:
@@ -218,10 +253,15 @@ def _predict_pipe(args: argparse.Namespace) -> int:
     except ImageError as error:
         print(f"error: standard input: {str(error).removeprefix('image: ')}", file=sys.stderr)
         return 1
-    (_, image), *_ = _make(matte, args.kinds, background, args)
-    kind = args.kinds[0]
+    if _is_empty(matte):
+        print(_nothing_found("standard input"), file=sys.stderr)
+    ((kind, image),) = _make(matte, args.kinds, background, args)
+    if args.file is not None:
+        write_image(args.file, image, **_options(args.file.suffix))
+        return 0
     encoded = io.BytesIO()
-    image.save(encoded, _suffix(kind, args)[1:], **_options(kind, args))
+    suffix = _suffix(kind, args)
+    image.save(encoded, suffix[1:], **_options(suffix))
     sys.stdout.buffer.write(encoded.getvalue())
     sys.stdout.buffer.flush()
     return 0
@@ -233,12 +273,15 @@ def _work(
     background: Colour | np.ndarray | None,
     args: argparse.Namespace,
     writer: ThreadPoolExecutor,
-) -> Iterator[str | None]:
-    """Makes the outputs, while the next photo is read and run; yields an error or None for each.
+) -> Iterator[tuple[str | None, bool]]:
+    """Makes the outputs, while the next photo is read and run.
 
     At most one finished matte waits for the writer, so that large photos do not pile up.
+
+    Yields:
+        For each photo an error, a warning or None, and whether the photo failed.
     """
-    writing: deque[Future[str | None]] = deque()
+    writing: deque[Future[tuple[str | None, bool]]] = deque()
     results = matter.stream(job.photo for job in jobs)
     for job, (_, matte) in zip(jobs, results, strict=True):
         if writing:
@@ -248,7 +291,7 @@ def _work(
             if matte.prediction.size > LARGE:  # 24-megapixel photos stay under 1.5 GB
                 yield writing.popleft().result()
         else:
-            yield str(matte)
+            yield f"error: {matte}", True
         del matte  # or it would be held while the next one is made
     while writing:
         yield writing.popleft().result()
@@ -256,14 +299,27 @@ def _work(
 
 def _write(
     job: Job, matte: Matte, background: Colour | np.ndarray | None, args: argparse.Namespace
-) -> str | None:
-    """Writes the outputs of one photo; returns an error in words, or None."""
+) -> tuple[str | None, bool]:
+    """Writes the outputs of one photo; returns an error or a warning, and whether it failed."""
     try:
         for kind, image in _make(matte, list(job.outputs), background, args):
-            write_image(job.outputs[kind], image, **_options(kind, args))
-    except (ImageError, OSError) as error:
-        return f"{job.photo}: {error}"
-    return None
+            path = Path(job.outputs[kind])
+            write_image(path, image, **_options(path.suffix))
+    except OSError as error:
+        if error.errno in _FATAL:
+            raise
+        return f"error: {job.photo}: {error}", True
+    except (ValueError, MemoryError) as error:
+        return f"error: {job.photo}: {error or 'not enough memory'}", True
+    return (_nothing_found(job.photo) if _is_empty(matte) else None), False
+
+
+def _is_empty(matte: Matte) -> bool:
+    return bool((matte.alpha >= 0.5).mean() < 0.001)
+
+
+def _nothing_found(photo: str) -> str:
+    return f"warning: {photo}: no subject found."
 
 
 def _make(
@@ -291,11 +347,9 @@ def _suffix(kind: str, args: argparse.Namespace) -> str:
     return f".{args.cutout_format}" if kind == "cutout" else ".png"
 
 
-def _options(kind: str, args: argparse.Namespace) -> dict[str, int]:
+def _options(suffix: str) -> dict[str, int]:
     """What Pillow's writer is told."""
-    if kind == "cutout" and args.cutout_format == "webp":
-        return {"quality": _WEBP_QUALITY}
-    return {"compress_level": PNG_LEVEL} if kind in ("cutout", "composite") else {}
+    return {"compress_level": PNG_LEVEL} if suffix == ".png" else {"quality": _LOSSY_QUALITY}
 
 
 def _needs_colours(args: argparse.Namespace) -> bool:
@@ -316,52 +370,48 @@ def _load(args: argparse.Namespace) -> Matter:
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = make_parser(
-        "predict", "Cut out the subject of photos: cutouts, mattes, composites, panels.", EPILOG
+        "predict",
+        "Predict the mattes of photos; write cutouts, mattes, composites or panels.",
+        EPILOG,
     )
     add = parser.add_argument
     add("inputs", nargs="+", metavar="INPUT", help="photos, folders, or - for standard input")
     add(
-        "--model",
-        help="a .keras file, a SavedModel folder or a .tflite file (default: the shipped model)",
+        "-o",
+        "--output",
+        type=Path,
+        metavar="PATH",
+        help="file to write, or folder (made if needed); default: beside each photo",
     )
-    add("--output", type=Path, metavar="DIR", help="folder to write to; made if it does not exist")
-    add("--recursive", action="store_true", help="descend into the folders' folders")
+    add("--recursive", action="store_true", help="search the folders in folders too")
+    add(
+        "--keep-suffix",
+        action="store_true",
+        help="photo.jpg gives photo.jpg.cutout.png, so that photo.jpg and photo.png do not clash",
+    )
 
     kinds = parser.add_argument_group("outputs", "--cutout if none is chosen")
     add = kinds.add_argument
-    add("--alpha", action="store_true", help="the matte as a grey PNG")
+    add("--alpha", action="store_true", help="the matte, as a grey PNG")
     add("--alpha-bits", type=int, choices=(8, 16), default=8, help="default: %(default)s")
     add("--cutout", action="store_true", help="the subject on transparency")
     add("--cutout-format", choices=("png", "webp"), default="png", help="default: %(default)s")
     add(
-        "--foreground",
-        choices=FOREGROUND_METHODS,
-        default="ml",
-        help="colours of cutouts and composites: ml estimates them, so that no halo of the old "
-        "background stays (needs kmatting[foreground]); none keeps the photo's "
-        "(default: %(default)s)",
-    )
-    add(
         "--composite",
         metavar="COLOUR|IMAGE",
-        help="the subject over a colour (white, '#00ff00') or an image, as a PNG",
+        help="the subject over a colour (white, '#00ff00') or an image",
     )
     add("--panel", action="store_true", help="photo, matte and composites side by side, small")
+    add_foreground(kinds)
 
     running = parser.add_argument_group("running")
-    add = running.add_argument
-    add(
-        "--size",
-        type=int,
-        help="the network sees a photo reduced to about SIZE x SIZE pixels "
-        f"(default: what a .keras model was trained at, or {DEFAULT_SIZE}; a .tflite model has a "
-        "size of its own)",
-    )
-    add("--threads", type=int, help="processor threads of the network (default: all)")
+    add_model(running)
+    add_size(running)
+    add_threads(running)
     existing = running.add_mutually_exclusive_group()
     add = existing.add_argument
-    add("--skip-existing", action="store_true", help="make only what is not there yet")
-    add("--overwrite", action="store_true", help="replace what is there (else: an error)")
+    add("--skip-existing", action="store_true", help="make only the files that do not exist yet")
+    add("--overwrite", action="store_true", help="replace files that exist")
 
     args = parser.parse_args(argv)
     chosen = {
@@ -371,16 +421,37 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         "panel": args.panel,
     }
     args.kinds = [kind for kind, wanted in chosen.items() if wanted] or ["cutout"]
-    if "-" in args.inputs:
-        if len(args.inputs) > 1 or args.output:
-            parser.error("INPUT - stands alone and writes to standard output, without --output")
-        if len(args.kinds) > 1:
-            parser.error(f"INPUT - makes one output, {' and '.join(args.kinds)} are chosen")
-        if sys.stdout.isatty():
-            parser.error("standard output is a terminal; send the picture to a file: > cutout.png")
-    elif args.output is None:
-        parser.error("the following arguments are required: --output")
+    _check_output(parser, args)
     return args
+
+
+def _check_output(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    """Sets `file` and `folder`, of which at most one is not None."""
+    args.file, args.folder = None, args.output
+    known = {suffix for suffixes in _SUFFIXES.values() for suffix in suffixes}
+    output = args.output
+    if output is not None and output.suffix.lower() in known and not output.is_dir():
+        args.file, args.folder = output, None
+        if len(args.inputs) > 1 or Path(args.inputs[0]).is_dir():
+            parser.error(f"--output {output} names one file; for several photos, name a folder")
+        if len(args.kinds) > 1:
+            kinds = " and ".join(args.kinds)
+            parser.error(f"--output {output} names one file, but {kinds} were chosen")
+        allowed = _SUFFIXES[args.kinds[0]]
+        if output.suffix.lower() not in allowed:
+            hint = " (or add --composite white)" if args.kinds == ["cutout"] else ""
+            parser.error(
+                f"--output {output}: expected {' or '.join(allowed)} for the {args.kinds[0]}{hint}"
+            )
+    if "-" in args.inputs:
+        if len(args.inputs) > 1:
+            parser.error("INPUT - stands alone")
+        if args.folder is not None:
+            parser.error("INPUT - is written to standard output, or to --output FILE")
+        if len(args.kinds) > 1:
+            parser.error(f"INPUT - gives one output, but {' and '.join(args.kinds)} were chosen")
+        if args.file is None and sys.stdout.isatty():
+            parser.error("standard output is a terminal; name a file: --output cutout.png")
 
 
 if __name__ == "__main__":

@@ -1,12 +1,14 @@
 """The predict command, as a user calls it, with a model whose alpha is the photo's red."""
 
+import errno
 import io
 import os
 import struct
 import subprocess
 import sys
+import time
 import zlib
-from pathlib import Path, PurePath
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,8 +17,10 @@ from photo_files import files, write_three
 from PIL import Image
 
 from kmatting import predict
-from kmatting.images import read_alpha, read_image, read_photo
-from kmatting.predict import find_photos, name_outputs
+from kmatting.images import ImageError, read_alpha, read_photo
+from kmatting.inference.matter import Matter
+from kmatting.inference.output_names import Job, check_names, is_output, matte_stem, output_name
+from kmatting.predict import find_photos
 
 PLAIN = ["--foreground", "none"]
 
@@ -51,13 +55,17 @@ def colours(picture):
 
 def test_cutouts_of_a_folder_by_default(run, photos, tmp_path):
     status, out, err = run(photos, "--output", tmp_path / "out", *PLAIN)
-    assert (status, err) == (0, [])
+    assert status == 0
+    assert err == [
+        f"note: {photos}: did not search 1 folder(s) in it (--recursive does)",
+        f"warning: {photos / 'b.jpg'}: no subject found.",
+    ]
     assert out == [f"2 of 2 photos done, written to {tmp_path / 'out'}"]
-    assert files(tmp_path / "out") == ["a.png", "b.png"]
-    picture = Image.open(tmp_path / "out/a.png")
+    assert files(tmp_path / "out") == ["a.cutout.png", "b.cutout.png"]
+    picture = Image.open(tmp_path / "out/a.cutout.png")
     assert (picture.mode, picture.size) == ("RGBA", (30, 20))
     assert colours(picture) == {(255, 40, 200, 255)}
-    assert not np.asarray(Image.open(tmp_path / "out/b.png")).any()
+    assert not np.asarray(Image.open(tmp_path / "out/b.cutout.png")).any()
 
 
 def test_foreground_colours_are_estimated(run, tmp_path):
@@ -65,22 +73,21 @@ def test_foreground_colours_are_estimated(run, tmp_path):
     photo[..., 0] = np.linspace(-80, 335, 60).clip(0, 255)  # red over black
     Image.fromarray(photo).save(tmp_path / "photo.png")
     assert run(tmp_path / "photo.png", "--output", tmp_path / "out")[0] == 0
-    picture = np.asarray(Image.open(tmp_path / "out/photo.png"))
+    picture = np.asarray(Image.open(tmp_path / "out/photo.cutout.png"))
     soft = picture[(picture[..., 3] > 60) & (picture[..., 3] < 250)]
     assert len(soft) > 400
     assert soft[:, 0].min() > 240  # not the mixture with black, which is as red as it is opaque
 
 
-def test_all_kinds_go_into_folders_of_their_own(run, photos, tmp_path):
+def test_all_kinds_in_one_layout(run, photos, tmp_path):
     kinds = ["--alpha", "--cutout", "--composite", "lime", "--panel", *PLAIN]
-    status, _, err = run(photos, "--recursive", "--output", tmp_path / "out", *kinds)
-    assert (status, err) == (0, [])
-    names = ("a.png", "b.png", "deep/c.png")
-    folders = ("alpha", "composite", "cutout", "panel")
-    assert files(tmp_path / "out") == [f"{kind}/{name}" for kind in folders for name in names]
-    alpha = Image.open(tmp_path / "out/alpha/deep/c.png")
+    assert run(photos, "--recursive", "--output", tmp_path / "out", *kinds)[0] == 0
+    names = ("a", "b", "deep/c")
+    outputs = ("alpha", "composite", "cutout", "panel")
+    assert files(tmp_path / "out") == [f"{name}.{kind}.png" for name in names for kind in outputs]
+    alpha = Image.open(tmp_path / "out/deep/c.alpha.png")
     assert (alpha.mode, colours(alpha)) == ("L", {(102,)})
-    composite = Image.open(tmp_path / "out/composite/deep/c.png")
+    composite = Image.open(tmp_path / "out/deep/c.composite.png")
     # 0.4 of (102, 40, 200) over (0, 255, 0).
     assert (composite.mode, colours(composite)) == ("RGB", {(41, 169, 80)})
 
@@ -88,11 +95,11 @@ def test_all_kinds_go_into_folders_of_their_own(run, photos, tmp_path):
 def test_sixteen_bits_and_webp(run, photos, tmp_path):
     path = photos / "deep/c.png"
     assert run(path, "--output", tmp_path / "a", "--alpha", "--alpha-bits", "16")[0] == 0
-    alpha = Image.open(tmp_path / "a/c.png")
+    alpha = Image.open(tmp_path / "a/c.alpha.png")
     assert alpha.mode == "I;16"
     np.testing.assert_allclose(np.asarray(alpha) / 65535, 0.4, atol=1e-4)
     assert run(path, "--output", tmp_path / "b", "--cutout-format", "webp", *PLAIN)[0] == 0
-    picture = Image.open(tmp_path / "b/c.webp")
+    picture = Image.open(tmp_path / "b/c.cutout.webp")
     assert (picture.format, picture.mode) == ("WEBP", "RGBA")
     assert colours(picture.getchannel("A")) == {(102,)}
 
@@ -101,7 +108,7 @@ def test_composite_over_an_image(run, photos, tmp_path):
     Image.new("RGB", (500, 9), "blue").save(tmp_path / "blue.png")
     background = ["--composite", tmp_path / "blue.png", *PLAIN]
     assert run(photos / "b.jpg", "--output", tmp_path / "out", *background)[0] == 0
-    assert colours(Image.open(tmp_path / "out/b.png")) == {(0, 0, 255)}
+    assert colours(Image.open(tmp_path / "out/b.composite.png")) == {(0, 0, 255)}
 
 
 def odd_photos():
@@ -136,24 +143,21 @@ def test_odd_photos(run, tmp_path):
     folder.mkdir()
     for name, photo, options in odd_photos():
         photo.save(folder / name, **options)
-    names = [*files(folder), "palette_clear.gif"]
-    inputs = [folder, folder / "palette_clear.gif"]  # .gif is no suffix of photos in a folder
-    status, _, err = run(*inputs, "--alpha", "--cutout", "--output", tmp_path / "out", *PLAIN)
-    assert (status, err) == (0, [])
-    assert len(files(tmp_path / "out")) == 2 * len(set(names))
-    keep_suffix = {"photo.bmp", "photo.webp"}
-    for name in set(names):
-        stem = name if name in keep_suffix else Path(name).stem
+    names = files(folder)
+    kinds = ["--alpha", "--cutout", "--keep-suffix"]
+    assert run(folder, *kinds, "--output", tmp_path / "out", *PLAIN)[0] == 0
+    assert len(files(tmp_path / "out")) == 2 * len(names)
+    for name in names:
         photo = read_photo(folder / name)
         expected = photo.flatten()[..., 0] / 255.0
         if photo.opacity is not None:
             expected = expected * photo.opacity / 255
-        alpha = read_alpha(tmp_path / "out/alpha" / f"{stem}.png") / 255
+        alpha = read_alpha(tmp_path / "out" / f"{name}.alpha.png") / 255
         assert alpha.shape == expected.shape, name
         # The network sees 48 x 64 pixels: detail of larger photos comes back by refinement, but
         # of the long one it sees 64 x 3 pixels.
         assert np.abs(alpha - expected).mean() < (0.1 if "900" in name else 0.03), name
-        cutout = Image.open(tmp_path / "out/cutout" / f"{stem}.png")
+        cutout = Image.open(tmp_path / "out" / f"{name}.cutout.png")
         np.testing.assert_array_equal(np.asarray(cutout.getchannel("A")), np.rint(alpha * 255))
 
 
@@ -176,13 +180,15 @@ def test_bad_files_are_named_and_the_others_go_on(run, photos, tmp_path):
     (photos / "text.jpg").write_text("Not a photo.")
     bomb(photos / "bomb.png", 60_000)
     bad = ["bomb.png", "cut.jpg", "empty.png", "text.jpg", "none.jpg"]
-    status, out, err = run(photos, photos / "none.jpg", "--output", tmp_path / "out", "--alpha")
+    inputs = [*sorted(photos.glob("*.*")), photos / "none.jpg"]
+    status, out, err = run(*inputs, "--output", tmp_path / "out", "--alpha")
+    err = [line for line in err if not line.startswith("warning: ")]
     assert status == 1
     assert out == [f"2 of 7 photos done, written to {tmp_path / 'out'}"]
     assert len(err) == len(bad)
     for name, line in zip(bad, err, strict=True):
         assert line.startswith(f"error: {photos / name}: ")
-    assert files(tmp_path / "out") == ["a.png", "b.png"]
+    assert files(tmp_path / "out") == ["a.alpha.png", "b.alpha.png"]
     # All bad.
     assert run(photos / "text.jpg", "--output", tmp_path / "other", "--alpha")[0] == 1
     assert not (tmp_path / "other").exists()
@@ -191,51 +197,12 @@ def test_bad_files_are_named_and_the_others_go_on(run, photos, tmp_path):
 def test_a_file_that_cannot_be_written_is_named(run, photos, tmp_path):
     Image.new("RGB", (17_000, 2)).save(photos / "a_long.png")  # WebP ends at 16383 pixels
     options = ["--cutout-format", "webp", "--output", tmp_path / "out", *PLAIN]
-    status, _, err = run(photos, *options)
+    status, _, err = run(photos / "a_long.png", photos / "a.png", *options)
     assert status == 1
     assert len(err) == 1
     assert str(photos / "a_long.png") in err[0]
     assert "cannot be written" in err[0]
-    assert files(tmp_path / "out") == ["a.webp", "b.webp"]
-
-
-def names(*paths):
-    """Names of outputs for pairs (folder, path in it)."""
-    found = [(Path(folder) / path, Path(folder)) for folder, path in paths]
-    return [name.as_posix() for name in name_outputs(found)]
-
-
-def test_names_are_kept_short():
-    assert names(("/x", "a.jpg"), ("/x", "b.c.jpg"), ("/x", "d/a.jpg")) == ["a", "b.c", "d/a"]
-
-
-def test_equal_names_keep_the_suffix():
-    assert names(("/x", "a.jpg"), ("/x", "a.png"), ("/x", "b.png")) == ["a.jpg", "a.png", "b"]
-    assert names(("/x", "a.jpg"), ("/x", "A.png")) == ["a.jpg", "A.png"]
-
-
-def test_equal_files_of_two_folders_get_their_folders_names():
-    assert names(("/x", "a.jpg"), ("/y", "a.jpg"), ("/y", "b.jpg")) == ["x/a", "y/a", "b"]
-    assert names(("/x", "d/a.jpg"), ("/y", "d/a.jpg")) == ["x/d/a", "y/d/a"]
-
-
-def test_what_is_equal_still_is_numbered():
-    assert names(("/1/x", "a.jpg"), ("/2/x", "a.jpg")) == ["a-2", "a-3"]
-    triple = names(("/x", "a.jpg"), ("/x", "a.png"), ("/x", "a.jpg.png"))
-    assert len(set(triple)) == 3
-
-
-def test_photos_of_equal_stem_do_not_collide(run, photos, tmp_path):
-    Image.new("RGB", (8, 8), (51, 0, 0)).save(photos / "a.webp", lossless=True)
-    other = tmp_path / "other"
-    other.mkdir()
-    Image.new("RGB", (8, 8), (153, 0, 0)).save(other / "b.jpg", quality=100)
-    status, _, _ = run(photos, other, "--output", tmp_path / "out", "--alpha")
-    assert status == 0
-    levels = {name: read_alpha(tmp_path / "out" / name)[0, 0] for name in files(tmp_path / "out")}
-    assert levels == pytest.approx(
-        {"a.png.png": 255, "a.webp.png": 51, "photos/b.png": 0, "other/b.png": 153}, abs=2
-    )
+    assert files(tmp_path / "out") == ["a.cutout.webp"]
 
 
 def test_each_photo_is_taken_once(photos, monkeypatch):
@@ -254,27 +221,31 @@ def test_outputs_inside_the_input_folder_are_no_inputs(run, photos):
 def test_nothing_is_overwritten_unless_asked(run, photos, tmp_path):
     out = tmp_path / "out"
     out.mkdir()
-    (out / "b.png").write_text("mine")
+    (out / "b.alpha.png").write_text("mine")
     status, _, err = run(photos, "--output", out, "--alpha")
     assert status == 2
-    assert err == [f"error: {out / 'b.png'}: exists already; --overwrite or --skip-existing?"]
-    assert files(out) == ["b.png"]  # found before any work
+    assert err[-1] == (
+        f"error: {out / 'b.alpha.png'} exists. Use --overwrite to replace it, or --skip-existing "
+        "to keep it."
+    )
+    assert files(out) == ["b.alpha.png"]  # found before any work
 
     status, lines, _ = run(photos, "--output", out, "--alpha", "--skip-existing")
-    assert (status, lines) == (0, [f"1 of 1 photos done, written to {out}"])
-    assert (out / "b.png").read_text() == "mine"
+    assert (status, lines) == (0, [f"1 of 1 photos done, written to {out / 'a.alpha.png'}"])
+    assert (out / "b.alpha.png").read_text() == "mine"
     status, lines, _ = run(photos, "--output", out, "--alpha", "--skip-existing")
-    assert (status, lines) == (0, ["nothing to do: all outputs are there already."])
+    assert (status, lines) == (0, ["nothing to do: all outputs exist."])
 
     assert run(photos, "--output", out, "--alpha", "--overwrite")[0] == 0
-    assert read_alpha(out / "b.png").shape == (20, 30)
+    assert read_alpha(out / "b.alpha.png", exact=True).shape == (20, 30)
 
 
 def test_a_photo_is_never_replaced(run, photos):
     before = (photos / "a.png").read_bytes()
-    status, _, err = run(photos, "--output", photos, "--alpha", "--overwrite")
+    target = photos / "a.png"
+    status, _, err = run(target, "--output", photos / "deep/../a.png", "--alpha", "--overwrite")
     assert status == 2
-    assert err == [f"error: {photos / 'a.png'}: would replace a photo; choose another --output."]
+    assert err[0].endswith("a.png: would replace a photo; choose another --output.")
     assert (photos / "a.png").read_bytes() == before
 
 
@@ -282,7 +253,10 @@ def test_an_empty_folder(run, tmp_path):
     (tmp_path / "photos").mkdir()
     status, _, err = run(tmp_path / "photos", "--output", tmp_path / "out")
     assert status == 2
-    assert "no photos in this folder; --recursive" in err[0]
+    assert err == [f"error: {tmp_path / 'photos'}: no photos in this folder."]
+    (tmp_path / "photos/deep").mkdir()
+    _, _, err = run(tmp_path / "photos", "--output", tmp_path / "out")
+    assert err[0].endswith("did not search 1 folder(s) in it (--recursive does).")
 
 
 @pytest.mark.parametrize(
@@ -290,34 +264,29 @@ def test_an_empty_folder(run, tmp_path):
     [
         (["--composite", "grean"], "'grean': neither a colour"),
         (["--size", "512"], "runs at 48x64 pixels only"),
-        (["--threads", "0"], "at least 1 thread"),
         (["--model", "none.tflite"], "none.tflite: no such file"),
     ],
 )
 def test_what_cannot_be_run_as_given(run, photos, tmp_path, options, message):
-    status, _, err = run(photos, "--output", tmp_path / "out", *PLAIN, *options)
+    status, _, err = run(photos / "a.png", "--output", tmp_path / "out", *PLAIN, *options)
     assert (status, len(err)) == (2, 1)
     assert err[0].startswith("error: ")
     assert message in err[0]
     assert not (tmp_path / "out").exists()
 
 
-def test_without_pymatting(run, photos, tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "pymatting", None)
-    status, _, err = run(photos, "--output", tmp_path / "out")
-    assert (status, len(err)) == (2, 1)
-    assert "kmatting[foreground]" in err[0]
-    assert "--foreground none" in err[0]
-    assert run(photos, "--output", tmp_path / "out", *PLAIN)[0] == 0
-    assert run(photos, "--output", tmp_path / "alphas", "--alpha")[0] == 0
-
-
 @pytest.mark.parametrize(
     "arguments",
     [
-        ["a.jpg"],
         ["-", "a.jpg"],
         ["-", "--output", "out"],
+        ["a.jpg", "b.jpg", "--output", "out.png"],
+        ["tests", "--output", "out.png"],
+        ["a.jpg", "--output", "out.png", "--alpha", "--cutout"],
+        ["a.jpg", "--output", "out.jpg"],
+        ["a.jpg", "--output", "out.webp", "--alpha"],
+        ["a.jpg", "--threads", "0"],
+        ["a.jpg", "--size", "15"],
         ["-", "--alpha", "--panel"],
         ["a.jpg", "--output", "out", "--overwrite", "--skip-existing"],
         [],
@@ -334,8 +303,9 @@ def test_interrupted(run, photos, tmp_path, monkeypatch):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(predict.Matter, "stream", interrupt)
-    status, _, err = run(photos, "--output", tmp_path / "out", *PLAIN)
-    assert (status, len(err)) == (130, 1)
+    status, _, err = run(photos / "a.png", "--output", tmp_path / "out", *PLAIN)
+    assert status == 130
+    assert err == ["interrupted; 0 of 1 photos are done; --skip-existing goes on"]
 
 
 def in_a_shell(model, *arguments, **options):
@@ -381,19 +351,216 @@ loaded = [name for name in ("tensorflow", "keras", "numba") if name in sys.modul
 assert not loaded, loaded
 """
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
-    assert files(tmp_path / "out") == ["a.png", "b.png"]
+    assert files(tmp_path / "out") == ["a.alpha.png", "b.alpha.png"]
 
 
 def test_native_libraries_are_quiet(photos, tmp_path):
     model = str(red_model.folder() / "red.keras")
-    done = in_a_shell(model, str(photos), "--output", str(tmp_path / "out"), "--alpha")
+    done = in_a_shell(model, str(photos / "a.png"), "--output", str(tmp_path / "out"), "--alpha")
     assert (done.returncode, done.stderr) == (0, b"")
-    assert files(tmp_path / "out") == ["a.png", "b.png"]
+    assert files(tmp_path / "out") == ["a.alpha.png"]
+
+
+def test_beside_the_photo_by_default(run, photos):
+    assert run(photos / "deep/c.png", "--alpha", "--cutout", *PLAIN)[0] == 0
+    assert files(photos / "deep") == ["c.alpha.png", "c.cutout.png", "c.png"]
+    # What was written is not taken for photos.
+    status, out, err = run(photos / "deep", "--overwrite", *PLAIN)
+    assert (status, out) == (0, [f"1 of 1 photos done, written to {photos / 'deep/c.cutout.png'}"])
+    assert err[0] == f"note: {photos / 'deep'}: left out 2 outputs of kmatting"
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "expected"),
+    [
+        ("x.png", [], ("PNG", "RGBA")),
+        ("x.WEBP", [], ("WEBP", "RGB")),  # opaque all over
+        ("new/x.png", ["--alpha"], ("PNG", "L")),
+        ("x.jpg", ["--composite", "white"], ("JPEG", "RGB")),
+    ],
+)
+def test_output_names_the_file(run, photos, tmp_path, name, kind, expected):
+    target = tmp_path / name
+    status, out, err = run(photos / "a.png", "-o", target, *kind, *PLAIN)
+    assert (status, err) == (0, [])
+    assert out == [f"1 of 1 photos done, written to {target}"]
+    picture = Image.open(target)
+    assert (picture.format, picture.mode) == expected
+    assert run(photos / "a.png", "-o", target, *kind, *PLAIN)[0] == 2  # it exists
+
+
+def test_a_folder_whose_name_ends_like_a_file(run, photos, tmp_path):
+    (tmp_path / "x.png").mkdir()
+    assert run(photos / "a.png", "-o", tmp_path / "x.png", *PLAIN)[0] == 0
+    assert files(tmp_path / "x.png") == ["a.cutout.png"]
+
+
+def test_photos_that_would_be_written_to_one_file_are_refused(run, photos, tmp_path):
+    """The output of a.png must never be taken for that of a.webp."""
+    out = tmp_path / "out"
+    assert run(photos, "-o", out, "--alpha")[0] == 0
+    Image.new("RGB", (8, 8), (51, 0, 0)).save(photos / "a.webp", lossless=True)
+    status, _, err = run(photos, "-o", out, "--alpha", "--skip-existing")
+    assert status == 2
+    assert err[-1] == (
+        f"error: {photos / 'a.png'} and {photos / 'a.webp'} would both be written to "
+        f"{out / 'a.alpha.png'}; --keep-suffix names the files so that they differ."
+    )
+    assert run(photos, "-o", out, "--alpha", "--keep-suffix")[0] == 0
+    assert read_alpha(out / "a.webp.alpha.png", exact=True)[0, 0] == 51
+    assert read_alpha(out / "a.png.alpha.png", exact=True)[0, 0] == 255
+
+
+def test_same_names_in_two_folders_are_refused(run, photos, tmp_path):
+    options = ["-o", tmp_path / "out", "--alpha", "--keep-suffix"]
+    other = write_three(tmp_path / "other")
+    status, _, err = run(photos, other, *options)
+    assert status == 2
+    assert err[-1].endswith("(1 more photos clash.)")
+    assert "rename one, or write them to different folders" in err[-1]
+    # The folder above tells them apart.
+    assert run(tmp_path, "--recursive", *options)[0] == 0
+    assert "other/a.png.alpha.png" in files(tmp_path / "out")
+
+
+def test_what_a_folder_holds_beside_photos_is_named_once(run, photos):
+    for name in ("x.dng", "y.DNG", "z.txt", "._a.jpg", ".hidden/b.jpg"):
+        (photos / name).parent.mkdir(exist_ok=True)
+        (photos / name).touch()
+    Image.new("RGB", (8, 8), "red").save(photos / "d.JPG")
+    status, out, err = run(photos, "--recursive", "--alpha")
+    assert (status, len(out)) == (0, 1)
+    assert err[0] == (f"note: {photos}: left out 2 .dng, 1 .txt: not photos that can be read")
+    assert (photos / "d.alpha.png").exists()
+    assert out[0].startswith("4 of 4 photos done")
+
+
+def test_naming_is_linear():
+    jobs = [Job(f"{n}.jpg", {"alpha": f"{n}.alpha.png"}) for n in range(100_000)]
+    start = time.process_time()
+    check_names(jobs)
+    assert time.process_time() - start < 10  # 0.1 s; quadratic, it would take minutes
+
+
+def test_a_folder_that_cannot_be_written_to_is_known_before_any_work(
+    run, photos, tmp_path, monkeypatch
+):
+    def refuse(dir):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(predict.tempfile, "TemporaryFile", refuse)
+    monkeypatch.setattr(predict, "_load", lambda args: pytest.fail("the model was loaded"))
+    status, _, err = run(photos / "a.png", photos / "b.jpg", "-o", tmp_path / "out")
+    assert status == 2
+    assert err == [f"error: {tmp_path / 'out'}: cannot be written to: Read-only file system."]
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs a folder nobody can write to")
+def test_a_real_folder_that_cannot_be_written_to(run, photos):
+    status, _, err = run(photos / "a.png", "-o", "/proc/self/out", *PLAIN)
+    assert (status, len(err)) == (2, 1)
+    assert err[0].startswith("error: /proc/self/out: cannot be written to: ")
+
+
+def test_a_disk_that_fills_up_ends_the_run(run, photos, tmp_path, monkeypatch):
+    def full(path, image, **options):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(predict, "write_image", full)
+    status, _, err = run(photos / "a.png", photos / "b.jpg", "-o", tmp_path / "out", *PLAIN)
+    assert (status, len(err)) == (2, 1)  # not once a photo
+    assert "No space left on device; 0 of 2 photos are done" in err[0]
+
+
+def test_a_bad_matte_is_that_photos_error(run, photos, tmp_path, monkeypatch):
+    predicted = Matter._predict
+
+    def sometimes(self, image, size=None):
+        if image[0, 0, 0] == 255:
+            raise ImageError("the model returned numbers that are not finite.")
+        return predicted(self, image, size)
+
+    monkeypatch.setattr(Matter, "_predict", sometimes)
+    status, out, err = run(photos / "a.png", photos / "deep/c.png", "-o", tmp_path / "out", *PLAIN)
+    assert status == 1
+    assert "not finite" in err[0]
+    assert out == ["1 of 2 photos done, written to " + str(tmp_path / "out")]
+    assert files(tmp_path / "out") == ["c.cutout.png"]
+
+
+def test_names_at_the_limit_of_the_file_system(run, tmp_path):
+    names = ["猫" * 83 + ".jpg", "猫" * 82 + "狗.jpg"]
+    for name in names:
+        Image.new("RGB", (8, 8), "red").save(tmp_path / name)
+    assert run(tmp_path, "-o", tmp_path / "out", "--alpha")[0] == 0
+    written = files(tmp_path / "out")
+    assert len(written) == 2
+    assert all(len(name.encode()) <= 255 and name.endswith(".alpha.png") for name in written)
+
+
+def test_a_photo_from_a_pipe(model, photos, tmp_path):
+    line = f"{sys.executable} -m kmatting predict --model {model} --alpha <(cat {photos / 'a.png'})"
+    done = subprocess.run(["bash", "-c", line], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "is a pipe; name the file to write with --output FILE." in done.stderr
+    done = subprocess.run(["bash", "-c", f"{line} -o {tmp_path}/x.png"], capture_output=True)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert read_alpha(tmp_path / "x.png")[0, 0] == 255
+
+
+def test_closed_streams(model, photos, tmp_path):
+    command = f"{sys.executable} -m kmatting predict --model {model} --overwrite --alpha"
+    photo, target = photos / "a.png", tmp_path / "x.png"
+    for line, status in [
+        (f"{command} {photo} -o {target} <&- >&- 2>&-", 0),
+        (f"{command} {photo} -o {target} | true; exit ${{PIPESTATUS[0]}}", 0),
+        (f"{command} - < {photo} >&-", 2),  # the matte would be lost
+        (f"{command} - <&-", 1),
+    ]:
+        target.unlink(missing_ok=True)
+        done = subprocess.run(["bash", "-c", line], capture_output=True, text=True)
+        assert (done.returncode, "Traceback" in done.stderr) == (status, False), line
+        assert len(done.stderr.splitlines()) == (status > 0), line
+        assert target.exists() == (status == 0), line
+
+
+def test_terminated(model, tmp_path):
+    for number in range(40):
+        Image.new("RGB", (1500, 1500), "red").save(tmp_path / f"{number}.png")
+    command = [sys.executable, "-m", "kmatting", "predict", "--model", model]
+    process = subprocess.Popen(
+        [*command, str(tmp_path), "-o", str(tmp_path / "out")], stderr=subprocess.PIPE, text=True
+    )
+    while not (tmp_path / "out").exists():
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.terminate()
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 143
+    assert err.startswith("terminated; ")
+    assert "Traceback" not in err
+    assert not [name for name in files(tmp_path / "out") if "partial" in name]
 
 
 def test_alphas_have_the_names_of_the_photos(run, photos, tmp_path):
-    """So that `kmatting.evaluate --predictions` finds each one's true alpha by its stem."""
+    """So that `kmatting evaluate --predictions` finds each one's true alpha by its stem."""
     assert run(photos, "--output", tmp_path / "out", "--alpha")[0] == 0
-    stems = {PurePath(name).stem for name in files(tmp_path / "out")}
+    stems = {matte_stem(Path(name)) for name in files(tmp_path / "out")}
     assert stems == {path.stem for path in photos.iterdir() if path.is_file()}
-    assert read_image(photos / "a.png").shape[:2] == read_alpha(tmp_path / "out/a.png").shape
+
+
+@pytest.mark.parametrize(
+    ("photo", "kind", "options", "expected"),
+    [
+        ("a.jpg", "cutout", {}, "a.cutout.png"),
+        ("a.JPG", "alpha", {}, "a.alpha.png"),
+        ("a.b.jpg", "alpha", {}, "a.b.alpha.png"),
+        ("a.v2", "alpha", {}, "a.v2.alpha.png"),
+        ("a.jpg", "cutout", {"suffix": ".webp"}, "a.cutout.webp"),
+        ("a.jpg", "cutout", {"keep_suffix": True}, "a.jpg.cutout.png"),
+    ],
+)
+def test_output_name(photo, kind, options, expected):
+    assert output_name(photo, kind, **options) == expected
+    assert is_output(expected)
+    assert not is_output(photo)
