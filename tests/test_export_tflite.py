@@ -23,7 +23,7 @@ litert = pytest.importorskip("ai_edge_litert.interpreter", reason="needs the ext
 
 SIZE = (64, 96)
 SIZE_NAME = "64x96"
-README = Path(__file__).parent.parent / "README.md"
+PHONE_PAGE = Path(__file__).parent.parent / "docs" / "phone.md"
 
 
 @pytest.fixture(scope="module")
@@ -179,18 +179,16 @@ np.save(sys.argv[3], run(image=np.load(sys.argv[2]))["alpha"])
     np.testing.assert_allclose(np.load(tmp_path / "alpha.npy"), expected, atol=1e-5)
 
 
-def readme_snippet():
-    text = README.read_text(encoding="utf-8") if README.exists() else ""
-    found = re.search(r"<!-- tflite-snippet -->\s*```python\n(.*?)```", text, re.DOTALL)
-    return found and found[1]
+def page_snippet():
+    """The Python code of the page on phones."""
+    return re.search(r"```python\n(.*?)```", PHONE_PAGE.read_text(encoding="utf-8"), re.DOTALL)[1]
 
 
-@pytest.mark.skipif(readme_snippet() is None, reason="README.md has no snippet")
 @pytest.mark.parametrize("variant", tflite.LIMITS)
-def test_snippet_of_the_readme(model, exports, variant, tmp_path, monkeypatch):
+def test_snippet_of_the_page_on_phones(model, exports, variant, tmp_path, monkeypatch):
     image = sample(5, 0, (128, 192))[0]
     Image.fromarray(image).save(tmp_path / "photo.png")
-    snippet = readme_snippet().replace("photo.jpg", "photo.png")
+    snippet = page_snippet().replace("photo.jpg", "photo.png")
     snippet = re.sub(r'"[^"]*\.tflite"', repr(str(exports[variant])), snippet)
     monkeypatch.chdir(tmp_path)
     run_alone(snippet)
