@@ -18,7 +18,7 @@ from kmatting.exporting.checkpoint import CHECKPOINTS, find_checkpoint, load_che
 from kmatting.images import list_images, read_image
 from kmatting.inference.metadata import read_size
 from kmatting.inference.network import ModelError
-from kmatting.inference.threads import limit_tensorflow
+from kmatting.inference.runtime import limit_tensorflow
 from kmatting.quiet import quiet
 from kmatting.sizes import DEFAULT_SIZE, STRIDE
 

@@ -1,5 +1,8 @@
 """The size at which a network sees a photo: the same rule in Python and in exported graphs."""
 
+import operator
+from typing import Any
+
 STRIDE = 16  # of the networks: heights and widths are multiples of it
 DEFAULT_SIZE = 512  # for a model that does not store the size it was trained at
 STRETCH = 2.0  # largest factor by which a photo's aspect ratio is changed towards a square
@@ -51,3 +54,35 @@ def size_in_frame(height: int, width: int, frame: tuple[int, int]) -> tuple[int,
 def padded(side: int) -> int:
     """Rounds a side up to a multiple of `STRIDE`."""
     return -(-side // STRIDE) * STRIDE
+
+
+def whole_number(name: str, value: Any, lowest: int, highest: int) -> int:
+    """Checks an argument that has to be a whole number.
+
+    Args:
+        name: what the number is, for the message.
+        value: the argument.
+        lowest: the smallest number allowed.
+        highest: the largest number allowed.
+
+    Returns:
+        The number as an `int`.
+
+    Raises:
+        TypeError: if it is not a whole number.
+        ValueError: if it is out of range.
+    """
+    try:
+        if isinstance(value, bool):
+            raise TypeError
+        number = operator.index(value)
+    except TypeError:
+        raise TypeError(
+            f"{name}: expected a whole number, received {type(value).__name__}."
+        ) from None
+    if not lowest <= number <= highest:
+        received = number if abs(number) < 10**12 else f"one of {number.bit_length()} bits"
+        raise ValueError(
+            f"{name}: expected a number from {lowest} to {highest}, received {received}."
+        )
+    return number

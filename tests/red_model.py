@@ -44,6 +44,17 @@ def channel(index: int, height=None, width=None):
     return model
 
 
+def step():
+    """A Keras model whose alpha is 1 where the image is bright, 0 where it is dark."""
+    import keras
+
+    image = keras.Input((None, None, 3), name="image")
+    alpha = keras.layers.Conv2D(1, 1, activation="sigmoid", name="alpha")(image)
+    model = keras.Model(image, alpha)
+    model.set_weights([np.full((1, 1, 3, 1), 20, np.float32), np.full(1, -30, np.float32)])
+    return model
+
+
 def save_folder(model, path: Path) -> None:
     """Exports a SavedModel for photos of any size: uint8 in, padded inside."""
     import keras

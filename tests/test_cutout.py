@@ -136,3 +136,15 @@ def test_backgrounds_that_are_none(tmp_path):
         read_background("gren")
     with pytest.raises(ImageError, match="without transparency"):
         read_background("#ff000080")
+
+
+@pytest.mark.parametrize("of", [tuple, list])
+def test_colours_of_numbers(of):
+    assert read_background(of([0, np.uint8(128), 255])) == (0, 128, 255)
+    wrong = ([1.0, 0.5, 0.0], [0.2] * 3, [256, 0, 0], [-1, 0, 0], [1, 2], [1, 2, 3, 4], [], "abc")
+    for colour in wrong:  # floats in [0, 1] would come out black
+        with pytest.raises(ImageError, match=r"three integers from 0 to 255, received a .* by 255"):
+            read_background(of(colour))
+    with pytest.raises(ImageError) as caught:
+        read_background(of([np.zeros(10_000)] * 9))
+    assert len(str(caught.value)) < 250

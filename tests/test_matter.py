@@ -1,5 +1,8 @@
 """Photo in, alpha out, with a model of each format whose right answer is known: the red channel."""
 
+import dataclasses
+import os
+import shutil
 import subprocess
 import sys
 
@@ -12,8 +15,11 @@ from PIL import Image
 from skimage import data
 
 from kmatting import Matter
+from kmatting.exporting import tflite
 from kmatting.images import ImageError
+from kmatting.inference import tflite as tflite_model
 from kmatting.inference.formats import shipped_model
+from kmatting.inference.runtime import tensorflow_memory
 from kmatting.sizes import DEFAULT_SIZE, network_size
 from kmatting.training.run_folder import write_state
 
@@ -204,16 +210,167 @@ def test_without_litert_the_message_says_what_to_do(models, monkeypatch):
         Matter(models / "red.tflite")
 
 
+def test_the_highest_code_of_an_int8_model_is_opaque(tmp_path):
+    red_model.convert(red_model.step(), tmp_path / "step.tflite", integer=True)
+    matter = Matter(tmp_path / "step.tflite")
+    white, black = (np.full((*red_model.FRAME, 3), level, np.uint8) for level in (255, 0))
+    assert (matter(white).alpha == 1).all()
+    assert (np.asarray(matter(white).alpha_image()) == 255).all()
+    assert (matter(black).alpha == 0).all()
+    assert matter(white).alpha.dtype == np.float32
+    content = (tmp_path / "step.tflite").read_bytes()
+    expected = [np.ones((1, *red_model.FRAME, 1)), np.zeros((1, *red_model.FRAME, 1))]
+    assert tflite.compare(content, [white, black], expected).largest == 0
+
+
+@pytest.mark.parametrize("kind", ["input", "output"])
+def test_integers_without_quantization_parameters_are_refused(tmp_path, kind):
+    import tensorflow as tf
+
+    dtype = tf.uint8 if kind == "input" else tf.float32
+
+    @tf.function(input_signature=[tf.TensorSpec((1, *red_model.FRAME, 3), dtype, "image")])
+    def run(image):
+        alpha = image[..., :1]
+        return {"alpha": tf.cast(alpha, tf.float32 if kind == "input" else tf.uint8)}
+
+    function = run.get_concrete_function()
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([function], tf.Module())
+    (tmp_path / "plain.tflite").write_bytes(converter.convert())
+    message = rf"plain\.tflite: its {kind} is uint8 without quantization parameters"
+    with pytest.raises(ValueError, match=message):
+        Matter(tmp_path / "plain.tflite")
+
+
+def test_only_the_notice_is_dropped_from_standard_error(capfd):
+    with tflite_model._notice_dropped():
+        os.write(2, b"INFO: Created TensorFlow Lite XNNPACK delegate for CPU.\nother\n")
+    assert capfd.readouterr().err == "other\n"
+    with pytest.raises(ZeroDivisionError), tflite_model._notice_dropped():
+        os.write(2, b"last words")
+        1 / 0  # noqa: B018
+    assert capfd.readouterr().err == "last words"
+
+
+@pytest.mark.parametrize("module", ["tensorflow", "keras"])
+def test_without_tensorflow_the_message_names_the_extra(models, monkeypatch, module):
+    monkeypatch.setitem(sys.modules, module, None)
+    name = "saved" if module == "tensorflow" else "red.keras"
+    with pytest.raises(ValueError, match=rf"needs {module}: pip install .*\[train\]"):
+        Matter(models / name)
+
+
+def test_a_photo_that_fails_does_not_stop_the_others(models, tmp_path):
+    matter = Matter(models / "red.keras", size=64)
+    good = matter._network.run
+
+    def run(batch):
+        if batch[0, 0, 0, 0] == 1:
+            raise MemoryError
+        return good(batch) * (np.nan if batch[0, 0, 0, 0] == 2 else 1)
+
+    matter._network = dataclasses.replace(matter._network, run=run)
+    paths = [tmp_path / f"{level}.png" for level in range(4)]
+    for level, path in enumerate(paths):
+        Image.fromarray(np.full((20, 30, 3), level, np.uint8)).save(path)
+    results = [result for _, result in matter.stream(paths)]
+    assert [type(result).__name__ for result in results] == [
+        "Matte", "PhotoError", "PhotoError", "Matte",
+    ]  # fmt: skip
+    assert str(results[1]) == f"{paths[1]}: not enough memory for this photo."
+    assert str(results[2]) == f"{paths[2]}: the model returned numbers that are not finite."
+    with pytest.raises(ImageError, match="image: not enough memory"):
+        matter(np.full((20, 30, 3), 1, np.uint8))
+
+
+def test_a_large_photo_that_fails_is_named(models, tmp_path, monkeypatch):
+    monkeypatch.setattr("kmatting.inference.matter.LARGE", 100)
+    matter = Matter(models / "red.keras", size=64)
+
+    def run(batch):
+        raise MemoryError
+
+    matter._network = dataclasses.replace(matter._network, run=run)
+    Image.fromarray(shaded(20, 30)).save(tmp_path / "large.png")
+    ((_, error),) = matter.stream([tmp_path / "large.png"])
+    assert str(error).startswith(f"{tmp_path / 'large.png'}: not enough memory")
+    while error := error.__cause__:  # or the traceback would keep the photo's arrays
+        assert error.__traceback__ is None
+
+
+def test_tensorflows_memory_error_is_a_memory_error():
+    import tensorflow as tf
+
+    with pytest.raises(MemoryError, match="OOM"), tensorflow_memory():
+        raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating")
+
+
+@pytest.mark.parametrize(
+    "number",
+    ["64", 64.0, True, [64] * 100_000, np.zeros(2, int), 10**400],
+    ids=lambda number: type(number).__name__,
+)
+def test_numbers_of_wrong_types(models, keras_matter, number):
+    for use in (
+        lambda: Matter(models / "red.keras", size=number),
+        lambda: Matter(models / "red.keras", threads=number),
+        lambda: keras_matter(shaded(20, 20), size=number),
+    ):
+        with pytest.raises((TypeError, ValueError), match=r"^(size|threads): expected") as caught:
+            use()
+        assert len(str(caught.value)) < 100
+    assert keras_matter(shaded(20, 20), size=np.int64(32)).alpha.shape == (20, 20)
+
+
+def test_repr(models):
+    assert repr(Matter(models / "red.keras", size=64)) == (
+        f"Matter({str(models / 'red.keras')!r}, size=64)"
+    )
+    assert repr(Matter(models / "red.tflite")) == (
+        f"Matter({str(models / 'red.tflite')!r}, frame=(48, 64))"
+    )
+
+
+class TestSavedModelOfKnownSize:
+    @pytest.fixture
+    def folder(self, models, tmp_path):
+        shutil.copytree(models / "saved", tmp_path / "saved")
+        self.describe(tmp_path / "saved", '{"size": 64, "max_size": 96}')
+        return tmp_path / "saved"
+
+    def describe(self, folder, text):
+        (folder / "9" / "assets.extra").mkdir(exist_ok=True)
+        (folder / "9" / "assets.extra" / "kmatting.json").write_text(text)
+
+    def test_runs_at_its_size(self, folder):
+        matter = Matter(folder)
+        assert matter.size == 96
+        assert matter._predict(shaded(300, 300)).shape == (96, 96)
+        assert Matter(folder, size=48).size == 48
+
+    def test_refuses_a_larger_size(self, folder):
+        with pytest.raises(ValueError, match=r"reduces photos to 96x96 .*size 97"):
+            Matter(folder, size=97)
+        with pytest.raises(ValueError, match="reduces photos to 96x96 pixels itself"):
+            Matter(folder)(shaded(20, 20), size=512)
+
+    @pytest.mark.parametrize("text", ["{", "[]", '{"max_size": "96"}', '{"max_size": -1}'])
+    def test_damaged_metadata_is_refused(self, folder, text):
+        self.describe(folder, text)
+        with pytest.raises(ValueError, match=r"damaged kmatting\.json"):
+            Matter(folder)
+
+
 def test_sizes(models, keras_matter):
     with pytest.raises(ValueError, match="runs at 48x64 pixels only"):
         Matter(models / "red.tflite", size=512)
-    with pytest.raises(ValueError, match="at least 16 pixels, received 8"):
+    with pytest.raises(ValueError, match="size: expected a number from 16 to 65536, received 8"):
         Matter(models / "red.keras", size=8)
-    with pytest.raises(ValueError, match="at least 1 thread, received 0"):
+    with pytest.raises(ValueError, match="threads: expected a number from 1 to 1024, received 0"):
         Matter(models / "red.tflite", threads=0)
     with pytest.raises(ValueError, match="runs at 48x64 pixels only"):
         Matter(models / "red.tflite", threads=2)(shaded(9, 9), size=64)
-    with pytest.raises(ValueError, match="at least 16 pixels, received 8"):
+    with pytest.raises(ValueError, match="size: expected a number from 16 to 65536, received 8"):
         keras_matter(shaded(9, 9), size=8)
     keras_matter(shaded(9, 9))  # from here on TensorFlow runs
     with pytest.raises(ValueError, match="threads can no longer be set"):

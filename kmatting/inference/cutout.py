@@ -6,9 +6,12 @@ background as it is, it shows a halo of the old one; so the subject's own colour
 
 import importlib
 import importlib.util
+import operator
 import sys
 import threading
 import types
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageColor, ImageOps
@@ -20,6 +23,15 @@ FOREGROUND_METHODS = ("ml", "none")
 
 # Of cutouts and composites: higher levels take three times as long and save at most a fifth.
 PNG_LEVEL = 1
+WEBP_QUALITY = 90
+
+# What Pillow's writer is told, by the suffix of a cutout's file.
+CUTOUT_OPTIONS: dict[str, dict[str, Any]] = {
+    ".png": {"compress_level": PNG_LEVEL},
+    ".webp": {"quality": WEBP_QUALITY},
+    ".tif": {"compression": "tiff_deflate"},
+    ".tiff": {"compression": "tiff_deflate"},
+}
 
 Colour = tuple[int, int, int]
 
@@ -149,19 +161,18 @@ def read_background(background: Source | Colour) -> Colour | np.ndarray:
     """Reads a colour or an image to lay foregrounds over.
 
     Args:
-        background: a colour by name ("white"), as "#rrggbb", "rgb(0, 128, 0)" or a tuple of three
-            numbers from 0 to 255; or an image as in `read_image`. A text that names a colour is
-            one: write "./white" for a file of that name.
+        background: a colour, or an image as in `read_image`. A colour is a name ("white"), a
+            text such as "#rrggbb" or "rgb(0, 128, 0)", or three integers from 0 to 255. A text
+            that names a colour is taken as one: write "./white" for a file of that name.
 
     Returns:
-        The colour as a tuple of three numbers, or the image as a uint8 array (H, W, 3).
+        The colour as a tuple of three integers, or the image as a uint8 array (H, W, 3).
 
     Raises:
         ImageError: if it is neither.
     """
-    if isinstance(background, tuple):
-        red, green, blue = background
-        return red, green, blue
+    if isinstance(background, tuple | list):
+        return _checked_colour(background)
     if not isinstance(background, str):
         return read_image(background)
     try:
@@ -177,6 +188,25 @@ def read_background(background: Source | Colour) -> Colour | np.ndarray:
     if len(colour) == 4:
         raise ImageError(f"Background {background!r}: expected a colour without transparency.")
     return colour
+
+
+def _checked_colour(colour: Sequence[Any]) -> Colour:
+    try:
+        levels = tuple(operator.index(level) for level in colour)
+    except TypeError:
+        levels = ()
+    if len(levels) != 3 or not all(0 <= level <= 255 for level in levels):
+        raise ImageError(
+            "Background: expected a colour of three integers from 0 to 255, received a "
+            f"{type(colour).__name__} of {', '.join(_short(level) for level in colour[:4])}. "
+            "Multiply floats in [0, 1] by 255 and round them."
+        )
+    red, green, blue = levels
+    return red, green, blue
+
+
+def _short(value: Any) -> str:
+    return f"{value:.6g}" if isinstance(value, int | float) else type(value).__name__
 
 
 def _to_levels(alpha: np.ndarray) -> np.ndarray:

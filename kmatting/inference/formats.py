@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from kmatting.extras import EXTRA_OF, install_command
 from kmatting.inference.keras_model import load_keras
 from kmatting.inference.network import ModelError, Network
 from kmatting.inference.saved_model import load_saved_model, version_folder
@@ -66,6 +67,12 @@ def load_network(path: Path, threads: int | None = None) -> Network:
         return load_tflite(path.read_bytes(), threads)
     except ModelError as error:
         raise ModelError(f"{path}: {error}") from error
+    except MemoryError:
+        raise
     except Exception as error:  # loaders raise nearly every type on broken files
+        package = (getattr(error, "name", None) or "").partition(".")[0]
+        if isinstance(error, ModuleNotFoundError) and package in EXTRA_OF:
+            hint = install_command(EXTRA_OF[package])
+            raise ModelError(f"{path}: a {kind} needs {package}: {hint}") from error
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise ModelError(f"{path}: cannot be loaded as a {kind} ({reason}).") from error

@@ -1,5 +1,6 @@
 """Runs `.keras` files."""
 
+import functools
 import math
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ import numpy as np
 
 from kmatting.inference.metadata import read_size
 from kmatting.inference.network import Network, fixed_frame
-from kmatting.inference.threads import limit_tensorflow
+from kmatting.inference.runtime import limit_tensorflow, refuse_fork, tensorflow_memory
 
 
 def load_keras(path: Path, threads: int | None = None) -> Network:
@@ -22,8 +23,10 @@ def load_keras(path: Path, threads: int | None = None) -> Network:
         The `Network`.
 
     Raises:
-        ModelError: if the model does not take an image, or the threads can no longer be set.
+        ModelError: if the model does not take an image, the threads can no longer be set, or
+            this process was forked from one that ran TensorFlow.
     """
+    refuse_fork()
     import keras
 
     import kmatting.layers  # noqa: F401  registers the layers that a model file names
@@ -41,11 +44,12 @@ def load_keras(path: Path, threads: int | None = None) -> Network:
 
         # One graph for photos of all shapes; `predict` would trace a new one for each.
         signature = [tf.TensorSpec((1, *model.input_shape[1:]), tf.float32)]
-        call = tf.function(call, input_signature=signature)
+        call = tensorflow_memory()(tf.function(call, input_signature=signature))
 
     def run(batch: np.ndarray) -> np.ndarray:
         return keras.ops.convert_to_numpy(call(batch / np.float32(255)))
 
     trained_at = read_size(path)
     size = trained_at and round(math.prod(trained_at) ** 0.5)
-    return Network(run, fixed_frame(model.input_shape), size)
+    reload = functools.partial(load_keras, path, threads)
+    return Network(run, fixed_frame(model.input_shape), reload, size)

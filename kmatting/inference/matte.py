@@ -1,13 +1,16 @@
 """The result for one photo: alpha, foreground colours, cutout, composite."""
 
+import os
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from kmatting.images import Photo, Source
+from kmatting.images import ImageError, Photo, Source, write_image
 from kmatting.inference.cutout import (
+    CUTOUT_OPTIONS,
     Colour,
     composite,
     cutout,
@@ -16,32 +19,57 @@ from kmatting.inference.cutout import (
 )
 from kmatting.panel import draw_panel
 
+_OPAQUE_SHARE = 0.001  # of the photo: a smaller subject counts as none
 
-@dataclass(frozen=True, eq=False)
+
+class PhotoError(ImageError):
+    """A photo that can be read but has no matte; the message names it and says why."""
+
+
+@dataclass(frozen=True, eq=False, repr=False)
 class Matte:
-    """A photo and what the network says of it.
+    """A photo and its predicted matte.
 
-    Attributes:
+    The arrays are read-only; change a copy.
+
+    Args:
         photo: the photo, upright.
-        prediction: float32 array (H, W) in [0, 1] of the photo's size.
+        prediction: float32 array (H, W) in [0, 1], the network's matte at the photo's size.
+
+    Example:
+        >>> matte = Matter()("photo.jpg")
+        >>> matte.save("cutout.png")
+        >>> matte.alpha_image().save("alpha.png")
+        >>> matte.composite("white").save("composite.jpg")
     """
 
     photo: Photo
     prediction: np.ndarray
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "prediction", _read_only(self.prediction))
+
+    def __repr__(self) -> str:
+        height, width = self.prediction.shape
+        return f"<Matte of {width}x{height} pixels, mean alpha {self.alpha.mean():.3f}>"
+
     @cached_property
     def alpha(self) -> np.ndarray:
         """The matte: float32 array (H, W) in [0, 1].
 
-        The prediction, times the photo's own opacity where it has some: what was transparent stays
-        so.
+        It is the prediction, times the photo's own opacity where the file had transparency.
         """
         if self.photo.opacity is None:
             return self.prediction
-        return self.prediction * (self.photo.opacity / np.float32(255))
+        return _read_only(self.prediction * (self.photo.opacity / np.float32(255)))
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no subject was found: less than 0.1 % of the photo is at least half opaque."""
+        return bool((self.alpha >= 0.5).mean() < _OPAQUE_SHARE)
 
     def foreground(self, method: str = "ml") -> np.ndarray:
-        """Estimates the foreground's colours.
+        """Estimates the colours of the foreground.
 
         Args:
             method: "ml" or "none", as in `kmatting.inference.cutout.estimate_foreground`.
@@ -50,7 +78,7 @@ class Matte:
             uint8 array (H, W, 3).
 
         Raises:
-            ValueError: if pymatting is missing (extra `foreground`) or the method unknown.
+            ValueError: if pymatting is missing (extra `foreground`) or the method is unknown.
         """
         # The photo's own colours and the prediction belong together; its opacity comes on top.
         image = self.photo.rgb
@@ -58,6 +86,23 @@ class Matte:
             # Colours of fully transparent pixels are arbitrary; the network saw white there.
             image = np.where((self.photo.opacity > 0)[..., None], image, np.uint8(255))
         return estimate_foreground(image, self.prediction, method)
+
+    def alpha_image(self, bits: int = 8) -> Image.Image:
+        """Returns the alpha as a grey image.
+
+        Args:
+            bits: 8, or 16 for a finer PNG or TIFF.
+
+        Returns:
+            PIL image of the photo's size, in mode L or I;16.
+
+        Raises:
+            ValueError: if `bits` is neither 8 nor 16.
+        """
+        if bits not in (8, 16):
+            raise ValueError(f"bits: expected 8 or 16, received {bits}.")
+        dtype = np.uint8 if bits == 8 else np.uint16
+        return Image.fromarray(np.rint(self.alpha * np.iinfo(dtype).max).astype(dtype))
 
     def cutout(self, foreground: str = "ml") -> Image.Image:
         """Cuts the subject out.
@@ -70,13 +115,32 @@ class Matte:
         """
         return cutout(self.foreground(foreground), self.alpha)
 
+    def save(self, path: str | os.PathLike[str], foreground: str = "ml") -> None:
+        """Saves the cutout.
+
+        Args:
+            path: a `.png`, `.webp`, `.tif` or `.tiff` file. Its folder is made if needed.
+            foreground: as in `foreground`.
+
+        Raises:
+            ValueError: if the format has no transparency, or as in `foreground`.
+            OSError: if the file cannot be written.
+        """
+        suffix = Path(path).suffix.lower()
+        if suffix not in CUTOUT_OPTIONS:
+            raise ValueError(
+                f"{path}: expected a format with transparency ({', '.join(CUTOUT_OPTIONS)}). For "
+                "others, choose a background: matte.composite('white').save('photo.jpg')."
+            )
+        write_image(path, self.cutout(foreground), **CUTOUT_OPTIONS[suffix])
+
     def composite(self, background: Source | Colour, foreground: str = "ml") -> Image.Image:
         """Lays the subject over a new background.
 
         Args:
             background: a colour or an image, as in
-                `kmatting.inference.cutout.read_background`. An image is scaled until it covers
-                the photo and cropped around its centre.
+                `kmatting.inference.cutout.read_background`. An image is scaled to cover the photo
+                and cropped around its centre.
             foreground: as in `foreground`.
 
         Returns:
@@ -85,11 +149,11 @@ class Matte:
         return composite(self.foreground(foreground), self.alpha, read_background(background))
 
     def panel(self, foreground: str = "ml", cell: int = 384) -> Image.Image:
-        """Draws photo, matte and composites side by side, for a look.
+        """Draws photo, alpha and composites side by side.
 
         Args:
             foreground: as in `foreground`.
-            cell: side in pixels of the square that each picture is fitted into.
+            cell: side in pixels of the square that holds each picture.
 
         Returns:
             PIL image in mode RGB.
@@ -115,3 +179,9 @@ class Matte:
 
         opacity = None if self.photo.opacity is None else reduced(self.photo.opacity)
         return Matte(Photo(reduced(self.photo.rgb), opacity), reduced(self.prediction))
+
+
+def _read_only(array: np.ndarray) -> np.ndarray:
+    array = array.view()
+    array.flags.writeable = False
+    return array

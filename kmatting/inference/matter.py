@@ -3,45 +3,65 @@
 TensorFlow and Keras are imported only for the formats that need them, never for a .tflite file.
 """
 
+import contextlib
 import os
 import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from kmatting.images import ImageError, Photo, Source, read_photo
 from kmatting.inference.formats import load_network, shipped_model
-from kmatting.inference.matte import Matte
+from kmatting.inference.matte import Matte, PhotoError
+from kmatting.inference.network import ModelError
 from kmatting.inference.refine import refine
-from kmatting.sizes import DEFAULT_SIZE, STRIDE, network_size, padded, size_in_frame
+from kmatting.sizes import (
+    DEFAULT_SIZE,
+    STRIDE,
+    network_size,
+    padded,
+    size_in_frame,
+    whole_number,
+)
 
-LARGE = 12_000_000  # pixels of a photo: beyond it, one is run at a time, for the sake of memory
+LARGE = 12_000_000  # pixels: larger photos are predicted one at a time, to save memory
+_LARGEST_SIZE = 65536  # pixels
+_MOST_THREADS = 1024
 
 
 class Matter:
-    """Takes mattes of photos with a trained model.
+    """Predicts mattes of photos with a trained model.
 
-    The network sees a photo reduced to the area of `size` x `size` pixels, and its matte is brought
-    back to the photo's size along the photo's edges (`kmatting.inference.refine`). What is
-    reduced is also stretched to a square as in training, but not more than twice in one direction.
-    A smaller photo is taken as it is. A model of fixed size sees every photo stretched so to its
-    frame.
+    The network sees a larger photo reduced to the area of `size` x `size` pixels. The photo is also
+    stretched towards a square, as in training, but by a factor of at most 2. A smaller photo is
+    seen as it is. A model of fixed size sees every photo fitted into its frame in the same way. The
+    matte is then brought to the photo's own size along the photo's edges, see
+    `kmatting.inference.refine`.
+
+    A `Matter` can be shared by threads, and it can be pickled: the copy loads the model again. In a
+    forked process a `.tflite` model is loaded again at the first photo. TensorFlow does not work
+    after a fork, so the other formats raise a `ModelError` there.
 
     Args:
-        model_path: a `.keras` file, a SavedModel folder (or one with numbered versions, of which
-            the highest is taken), or a `.tflite` file; the model that kmatting ships by default.
-        size: side in pixels of the square whose area the network sees; by default what a `.keras`
-            file was trained at, or 512. Leave it out for a model of fixed size.
-        threads: number of processor threads; all by default (8 at most for a `.tflite` file). For
-            the other formats TensorFlow takes it only before its first operation.
+        model_path: a `.tflite` file, a `.keras` file, or a SavedModel folder (or a folder of
+            numbered versions, of which the highest is loaded). By default the model that kmatting
+            ships.
+        size: side in pixels of the square whose area the network sees. By default the size that
+            the model was trained or exported at, or 512 if it does not say. Leave it out for a
+            model of fixed size.
+        threads: number of processor threads. By default all, but at most 8 for a `.tflite` file.
+            TensorFlow accepts it only before its first operation.
 
     Raises:
-        ValueError: if the model is missing, cannot be loaded or is no matting model, or the size or
-            the threads cannot be had.
+        ModelError: (a `ValueError`) if the model is missing, cannot be loaded or is not a matting
+            model, or if TensorFlow's threads can no longer be set.
+        ValueError: if the size or the number of threads is out of range.
+        TypeError: if the size or the number of threads is not a whole number.
 
     Example:
         >>> matter = Matter()
@@ -56,90 +76,128 @@ class Matter:
         size: int | None = None,
         threads: int | None = None,
     ) -> None:
-        if threads is not None and threads < 1:
-            raise ValueError(f"Expected at least 1 thread, received {threads}.")
-        _check_size(size)
+        if threads is not None:
+            threads = whole_number("threads", threads, 1, _MOST_THREADS)
         self._path = shipped_model() if model_path is None else Path(model_path)
+        self._arguments = (model_path and Path(model_path).absolute(), size, threads)
+        if size is not None:
+            size = whole_number("size", size, STRIDE, _LARGEST_SIZE)
         self._network = load_network(self._path, threads)
-        self._check_free(size)
+        self._check_size(size)
         self._size = size or self._network.size or DEFAULT_SIZE
-        self._lock = threading.Lock()  # an interpreter runs one photo at a time
+        self._process = os.getpid()
+        self._locks: dict[int, threading.Lock] = {}
 
     @property
     def frame(self) -> tuple[int, int] | None:
-        """Height and width of the photos that the network takes, or None if it takes any size."""
+        """Height and width of the network's input in pixels, or None if it takes any size."""
         return self._network.frame
 
     @property
     def size(self) -> int:
-        """Side of the square whose area the network sees of a photo, if it takes any size."""
+        """Side in pixels of the square whose area the network sees, if it takes any size."""
         return self._size
 
+    def __repr__(self) -> str:
+        if self.frame:
+            return f"Matter({str(self._path)!r}, frame={self.frame})"
+        return f"Matter({str(self._path)!r}, size={self._size})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Matter, self._arguments
+
     def __call__(self, photo: Source | Photo, size: int | None = None) -> Matte:
-        """Takes the matte of a photo.
+        """Predicts the matte of a photo.
 
         Args:
             photo: path, encoded bytes, PIL image, uint8 array (H, W), (H, W, 3) or (H, W, 4), or a
-                photo that is read already.
-            size: another size than this object's, for this photo.
+                `Photo`.
+            size: replaces the size of this object for this photo.
 
         Returns:
-            The `Matte`, of the photo's own size.
+            The `Matte`, of the photo's size.
 
         Raises:
             ImageError: if the photo cannot be read.
-            ValueError: if the size cannot be had, or the model returns something else than a matte.
+            PhotoError: (an `ImageError`) if the model returns numbers that are not finite for this
+                photo, or there is not enough memory for it.
+            ModelError: if the model returns something else than a matte, or this process was
+                forked and the model runs in TensorFlow.
+            ValueError: if the size is out of range.
+            TypeError: if the size is not a whole number.
         """
-        _check_size(size)
-        self._check_free(size)
-        photo = photo if isinstance(photo, Photo) else read_photo(photo)
-        image = photo.flatten()
-        return Matte(photo, refine(self._predict(image, size), image))
+        size = self._check_size(size)
+        name = _name(photo)
+        with _memory_of(name):
+            photo = photo if isinstance(photo, Photo) else read_photo(photo)
+            return self._matte(photo, name, size)
 
     def stream(self, photos: Iterable[Source]) -> Iterator[tuple[Source, Matte | ImageError]]:
-        """Takes the mattes of many photos.
+        """Predicts the mattes of many photos, in order.
 
-        While the network works on one, its neighbours are read and refined. No more than two photos
-        are held at a time, beside those that the caller keeps.
+        While the network works on one photo, its neighbours are read and refined. At most two
+        photos are held at a time, beside those that the caller keeps.
 
         Args:
             photos: as in `__call__`.
 
         Yields:
             Each photo as it was given, with its `Matte`; or with the `ImageError` that says why it
-            cannot be read.
+            has none.
         """
         with ThreadPoolExecutor(2, "kmatting-photo") as pool:
             waiting: deque[tuple[Source, Future[Photo | Matte]]] = deque()
             for source in photos:
-                waiting.append((source, pool.submit(self._ahead, source)))
+                waiting.append((source, pool.submit(self._read_ahead, source)))
                 if len(waiting) == 2:
-                    yield self._finished(*waiting.popleft())
+                    yield self._finish(*waiting.popleft())
             while waiting:
-                yield self._finished(*waiting.popleft())
+                yield self._finish(*waiting.popleft())
 
-    def _ahead(self, source: Source) -> Photo | Matte:
-        """Does what is done before a photo's turn comes; large ones are only read."""
-        photo = read_photo(source)
-        return photo if photo.rgb.size > 3 * LARGE else self(photo)
+    def _read_ahead(self, source: Source) -> Photo | Matte:
+        """Reads a photo and predicts its matte, unless the photo is large."""
+        name = _name(source)
+        with _memory_of(name):
+            photo = read_photo(source)
+            return photo if photo.rgb.size > 3 * LARGE else self._matte(photo, name)
 
-    def _finished(
+    def _finish(
         self, source: Source, ahead: "Future[Photo | Matte]"
     ) -> tuple[Source, Matte | ImageError]:
         try:
-            done = ahead.result()
+            result = ahead.result()
+            if isinstance(result, Photo):
+                with _memory_of(_name(source)):
+                    result = self._matte(result, _name(source))
+            return source, result
         except ImageError as error:
             return source, error
-        return source, done if isinstance(done, Matte) else self(done)
 
-    def _check_free(self, size: int | None) -> None:
-        """Checks that no size is asked of a model of fixed size."""
-        if self.frame and size is not None:
+    def _check_size(self, size: int | None) -> int | None:
+        """Checks that the network runs at a size."""
+        if size is None:
+            return None
+        size = whole_number("size", size, STRIDE, _LARGEST_SIZE)
+        if self.frame:
             height, width = self.frame
             raise ValueError(
-                f"{self._path}: runs at {height}x{width} pixels only. Leave the size out, or "
+                f"{self._path}: runs at {height}x{width} pixels only. Leave out the size, or "
                 "export the model at another size."
             )
+        most = self._network.max_size
+        if most is not None and size > most:
+            raise ValueError(
+                f"{self._path}: reduces photos to {most}x{most} pixels itself, received size "
+                f"{size}. Use at most {most}, or export the model again with a larger --max-size."
+            )
+        return size
+
+    def _matte(self, photo: Photo, name: str, size: int | None = None) -> Matte:
+        image = photo.flatten()
+        alpha = self._predict(image, size)
+        if not np.isfinite(alpha).all():
+            raise PhotoError(f"{name}: the model returned numbers that are not finite.")
+        return Matte(photo, refine(alpha.clip(0, 1), image))
 
     def _predict(self, image: np.ndarray, size: int | None = None) -> np.ndarray:
         """Runs the network on a uint8 photo (H, W, 3); returns its alpha (h, w) at its own size."""
@@ -155,20 +213,38 @@ class Matter:
         method = Image.Resampling.LANCZOS if enlarged else Image.Resampling.BILINEAR
         small = Image.fromarray(image).resize((seen[1], seen[0]), method)
         margins = ((0, frame[0] - seen[0]), (0, frame[1] - seen[1]), (0, 0))
-        batch = np.pad(np.asarray(small), margins, mode="edge")[None]
-        with self._lock:
-            alpha = np.asarray(self._network.run(batch))
+        alpha = self._run(np.pad(np.asarray(small), margins, mode="edge")[None])
         if alpha.shape != (1, *frame, 1):
-            raise ValueError(
+            raise ModelError(
                 f"{self._path}: expected an alpha of shape {(1, *frame, 1)} from the model, "
                 f"received {alpha.shape}."
             )
-        alpha = alpha[0, : seen[0], : seen[1], 0].astype(np.float32)
-        if not np.isfinite(alpha).all():
-            raise ValueError(f"{self._path}: the model returned numbers that are not finite.")
-        return alpha.clip(0, 1)
+        return alpha[0, : seen[0], : seen[1], 0].astype(np.float32)
+
+    def _run(self, batch: np.ndarray) -> np.ndarray:
+        """Runs the network on one batch at a time; loads it again in a forked process."""
+        # Each process has a lock of its own: a fork may copy one that another thread holds.
+        with self._locks.setdefault(os.getpid(), threading.Lock()):
+            if self._process != os.getpid():
+                try:
+                    self._network = self._network.reload()
+                except ModelError as error:
+                    raise ModelError(f"{self._path}: {error}") from error
+                self._process = os.getpid()
+            return np.asarray(self._network.run(batch))
 
 
-def _check_size(size: int | None) -> None:
-    if size is not None and size < STRIDE:
-        raise ValueError(f"Expected a size of at least {STRIDE} pixels, received {size}.")
+def _name(photo: Source | Photo) -> str:
+    return str(photo) if isinstance(photo, str | os.PathLike) else "image"
+
+
+@contextlib.contextmanager
+def _memory_of(name: str) -> Iterator[None]:
+    """Turns exhausted memory into the error of one photo."""
+    try:
+        yield
+    except MemoryError as error:
+        # Without the traceback, which would keep what fills the memory.
+        raise PhotoError(f"{name}: not enough memory for this photo.") from error.with_traceback(
+            None
+        )

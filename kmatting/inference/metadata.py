@@ -1,38 +1,50 @@
-"""Metadata in model files: `kmatting.json` in a zip archive.
+"""Metadata of models: `kmatting.json`.
 
-A `.keras` file is a zip archive. In a `.tflite` file the archive follows the model, as TFLite's
-metadata convention has it for associated files: interpreters ignore it, `zipfile` reads it.
+A `.keras` file is a zip archive that holds it. In a `.tflite` file such an archive follows the
+model, as TFLite's metadata convention has it for associated files: interpreters ignore it, and
+`zipfile` reads it. A SavedModel folder holds it in `assets.extra`, which TF Serving leaves to the
+user.
 """
 
 import json
 import os
 import zipfile
+from pathlib import Path
 from typing import Any
 
 METADATA = "kmatting.json"
 
 
 def read_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Reads the metadata of a `.keras` or `.tflite` file.
+    """Reads the metadata of a model.
 
     Args:
-        path: the file.
+        path: a `.keras` file, a `.tflite` file, or a folder that holds `saved_model.pb`.
 
     Returns:
-        The metadata; empty if the file has none.
+        The metadata; empty if the model has none. `max_size`, where it is given, is a positive
+        integer.
 
     Raises:
         ValueError: if the metadata is damaged.
     """
+    path = Path(path)
     try:
-        with zipfile.ZipFile(path) as archive:
-            metadata = json.loads(archive.read(METADATA))
-    except (zipfile.BadZipFile, KeyError):
+        if path.is_dir():
+            content = (path / "assets.extra" / METADATA).read_bytes()
+        else:
+            with zipfile.ZipFile(path) as archive:
+                content = archive.read(METADATA)
+    except (FileNotFoundError, NotADirectoryError, zipfile.BadZipFile, KeyError):
         return {}
+    try:
+        metadata = json.loads(content)
     except ValueError as error:
         raise ValueError(f"{path}: damaged {METADATA} ({error}).") from error
     if not isinstance(metadata, dict):
-        raise ValueError(f"{path}: damaged {METADATA} (expected an object).")
+        raise ValueError(f"{path}: damaged {METADATA}: expected an object.")
+    if not (metadata.get("max_size") is None or _is_side(metadata["max_size"])):
+        raise ValueError(f"{path}: damaged {METADATA}: expected max_size to be a number of pixels.")
     return metadata
 
 
@@ -51,11 +63,11 @@ def read_size(path: str | os.PathLike[str]) -> tuple[int, int] | None:
     size = read_metadata(path).get("size")
     if size is None:
         return None
-    if not (
-        isinstance(size, list)
-        and len(size) == 2
-        and all(type(side) is int and side > 0 for side in size)
-    ):
-        raise ValueError(f"{path}: damaged {METADATA} (expected a size of two numbers).")
+    if not (isinstance(size, list) and len(size) == 2 and all(map(_is_side, size))):
+        raise ValueError(f"{path}: damaged {METADATA}: expected a size of two numbers of pixels.")
     height, width = size
     return height, width
+
+
+def _is_side(value: Any) -> bool:
+    return type(value) is int and value > 0

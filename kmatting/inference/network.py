@@ -20,12 +20,17 @@ class Network:
     Attributes:
         run: function from a uint8 batch (1, H, W, 3) to a float32 alpha (1, H, W, 1) in [0, 1].
         frame: height and width of the input in pixels, or None if the network takes any size.
-        size: side of the square that the network was trained at, or None if the file does not say.
+        reload: function that loads the network again, for a process that was forked since.
+        size: side in pixels of the square at which the network runs best, or None if the model
+            does not say.
+        max_size: the largest such side that the model accepts, or None if there is no limit.
     """
 
     run: Callable[[np.ndarray], np.ndarray]
     frame: tuple[int, int] | None
+    reload: Callable[[], "Network"]
     size: int | None = None
+    max_size: int | None = None
 
 
 def fixed_frame(shape: Sequence[int | None]) -> tuple[int, int] | None:
@@ -44,9 +49,14 @@ def fixed_frame(shape: Sequence[int | None]) -> tuple[int, int] | None:
         raise ModelError(
             f"expected a model that takes an image (N, H, W, 3), but its input is {tuple(shape)}."
         )
-    height, width = shape[1:3]
-    if height is None or width is None or height < 0 or width < 0:
+    height, width = (side if side is not None and side > 0 else None for side in shape[1:3])
+    if height is None and width is None:
         return None
+    if height is None or width is None:
+        raise ModelError(
+            "expected a model of fixed size or one that takes any size, but its input is "
+            f"{tuple(shape)}."
+        )
     return height, width
 
 

@@ -1,11 +1,13 @@
 """Runs SavedModel folders."""
 
+import functools
 from pathlib import Path
 
 import numpy as np
 
+from kmatting.inference.metadata import read_metadata
 from kmatting.inference.network import SIGNATURE, ModelError, Network, fixed_frame, only_one
-from kmatting.inference.threads import limit_tensorflow
+from kmatting.inference.runtime import limit_tensorflow, refuse_fork, tensorflow_memory
 
 
 def load_saved_model(path: Path, threads: int | None = None) -> Network:
@@ -19,24 +21,36 @@ def load_saved_model(path: Path, threads: int | None = None) -> Network:
         The `Network`.
 
     Raises:
-        ModelError: if it is not a matting model, or the threads can no longer be set.
+        ModelError: if it is not a matting model, the threads can no longer be set, or this
+            process was forked from one that ran TensorFlow.
     """
+    refuse_fork()
     import tensorflow as tf
 
     limit_tensorflow(threads)
     model = tf.saved_model.load(str(path))
     if SIGNATURE not in model.signatures:
-        raise ModelError(f"has no signature {SIGNATURE!r}; export it by kmatting.export.")
+        raise ModelError(f"has no signature {SIGNATURE!r}; export it by kmatting export.")
     signature = model.signatures[SIGNATURE]
     name, image = only_one("input", signature.structured_input_signature[1])
     alpha_name, _ = only_one("output", signature.structured_outputs)
 
+    @tensorflow_memory()
     def run(batch: np.ndarray) -> np.ndarray:
         values = tf.constant(batch if image.dtype == tf.uint8 else batch / np.float32(255))
         # The signature holds no reference to the model, whose variables would be collected.
         return model.signatures[SIGNATURE](**{name: values})[alpha_name].numpy()
 
-    return Network(run, fixed_frame(image.shape.as_list()))
+    metadata = read_metadata(path)
+    if not metadata and "encoded" in model.signatures:
+        raise ModelError(
+            "was exported by an older kmatting and does not say its size; export it again by "
+            "kmatting export."
+        )
+    # The graph itself reduces larger photos to `max_size`, so that is how it serves.
+    max_size: int | None = metadata.get("max_size")
+    reload = functools.partial(load_saved_model, path, threads)
+    return Network(run, fixed_frame(image.shape.as_list()), reload, max_size, max_size)
 
 
 def version_folder(path: Path) -> Path:

@@ -1,13 +1,25 @@
 """Runs `.tflite` files with LiteRT."""
 
+import contextlib
+import ctypes
+import functools
+import os
+import tempfile
+import threading
+import weakref
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
 from kmatting.inference.network import SIGNATURE, ModelError, Network, fixed_frame, only_one
-from kmatting.inference.threads import processors
+from kmatting.inference.runtime import processors
 
-_MOST_THREADS = 8  # more do not make a small network faster
+_MOST_THREADS = 8  # by default: more do not make a small network faster
+_NOTICE = b"Created TensorFlow Lite XNNPACK delegate"
+
+_interpreters: weakref.WeakSet[Any] = weakref.WeakSet()
+_notice_lock = threading.Lock()
 
 
 def load_tflite(content: bytes, threads: int | None = None) -> Network:
@@ -23,20 +35,38 @@ def load_tflite(content: bytes, threads: int | None = None) -> Network:
     Raises:
         ModelError: if LiteRT is missing, or it is not a matting model.
     """
-    interpreter = _interpreter_class()(
-        model_content=content, num_threads=threads or min(_MOST_THREADS, processors())
-    )
-    interpreter.allocate_tensors()
+    threads = threads or min(_MOST_THREADS, processors())
+    with _notice_dropped():
+        interpreter = _interpreter_class()(model_content=content, num_threads=threads)
+        _interpreters.add(interpreter)
+        interpreter.allocate_tensors()
     if SIGNATURE not in interpreter.get_signature_list():
-        raise ModelError(f"has no signature {SIGNATURE!r}; export it by kmatting.export.")
+        raise ModelError(f"has no signature {SIGNATURE!r}; export it by kmatting export.")
     runner = interpreter.get_signature_runner(SIGNATURE)
     name, image = only_one("input", runner.get_input_details())
     alpha_name, alpha = only_one("output", runner.get_output_details())
+    _check_numbers("input", image)
+    _check_numbers("output", alpha)
 
     def run(batch: np.ndarray) -> np.ndarray:
         return _dequantized(runner(**{name: _quantized(batch, image)})[alpha_name], alpha)
 
-    return Network(run, fixed_frame(image["shape_signature"].tolist()))
+    reload = functools.partial(load_tflite, content, threads)
+    return Network(run, fixed_frame(image["shape_signature"].tolist()), reload)
+
+
+def _check_numbers(kind: str, details: dict[str, Any]) -> None:
+    dtype = np.dtype(details["dtype"])
+    if dtype == np.float32:
+        return
+    if dtype.kind not in "iu":
+        raise ModelError(f"expected an {kind} of float32 or quantized integers, but it is {dtype}.")
+    scale, _ = details["quantization"]
+    if not scale > 0:
+        raise ModelError(
+            f"its {kind} is {dtype} without quantization parameters, so it is unknown what the "
+            "numbers mean. Convert the model again, or export it by kmatting export."
+        )
 
 
 def _quantized(batch: np.ndarray, details: dict[str, Any]) -> np.ndarray:
@@ -51,10 +81,14 @@ def _quantized(batch: np.ndarray, details: dict[str, Any]) -> np.ndarray:
 
 
 def _dequantized(values: np.ndarray, details: dict[str, Any]) -> np.ndarray:
+    """Turns the output into float32 alphas."""
     if details["dtype"] == np.float32:
         return values
-    scale, zero_point = details["quantization"]
-    return (values.astype(np.float32) - zero_point) * scale
+    scale, zero_point = (np.float32(number) for number in details["quantization"])
+    alpha = (values.astype(np.float32) - zero_point) * scale
+    highest = (np.float32(np.iinfo(details["dtype"]).max) - zero_point) * scale
+    # TFLite fixes a sigmoid's scale to 1/256. Its highest code stands for 1, yet is 255/256.
+    return alpha / highest if 1 - scale <= highest < 1 else alpha
 
 
 def _interpreter_class() -> Any:
@@ -62,7 +96,54 @@ def _interpreter_class() -> Any:
         from ai_edge_litert.interpreter import Interpreter
     except ImportError as error:
         raise ModelError(
-            "a .tflite model needs LiteRT, which is missing or broken here "
-            f"({error}): pip install --force-reinstall ai-edge-litert"
+            f"a .tflite model needs LiteRT, which cannot be imported ({error}): "
+            "pip install --force-reinstall ai-edge-litert"
         ) from error
     return Interpreter
+
+
+@contextlib.contextmanager
+def _notice_dropped() -> Iterator[None]:
+    """Drops LiteRT's notice that it uses XNNPACK; what else is written to standard error stays.
+
+    LiteRT writes the notice to the file descriptor and has no switch for it.
+    """
+    with _notice_lock, contextlib.ExitStack() as stack:
+        try:
+            terminal = os.dup(2)
+            stack.callback(os.close, terminal)
+            held = stack.enter_context(_temporary_file())
+        except OSError:  # standard error is closed, or there is no room: the notice may appear
+            yield
+            return
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(terminal, 2)
+            held.seek(0)
+            for line in held:
+                if _NOTICE not in line:
+                    os.write(terminal, line)
+
+
+def _temporary_file() -> Any:
+    if hasattr(os, "memfd_create"):  # works where no folder can be written
+        return os.fdopen(os.memfd_create("kmatting"), "w+b")
+    return tempfile.TemporaryFile()
+
+
+def _after_fork_in_child() -> None:
+    """Keeps the parent's interpreters for ever, and frees the lock.
+
+    Freeing an interpreter waits for its threads, which do not exist in the child: it would crash or
+    hang, at the latest at its exit.
+    """
+    global _notice_lock
+    _notice_lock = threading.Lock()
+    for interpreter in _interpreters:
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(interpreter))
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
