@@ -20,6 +20,11 @@ const data = new DataTransfer();
 data.items.add(new File([bytes], "image.png", { type: "image/png" }));
 document.body.dispatchEvent(new ClipboardEvent("paste", { clipboardData: data, bubbles: true }));
 """
+_FETCH = """
+const [url, done] = arguments;
+document.addEventListener("securitypolicyviolation", (event) => done(event.blockedURI));
+fetch(url).catch(() => setTimeout(() => done("nothing"), 1000));
+"""
 
 
 class Browser:
@@ -41,7 +46,7 @@ class Browser:
         if os.geteuid() == 0:
             options.add_argument("--no-sandbox")
         options.add_experimental_option("prefs", {"download.default_directory": str(downloads)})
-        options.set_capability("goog:loggingPrefs", {"performance": "ALL"})
+        options.set_capability("goog:loggingPrefs", {"performance": "ALL", "browser": "ALL"})
         self.driver = webdriver.Chrome(options, Service(shutil.which("chromedriver")))
         self.driver.set_page_load_timeout(30)
         self.downloads = downloads
@@ -133,6 +138,15 @@ class Browser:
         content = path.read_bytes()
         path.unlink()
         return path.name, content
+
+    def violations(self) -> list[str]:
+        """What the console said since this was last called of things that a policy blocks."""
+        messages = [entry["message"] for entry in self.driver.get_log("browser")]
+        return [each for each in messages if "Content Security Policy" in each]
+
+    def blocked(self, url: str) -> str:
+        """Asks for an address from the page; returns the address that its policy blocked."""
+        return self.driver.execute_async_script(_FETCH, url)
 
     def asked(self) -> set[str]:
         """The hosts that the page asked for anything since this was last called."""

@@ -43,18 +43,21 @@ class Server:
         report: what the process said at its end, beside `code`, its exit status.
     """
 
-    def __init__(self, model: Path, temporary: Path):
+    def __init__(self, model: Path, temporary: Path, *options: str):
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self._temporary = temporary
         command = [sys.executable, "-c", _PROGRAM, "--model", str(model), "--port", str(self.port)]
         temporary.mkdir()
-        self._process = subprocess.Popen(
-            command,
-            stdout=subprocess.PIPE,
-            text=True,
-            env={**os.environ, "TMPDIR": str(temporary)},
-        )
+        self._log = temporary / "log"
+        with self._log.open("w") as log:
+            self._process = subprocess.Popen(
+                [*command, *options],
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+                env={**os.environ, "TMPDIR": str(temporary)},
+            )
 
     def __enter__(self):
         assert self._process.stdout.readline().startswith(f"open {self.url}")
@@ -67,9 +70,26 @@ class Server:
 
     def files(self) -> set[str]:
         """Names of all files that the server keeps."""
-        folder, *others = self._temporary.glob("kmatting-demo-*")
-        assert not others
-        return {path.name for path in folder.rglob("*") if path.is_file()}
+        return {path.name for path in self.folder().rglob("*") if path.is_file()}
+
+    def folder(self) -> Path:
+        """The folder of all uploads and results."""
+        (folder,) = self._temporary.glob("kmatting-demo-*")
+        return folder
+
+    def log(self) -> str:
+        """What the process has written to standard error."""
+        return self._log.read_text()
+
+    def headers(self, **headers: str):
+        """Returns status and headers of the answer to a request for the page."""
+        with contextlib.closing(
+            http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+        ) as connection:
+            connection.request("GET", "/config", headers=headers)
+            answer = connection.getresponse()
+            answer.read()
+            return answer.status, answer.headers
 
     def request(self, method: str, path: str, body: bytes = b"", kind: str = "application/json"):
         """Returns status and body of the answer."""
@@ -94,14 +114,20 @@ class Server:
 
     def call(self, path: str | None, **options):
         """Calls "matte" on an uploaded file; returns the event's name and its data."""
-        photo = {"path": path, "meta": {"_type": "gradio.FileData"}}
-        body = json.dumps({"photo": photo, **options}).encode()
-        status, answer = self.request("POST", "/gradio_api/call/v2/matte", body)
+        return self.call_with(photo=file(path), **options)
+
+    def call_with(self, **arguments):
+        """Calls "matte" with any arguments; returns the event's name and its data."""
+        status, answer = self.begin_call(**arguments)
         assert status == 200, answer
         event = json.loads(answer)["event_id"]
         _, answer = self.request("GET", f"/gradio_api/call/v2/matte/{event}")
         lines = [line.partition(": ")[2] for line in answer.decode().splitlines() if line]
         return lines[-2], json.loads(lines[-1])
+
+    def begin_call(self, **arguments):
+        """Returns the status and the answer that names the event."""
+        return self.request("POST", "/gradio_api/call/v2/matte", json.dumps(arguments).encode())
 
     def matte(self, photo: Path, **options) -> tuple[bytes, bytes]:
         """Uploads a photo; returns the files of its alpha and cutout."""
@@ -112,6 +138,11 @@ class Server:
         alpha, cutout = (self.request("GET", urlsplit(file["url"]).path) for file in data)
         assert alpha[0] == cutout[0] == 200
         return alpha[1], cutout[1]
+
+
+def file(path):
+    """A file as Gradio's clients send it."""
+    return {"path": path, "meta": {"_type": "gradio.FileData"}}
 
 
 def free_port() -> int:

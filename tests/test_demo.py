@@ -1,11 +1,14 @@
 import importlib.util
 import io
+import json
+import os
 import re
 import shutil
 import socket
 import struct
 import subprocess
 import sys
+import time
 import zlib
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,11 +16,14 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import red_model
-from demo_server import Server, free_port, wait_for
+from demo_server import Server, file, free_port, wait_for
 from PIL import Image
 
 from kmatting import predict
 from kmatting.demo import __main__ as demo
+from kmatting.demo.files import MAX_AGE, VisitorFiles
+
+VISITOR = SimpleNamespace(session_hash=None)
 
 needs_gradio = pytest.mark.skipif(
     importlib.util.find_spec("gradio") is None, reason="needs gradio: pip install 'kmatting[demo]'"
@@ -31,7 +37,7 @@ def model():
 
 @pytest.fixture(scope="module")
 def server(model, tmp_path_factory):
-    with Server(model, tmp_path_factory.mktemp("server") / "tmp") as server:
+    with Server(model, tmp_path_factory.mktemp("server") / "tmp", "--queue", "8") as server:
         yield server
 
 
@@ -119,8 +125,8 @@ def test_what_cannot_be_served_is_said_in_one_line(model, capsys, tmp_path):
         cases = {
             ("--model", str(tmp_path / "none.tflite")): "none.tflite: no such file",
             ("--model", str(tmp_path / "broken.tflite")): "broken.tflite: cannot be loaded",
-            ("--model", str(model), "--port", str(port)): f"port {port} is taken",
-            ("--model", str(model), "--host", "192.0.2.1"): "192.0.2.1, port .*: cannot listen",
+            ("--model", str(model), "--port", str(port)): f"port {port}: Address already in use",
+            ("--model", str(model), "--host", "192.0.2.1"): "cannot listen at 192.0.2.1, port",
         }
         for arguments, message in cases.items():
             port_option = [] if "--port" in arguments else ["--port", str(free_port())]
@@ -131,7 +137,7 @@ def test_what_cannot_be_served_is_said_in_one_line(model, capsys, tmp_path):
 def test_without_gradio_the_message_says_what_to_do(model, capsys, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     assert demo.main(["--model", str(model)]) == 2
-    assert_one_error(capsys, r"pip install 'kmatting\[demo\]'")
+    assert_one_error(capsys, r"pip install .*\[demo\]")
 
 
 def assert_one_error(capsys, message):
@@ -183,52 +189,164 @@ def test_what_is_no_photo_is_said(server, name):
 def test_models_of_any_size_get_a_choice_within_limits(tmp_path):
     import gradio
 
-    from kmatting.demo.page import Steps, build_page
+    from kmatting.demo.page import build_page
+    from kmatting.demo.steps import Steps
     from kmatting.inference.matter import Matter
 
     matter = Matter(red_model.folder() / "red.keras")
     (slider,) = [
         block
-        for block in build_page(matter, tmp_path).blocks.values()
+        for block in build_page(matter, tmp_path, 20).blocks.values()
         if isinstance(block, gradio.Slider)
     ]
     assert (slider.minimum, slider.value, slider.maximum) == (128, 512, 1024)
     Image.fromarray(shaded(300, 200)).save(tmp_path / "photo.png")
-    photo, visitor = {"path": str(tmp_path / "photo.png")}, SimpleNamespace(session_hash=None)
-    alpha, _ = Steps(matter, tmp_path).matte(visitor, photo, False, 128)
+    photo = file(str(tmp_path / "photo.png"))
+    alpha, _ = Steps(matter, tmp_path).matte(VISITOR, photo, False, 128)
     by_command = tmp_path / "out"
     expected = by_predict(
         red_model.folder() / "red.keras", tmp_path / "photo.png", by_command, "--size", "128"
     )
     assert Path(alpha).read_bytes() == expected[0]
-    with pytest.raises(gradio.Error, match="from 128 to 1024, received 100000"):
-        Steps(matter, tmp_path).matte(visitor, photo, False, 100_000)
+    for size in (100_000, 127, float("nan"), "300", [300], True):
+        with pytest.raises(
+            gradio.Error, match=f"from 128 to 1024, received {re.escape(str(size))}"
+        ):
+            Steps(matter, tmp_path).matte(VISITOR, photo, False, size)
+
+
+def result_of(steps, folder):
+    """A cutout and an alpha that `steps` made of a photo."""
+    Image.fromarray(shaded(60, 90)).save(folder / "photo.png")
+    made = steps.matte(VISITOR, file(str(folder / "photo.png")), False)
+    return [file(path) for path in made]
+
+
+def jpeg_of(width, height):
+    content = io.BytesIO()
+    Image.new("L", (width, height)).save(content, "JPEG")
+    return content.getvalue()
+
+
+UNREADABLE = {
+    "large.png": (png_that_claims(9000, 6000), "'large.png: 54 megapixels; .* up to 50"),
+    "black.jpg": (jpeg_of(9000, 6000), "'black.jpg: 54 megapixels; .* up to 50"),
+    # Pillow would hand this one to Ghostscript.
+    "eps.png": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "'eps.png: not an image"),
+    "torn.png": (png_that_claims(300, 200), "'torn.png: damaged or truncated image"),
+}
 
 
 @needs_gradio
-def test_a_file_of_two_visitors_stays_until_both_have_left(tmp_path):
-    from kmatting.demo.page import Visits
+@pytest.mark.parametrize("name", UNREADABLE)
+def test_every_step_refuses_what_the_reader_refuses(model, tmp_path, name):
+    import gradio
 
-    one, other = SimpleNamespace(session_hash="1"), SimpleNamespace(session_hash="2")
+    from kmatting.demo.steps import Steps
+    from kmatting.inference.matter import Matter
+
+    steps = Steps(Matter(model), tmp_path)
+    alpha, cutout = result_of(steps, tmp_path)
+    content, message = UNREADABLE[name]
+    (Path(cutout["path"]).parent / name).write_bytes(content)
+    bad = file(str(Path(cutout["path"]).parent / name))
+    for step in (
+        lambda: steps.matte(VISITOR, bad, False),
+        lambda: steps.show(bad, cutout),
+        lambda: steps.show(alpha, bad),
+        lambda: steps.compose(VISITOR, bad, "#204060", None),
+        lambda: steps.compose(VISITOR, cutout, "#204060", bad),
+    ):
+        with pytest.raises(gradio.Error, match=message) as caught:
+            step()
+        assert "/" not in str(caught.value)  # no path of the server
+
+
+@needs_gradio
+@pytest.mark.parametrize("colour", ["rgba(1, 2", "rgba(1, 2)", "#xyzxyz", "red;", "", None, 5, [1]])
+def test_what_is_no_colour_is_said(model, tmp_path, colour):
+    import gradio
+
+    from kmatting.demo.steps import Steps
+
+    with pytest.raises(gradio.Error, match="Expected a colour such as #2f855a, received"):
+        Steps(None, tmp_path).compose(VISITOR, None, colour, None)
+
+
+@needs_gradio
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (MemoryError(), "Not enough memory for a photo of this size"),
+        (OSError(28, "No space left on device"), "cannot write the result: No space left"),
+        (ZeroDivisionError("in /srv/model"), "^This failed on the server. Its log says why.$"),
+    ],
+)
+def test_what_goes_wrong_on_the_server_is_said(tmp_path, error, message):
+    import gradio
+
+    from kmatting.demo.steps import Steps
+
+    def matter(photo, size):
+        raise error
+
+    Image.fromarray(shaded(60, 90)).save(tmp_path / "photo.png")
+    with pytest.raises(gradio.Error) as caught:
+        Steps(matter, tmp_path).matte(VISITOR, file(str(tmp_path / "photo.png")), False)
+    assert re.search(message, caught.value.message)
+    assert caught.value.print_exception == isinstance(error, ZeroDivisionError)
+
+
+def test_a_file_of_two_visitors_stays_until_both_have_left(tmp_path):
     shared, own, example = (tmp_path / name for name in ("shared", "own", "example"))
     for path in (shared, own, example):
         path.touch()
-    visits = Visits()
-    visits.examples = {example}
-    for visitor in (one, other):
-        visits.begin(visitor)
-        visits.keep(visitor, "photo", {shared, example})
-    visits.keep(one, "result", {own})
-    visits.keep(one, "result", set())
+    files = VisitorFiles(tmp_path)
+    files.examples = {example}
+    for session in ("1", "2"):
+        files.open_page(session)
+        files.keep(session, "photo", {shared, example})
+    files.keep("1", "result", {own})
+    files.keep("1", "result", set())
     assert not own.exists()
-    visits.end(one)
+    files.close_page("1")
     assert shared.exists()
-    visits.end(other)
+    files.close_page("2")
     assert not shared.exists()
     assert example.exists()
     own.touch()
-    visits.keep(other, "result", {own})  # came too late
+    files.keep("2", "result", {own})  # came too late
     assert not own.exists()
+
+
+def test_old_files_that_no_page_needs_are_deleted(tmp_path):
+    names = ("call/photo.jpg", "call/new.jpg", "left/photo.jpg", "page/photo.jpg", "result/a/b.png")
+    for name in names:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    files = VisitorFiles(tmp_path)
+    files.open_page("1")
+    files.keep("1", "photo", {tmp_path / "page" / "photo.jpg"})
+    files.keep("1", "result", {tmp_path / "result"})
+    for path in [tmp_path / "example.png", *tmp_path.rglob("*")]:
+        path.touch()
+        if path.name != "new.jpg":
+            os.utime(path, (time.time() - MAX_AGE - 60,) * 2)
+    files.examples = {tmp_path / "example.png"}
+    with files.deleting_old(0.05):
+        wait_for(lambda: not (tmp_path / "call" / "photo.jpg").exists())
+        wait_for(lambda: not (tmp_path / "left" / "photo.jpg").exists())
+    kept = {"example.png", "call/new.jpg", "page/photo.jpg", "result/a/b.png"}
+    assert {str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*") if p.is_file()} == kept
+
+
+@needs_gradio
+def test_what_a_call_leaves_is_deleted_when_it_is_old(server, tmp_path):
+    Image.fromarray(shaded(60, 90)).save(tmp_path / "left.jpg")
+    server.matte(tmp_path / "left.jpg")
+    assert {"left.jpg", "left-alpha.png", "left-cutout.png", "photo.jpg"} <= server.files()
+    VisitorFiles(server.folder()).delete_old(max_age=-1)
+    assert server.files() == set()
 
 
 @needs_gradio
@@ -241,12 +359,98 @@ def test_too_large_uploads_are_refused(server):
 
 
 @needs_gradio
-def test_nothing_but_uploads_is_read_or_served(server, model):
-    for path in (str(model), "/etc/passwd", None):
-        event, _ = server.call(path)
-        assert event == "error"
+def test_nothing_but_uploads_is_read_or_served(server, model, tmp_path):
+    secret = tmp_path / "secret.png"
+    Image.fromarray(shaded(60, 90)).save(secret)
+    before = server.files()
+    for path in (str(secret), f"{server.folder()}/../../{secret}", "http://127.0.0.1/a.png", None):
+        for photo in (file(path), {"path": path}, {**file(None), "x": [file(path)]}):
+            event, data = server.call_with(photo=photo)
+            assert event == "error"
+            assert "expected a file that was uploaded here, received" in data["error"]
+    assert server.files() == before
     assert server.request("GET", f"/gradio_api/file={model}")[0] == 403
     assert server.request("GET", "/gradio_api/file=/etc/passwd")[0] == 403
+
+
+WRONG_ARGUMENTS = [
+    {"photo": "abc"},
+    {"photo": 5},
+    {"photo": [1]},
+    {"photo": {}},
+    {"photo": file(5)},
+    {"photo": file("a\0b")},
+    {"photo": None, "edges": "maybe"},
+    {"photo": None, "edges": None},
+    {"photo": None, "edges": [1]},
+]
+
+
+@needs_gradio
+def test_wrong_arguments_are_answered_by_a_message(server):
+    for arguments in WRONG_ARGUMENTS:
+        event, data = server.call_with(**arguments)
+        assert event == "error"
+        assert re.search("[Ee]xpected|validation error|null byte", data["error"]), arguments
+    for arguments in ({}, {"photo": None, "wrong": 1}):
+        status, answer = server.begin_call(**arguments)
+        assert status == 400
+        assert re.search("photo|wrong", json.loads(answer)["error"])
+    assert "Traceback" not in server.log()
+
+
+@needs_gradio
+def test_a_full_queue_is_said(server, tmp_path):
+    """Eight may wait; one is at work."""
+    _, path = server.upload("photo.jpg", jpeg_of(3000, 2000))
+    answers = [server.begin_call(photo=file(path), edges=False)[0] for _ in range(16)]
+    assert 8 <= answers.count(200) <= 12
+    assert answers.count(200) + answers.count(503) == 16
+    wait_for(lambda: server.begin_call(photo=None)[0] == 200)
+
+
+@needs_gradio
+def test_other_hosts_and_sites_are_refused(server):
+    own = f"127.0.0.1:{server.port}"
+    for host in (own, "localhost", f"LOCALHOST:{server.port}", "192.168.7.7:80", "[::1]:7860"):
+        assert server.headers(Host=host)[0] == 200, host
+    for host in ("evil.example", f"evil.example:{server.port}", "127.0.0.1.evil.example", "[", ""):
+        status, headers = server.headers(Host=host, Origin=f"http://{host}")
+        assert status == 400, host
+        assert "Access-Control-Allow-Origin" not in headers
+    assert server.headers(Host=own, Origin=f"http://{own}")[0] == 200
+    for origin in ("http://evil.example", "null", "http://127.0.0.1:1", "http://localhost", "["):
+        status, headers = server.headers(Host=own, Origin=origin)
+        assert status == 403, origin
+        assert "Access-Control-Allow-Origin" not in headers
+
+
+def test_names_that_are_allowed():
+    pytest.importorskip("gradio")
+    from starlette.datastructures import Headers
+
+    from kmatting.demo.server import Guard
+
+    def status(**headers):
+        answer = Guard(None, ["machine"], ["Demo.Example"]).refuse(Headers(headers))
+        return None if answer is None else answer.status_code
+
+    assert status(host="demo.example:8000") is None
+    assert status(host="127.0.0.1:7860", origin="https://demo.example") is None  # of a proxy
+    assert status(host="machine:7860") is None
+    assert status(host="machine:7860", origin="http://machine:3000") == 403
+    assert status(host="demo.example", origin="https://other.example") == 403
+    assert status(host="other.example") == 400
+
+
+@needs_gradio
+def test_browsers_are_told_what_the_page_may_do(server):
+    status, headers = server.headers()
+    assert status == 200
+    assert headers["X-Frame-Options"] == "DENY"
+    assert headers["X-Content-Type-Options"] == "nosniff"
+    assert "frame-ancestors 'none'" in headers["Content-Security-Policy"]
+    assert "default-src 'self'" in headers["Content-Security-Policy"]
 
 
 @needs_gradio
@@ -326,6 +530,10 @@ def test_the_page_asks_no_other_host(server, browser, photo):
     for tab in ("Matte", "Composite", "Cutout"):
         browser.show(tab)
     assert browser.asked() == {"127.0.0.1"}
+    assert browser.violations() == []
+    assert browser.blocked("http://example.com/") == "http://example.com/"
+    assert browser.violations() != []
+    browser.driver.get("about:blank")
     browser.driver.execute_script("fetch('http://example.com/').catch(() => {})")
     wait_for(lambda: browser.asked() == {"example.com"})  # it would have been seen
 

@@ -1,130 +1,142 @@
-"""Serves a page to try matting in the browser: photo in, cutout out."""
+"""The command `kmatting demo`: a page to try matting in the browser."""
 
 import argparse
-import errno
 import importlib.util
 import os
-import signal
 import socket
 import sys
 import tempfile
-import threading
 from collections.abc import Sequence
 from pathlib import Path
 
+from kmatting.cli import add_model, add_threads, at_least, command, make_parser, say
+from kmatting.extras import install_command
 from kmatting.inference.matter import Matter
 from kmatting.quiet import quiet
 
 EPILOG = """\
-Photos stay on this machine. What a visitor uploads and gets is deleted when the page is closed,
-and what came by plain HTTP calls after an hour. The page loads nothing from elsewhere.
+Photos stay on this machine. A visitor's files are deleted when the page is closed. Those of plain
+HTTP calls are deleted after an hour. The page loads nothing from elsewhere.
 
 examples:
-  python -m kmatting.demo
-  python -m kmatting.demo --model model.keras --port 8000
-for others in your network, who can then all use it:
-  python -m kmatting.demo --host 0.0.0.0
+  kmatting demo
+  kmatting demo --model model.keras --port 8000
+let others in your network use it:
+  kmatting demo --host 0.0.0.0
 """
 
 
+@command
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit status."""
     args = _parse(argv)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that a kill cleans up too
+    check_gradio()
     try:
-        check_gradio()
-        check_address(args.host, args.port)
-        with quiet():
-            matter = Matter(args.model, threads=args.threads)
-        run(matter, args.host, args.port)
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("stopped; nothing of what visitors sent is kept.", file=sys.stderr)
+        with listen(args.host, args.port) as listener:
+            with quiet():
+                matter = Matter(args.model, threads=args.threads)
+            run(matter, listener, args)
+    except KeyboardInterrupt:  # the usual end of a server
+        say("stopped; the visitors' files are deleted.")
     return 0
 
 
 def check_gradio() -> None:
-    """Checks that Gradio is installed, without the seconds that importing it takes.
+    """Checks that Gradio is installed, without importing it, which takes seconds.
 
     Raises:
-        ValueError: if it is not.
+        ValueError: if it is not installed.
     """
     if importlib.util.find_spec("gradio") is None:
-        raise ValueError("the page needs Gradio: pip install 'kmatting[demo]'.")
+        raise ValueError(f"The page needs Gradio: {install_command('demo')}.")
 
 
-def check_address(host: str, port: int) -> None:
-    """Checks that a server can listen at an address.
+def listen(host: str, port: int) -> socket.socket:
+    """Binds an address, so that it is known to be free before the model is loaded.
 
     Args:
-        host: name or IPv4 address of this machine.
+        host: a name or address of this machine.
         port: the port.
 
+    Returns:
+        A socket that listens.
+
     Raises:
-        ValueError: if it cannot.
+        ValueError: if the address is taken or cannot be used.
     """
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            if error.errno == errno.EADDRINUSE:
-                raise ValueError(f"port {port} is taken; choose another by --port.") from error
-            raise ValueError(f"{host}, port {port}: cannot listen there ({error}).") from error
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family)
+    except OSError as error:
+        raise ValueError(
+            f"cannot listen at {host}, port {port}: {error.strerror}. Choose another --port or "
+            "--host."
+        ) from error
 
 
-def run(matter: Matter, host: str, port: int) -> None:
+def own_names(host: str) -> list[str]:
+    """Lists the names of this machine.
+
+    Args:
+        host: the value of --host.
+    """
+    machine = socket.gethostname()
+    return ["localhost", host, machine, f"{machine}.local"]
+
+
+def run(matter: Matter, listener: socket.socket, args: argparse.Namespace) -> None:
     """Serves the page until the process is interrupted.
 
     Args:
         matter: the loaded model.
-        host: address to listen at.
-        port: port to listen at.
+        listener: a socket that listens.
+        args: the parsed command line.
     """
     with tempfile.TemporaryDirectory(prefix="kmatting-demo-") as folder:
         # Gradio reads both when it is imported.
         os.environ["GRADIO_TEMP_DIR"] = folder
         os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-        from kmatting.demo.page import build_page, serve
+        from kmatting.demo.page import build_page
+        from kmatting.demo.server import serve
 
-        page = build_page(matter, Path(folder))
-        try:
-            serve(page, host, port)
-            print(f"open http://{host}:{port} (Ctrl-C stops)", flush=True)
-            threading.Event().wait()
-        finally:
-            page.close(verbose=False)
+        page = build_page(matter, Path(folder), args.queue)
+        host, port, *_ = listener.getsockname()
+        say(f"open http://{f'[{host}]' if ':' in host else host}:{port} (Ctrl-C stops)")
+        serve(page, listener, own_names(args.host), args.allow_host)
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m kmatting.demo",
-        description="Serves a page to try matting in the browser.",
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    add = parser.add_argument
-    add(
-        "--model",
-        help="a .keras file, a SavedModel folder or a .tflite file (default: the shipped model)",
-    )
-    add(
+    parser = make_parser("demo", "Serve a page to try matting in the browser.", EPILOG)
+    add_model(parser)
+    add_threads(parser)
+    parser.add_argument(
         "--host",
         default="127.0.0.1",
-        help="address to listen at; the default is for this machine alone (default: %(default)s)",
+        help="address to listen at; the default serves this machine only (default: %(default)s)",
     )
-    add("--port", type=_port, default=7860, help="default: %(default)s")
-    add("--threads", type=int, help="processor threads of the network (default: all)")
+    parser.add_argument("--port", type=_port, default=7860, help="default: %(default)s")
+    parser.add_argument(
+        "--allow-host",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="a further name of this server, such as that of a proxy before it; may be repeated",
+    )
+    parser.add_argument(
+        "--queue",
+        type=at_least(1),
+        default=20,
+        metavar="N",
+        help="photos that may wait; who comes next is asked to try again later "
+        "(default: %(default)s)",
+    )
     return parser.parse_args(argv)
 
 
 def _port(text: str) -> int:
-    port = int(text)
-    if not 1 <= port <= 65535:
-        raise argparse.ArgumentTypeError(f"expected a port from 1 to 65535, received {port}")
-    return port
+    if not text.isdecimal() or not 1 <= int(text) <= 65535:
+        raise argparse.ArgumentTypeError(f"expected a port from 1 to 65535, received {text!r}")
+    return int(text)
 
 
 if __name__ == "__main__":
