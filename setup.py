@@ -18,8 +18,6 @@ EXTRAS = {
         "pydantic>=2.10",
         "pyyaml>=6",
     ],
-    # Colours of the foreground by pymatting.
-    "foreground": ["pymatting>=1.1.13"],
     # HEIC photos, as iPhones write them.
     "heic": ["pillow-heif>=1.1"],
     # Warm-up requests in SavedModels for TF Serving.
@@ -40,6 +38,7 @@ EXTRAS = {
         "pytest>=8",
         "pytest-xdist>=3.6",
         "hypothesis>=6.100",
+        "pymatting>=1.1.13",
         "scikit-image>=0.24",
         "selenium>=4.30",
     ],

@@ -172,7 +172,7 @@ def add_foreground(parser: Any) -> None:
     Args:
         parser: an argument parser or group.
     """
-    from kmatting.inference.cutout import FOREGROUND_METHODS
+    from kmatting.inference.foreground import FOREGROUND_METHODS
 
     parser.add_argument(
         "--foreground",

@@ -9,7 +9,6 @@ EXTRA_OF = {
     "keras": "train",
     "pillow_heif": "heic",
     "pydantic": "train",
-    "pymatting": "foreground",
     "tensorboard": "train",
     "tensorflow": "train",
     "tensorflow_serving": "serving",

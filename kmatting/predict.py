@@ -28,10 +28,8 @@ from kmatting.images import ImageError, scan_folder, write_image
 from kmatting.inference.cutout import (
     PNG_LEVEL,
     Colour,
-    check_foreground,
     composite,
     cutout,
-    load_estimator,
     read_background,
 )
 from kmatting.inference.matte import Matte
@@ -218,8 +216,6 @@ def _predict_files(args: argparse.Namespace) -> int:
     bar = tqdm(total=len(jobs), unit="photo", disable=not sys.stderr.isatty())
     try:
         with bar, ThreadPoolExecutor(1, "kmatting-write") as writer:
-            if _needs_colours(args):
-                writer.submit(load_estimator)  # takes a second: meanwhile the first photo is read
             for problem, failed in _work(jobs, matter, background, args, writer):
                 done["failures" if failed else "photos"] += 1
                 if problem:
@@ -352,18 +348,11 @@ def _options(suffix: str) -> dict[str, int]:
     return {"compress_level": PNG_LEVEL} if suffix == ".png" else {"quality": _LOSSY_QUALITY}
 
 
-def _needs_colours(args: argparse.Namespace) -> bool:
-    return args.foreground != "none" and set(args.kinds) != {"alpha"}
-
-
 def _read_background(args: argparse.Namespace) -> Colour | np.ndarray | None:
     return None if args.composite is None else read_background(args.composite)
 
 
 def _load(args: argparse.Namespace) -> Matter:
-    """Loads the model; checks first what can be checked without it."""
-    if _needs_colours(args):
-        check_foreground(args.foreground)
     with quiet():
         return Matter(args.model, args.size, args.threads)
 

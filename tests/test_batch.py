@@ -390,12 +390,8 @@ def test_what_cannot_be_run_as_given(run, photos, tmp_path, options, message):
     assert files(tmp_path / "out") == []
 
 
-def test_without_beam_or_pymatting(run, photos, tmp_path, monkeypatch):
+def test_without_beam(run, photos, tmp_path, monkeypatch):
     options = ["--input", photos / "*.png", "--output", tmp_path / "out"]
-    monkeypatch.setitem(sys.modules, "pymatting", None)
-    status, _, err = run(*options, "--cutout")
-    assert (status, len(err)) == (2, 1)
-    assert "kmatting[foreground]" in err[0]
     monkeypatch.setitem(sys.modules, "apache_beam", None)
     status, _, err = run(*options)
     assert (status, err) == (2, ["error: Apache Beam is missing: pip install 'kmatting[beam]'."])

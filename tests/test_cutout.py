@@ -1,7 +1,4 @@
-"""Foreground colours, cutouts and composites."""
-
-import subprocess
-import sys
+"""Cutouts and composites."""
 
 import numpy as np
 import pytest
@@ -9,79 +6,7 @@ from PIL import Image
 
 from kmatting.images import ImageError
 from kmatting.inference import cutout as module
-from kmatting.inference.cutout import composite, cutout, estimate_foreground, read_background
-
-
-def scene(height=96, width=128):
-    """A soft disc over a background of another colour: image, alpha, true foreground."""
-    y, x = np.mgrid[:height, :width]
-    radius = np.hypot(y - height / 2, x - width / 2)
-    alpha = np.clip((height * 0.3 - radius) / (height * 0.12) + 0.5, 0, 1).astype(np.float32)
-    subject = np.stack([190 + 0 * x, 60 + x * 60 / width, 30 + y * 60 / height], -1)
-    behind = np.stack([20 + 30 * x / width, 90 + 0 * x, 200 - y * 50 / height], -1)
-    image = alpha[..., None] * subject + (1 - alpha[..., None]) * behind
-    return np.rint(image).astype(np.uint8), alpha, subject
-
-
-def soft_error(foreground, alpha, truth):
-    soft = (alpha > 0.1) & (alpha < 1)
-    return np.abs(foreground[soft].astype(float) - truth[soft]).mean()
-
-
-@pytest.mark.parametrize("reduction", [1, 2, 5])
-def test_soft_edges_get_the_subjects_colour(monkeypatch, reduction):
-    image, alpha, truth = scene()
-    monkeypatch.setattr(module, "_ESTIMATE_PIXELS", alpha.size // reduction**2)
-    assert soft_error(image, alpha, truth) > 40
-    assert soft_error(estimate_foreground(image, alpha), alpha, truth) < 4
-
-
-def test_opaque_pixels_keep_their_colours_and_transparent_ones_lose_them():
-    image, alpha, _ = scene()
-    foreground = estimate_foreground(image, alpha)
-    np.testing.assert_array_equal(foreground[alpha == 1], image[alpha == 1])
-    assert not foreground[alpha == 0].any()
-
-
-def test_none_keeps_the_photos_colours():
-    image, alpha, _ = scene()
-    foreground = estimate_foreground(image, alpha, "none")
-    np.testing.assert_array_equal(foreground[alpha > 0.01], image[alpha > 0.01])
-
-
-@pytest.mark.parametrize("shape", [(1, 1), (1, 9), (9, 1), (2, 3)])
-@pytest.mark.parametrize("level", [0.0, 0.4, 1.0])
-def test_photos_of_a_few_pixels(shape, level):
-    image = np.full((*shape, 3), 77, np.uint8)
-    foreground = estimate_foreground(image, np.full(shape, level, np.float32))
-    assert foreground.shape == (*shape, 3)
-    if level == 1:
-        assert (foreground == 77).all()
-
-
-def test_unknown_methods_are_refused():
-    with pytest.raises(ValueError, match="'ml' or 'none', received 'knn'"):
-        estimate_foreground(np.zeros((2, 2, 3), np.uint8), np.zeros((2, 2)), "knn")
-
-
-def test_without_pymatting_the_message_says_what_to_do(monkeypatch):
-    monkeypatch.setitem(sys.modules, "pymatting", None)
-    image, alpha, _ = scene()
-    with pytest.raises(ValueError, match=r"kmatting\[foreground\].*--foreground none"):
-        estimate_foreground(image, alpha)
-    assert estimate_foreground(image, alpha, "none").shape == image.shape
-
-
-def test_pymatting_is_not_loaded_as_a_whole():
-    code = """
-import sys
-from kmatting.inference.cutout import load_estimator
-assert not any(name.startswith(("pymatting", "numba")) for name in sys.modules)
-load_estimator()
-loaded = {name for name in sys.modules if name.startswith("pymatting")}
-assert loaded == {"pymatting.foreground.estimate_foreground_ml"}, loaded
-"""
-    subprocess.run([sys.executable, "-c", code], check=True)
+from kmatting.inference.cutout import composite, cutout, read_background
 
 
 def test_cutout_joins_colours_and_matte():
@@ -111,9 +36,9 @@ def test_composite_covers_the_photo_with_the_middle_of_the_background():
 
 
 def test_composite_in_tiles(monkeypatch):
-    image, alpha, _ = scene()
     rng = np.random.default_rng(0)
-    behind = rng.integers(0, 256, image.shape, dtype=np.uint8)
+    image, behind = rng.integers(0, 256, (2, 96, 128, 3), dtype=np.uint8)
+    alpha = rng.random((96, 128), np.float32)
     whole = np.asarray(composite(image, alpha, behind))
     expected = alpha[..., None] * image + (1 - alpha[..., None]) * behind
     assert np.abs(whole - expected).max() <= 0.51

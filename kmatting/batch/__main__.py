@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
-from kmatting.inference.cutout import FOREGROUND_METHODS, check_foreground
+from kmatting.inference.foreground import FOREGROUND_METHODS
 
 if TYPE_CHECKING:
     from apache_beam import Pipeline
@@ -105,8 +105,6 @@ def _prepare(
         raise ValueError(f"Expected at least 1 worker, received {args.workers}.")
     if args.workers > 1 and args.runner:
         raise ValueError(f"--workers is for the local runner; {args.runner} has its own options.")
-    if args.cutout:
-        check_foreground(args.foreground)
     logging.basicConfig(level=_SILENT)
     from apache_beam import Pipeline
 

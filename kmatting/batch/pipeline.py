@@ -82,7 +82,7 @@ class Settings:
             model that the kmatting of each worker ships.
         output: path or URL of the folder to write to.
         kinds: what to make of each photo, of `KINDS`.
-        foreground: method of `kmatting.inference.cutout.estimate_foreground` for cutouts.
+        foreground: method of `kmatting.inference.foreground.estimate_foreground` for cutouts.
         size: as in `kmatting.inference.matter.Matter`.
         threads: as in `kmatting.inference.matter.Matter`, of each worker process.
     """

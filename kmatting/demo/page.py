@@ -9,7 +9,6 @@ import gradio as gr
 
 from kmatting.demo.files import VisitorFiles
 from kmatting.demo.steps import SIZES, Steps
-from kmatting.inference.cutout import FOREGROUND_METHODS, check_foreground
 from kmatting.inference.matter import Matter
 
 _EXAMPLES = ("astronaut.png", "coffee.png", "chelsea.png")  # of scikit-image; free of rights
@@ -75,8 +74,7 @@ def build_page(matter: Matter, folder: Path, most_waiting: int) -> Page:
                 edges = gr.Checkbox(
                     label="Clean edges",
                     info="Removes the old background's colour from soft edges.",
-                    value=_can_clean_edges(),
-                    interactive=_can_clean_edges(),
+                    value=True,
                 )
                 options = [edges, *_size_slider(matter)]
             with gr.Column(scale=3, min_width=320):
@@ -189,11 +187,3 @@ def _examples() -> list[str]:
     except ImportError:
         return []
     return [str(path) for name in _EXAMPLES if (path := Path(data_dir) / name).exists()]
-
-
-def _can_clean_edges() -> bool:
-    try:
-        check_foreground(FOREGROUND_METHODS[0])
-    except ValueError:  # pymatting is not installed
-        return False
-    return True

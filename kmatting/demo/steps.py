@@ -18,7 +18,8 @@ from PIL import Image, ImageColor
 
 from kmatting.demo.files import VisitorFiles
 from kmatting.images import ImageError, Photo, image_size, read_photo, write_image
-from kmatting.inference.cutout import FOREGROUND_METHODS, Colour, composite
+from kmatting.inference.cutout import Colour, composite
+from kmatting.inference.foreground import FOREGROUND_METHODS
 from kmatting.inference.matter import Matter
 
 MAX_PIXELS = 50_000_000

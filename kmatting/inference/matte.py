@@ -14,9 +14,9 @@ from kmatting.inference.cutout import (
     Colour,
     composite,
     cutout,
-    estimate_foreground,
     read_background,
 )
+from kmatting.inference.foreground import estimate_foreground
 from kmatting.panel import draw_panel
 
 _OPAQUE_SHARE = 0.001  # of the photo: a smaller subject counts as none
@@ -72,13 +72,13 @@ class Matte:
         """Estimates the colours of the foreground.
 
         Args:
-            method: "ml" or "none", as in `kmatting.inference.cutout.estimate_foreground`.
+            method: "ml" or "none", as in `kmatting.inference.foreground.estimate_foreground`.
 
         Returns:
             uint8 array (H, W, 3).
 
         Raises:
-            ValueError: if pymatting is missing (extra `foreground`) or the method is unknown.
+            ValueError: if the method is unknown.
         """
         # The photo's own colours and the prediction belong together; its opacity comes on top.
         image = self.photo.rgb
