@@ -24,11 +24,11 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 
-from kmatting.config import ModelConfig
+from kmatting.config import ENCODERS
 from kmatting.images import whole_file, write_image
 from kmatting.inference.formats import load_network, shipped_model
 from kmatting.quiet import quiet
@@ -493,7 +493,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--encoder",
         default="densenet201",
-        choices=get_args(ModelConfig.model_fields["encoder"].annotation),
+        choices=ENCODERS,
         help="encoder of the networks (default: %(default)s)",
     )
     parser.add_argument(

@@ -14,6 +14,17 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from kmatting.sizes import STRIDE
 
+# Encoders by name, and the module of kmatting.models that builds each.
+ENCODERS = {
+    "densenet121": "densenet",
+    "densenet169": "densenet",
+    "densenet201": "densenet",
+    "efficientnet_lite0": "efficientnet_lite",
+    "efficientnet_lite1": "efficientnet_lite",
+    "efficientnet_lite2": "efficientnet_lite",
+    "efficientnet_v2b0": "efficientnet_v2",
+}
+
 
 class ConfigError(ValueError):
     """A config that cannot be used; the message lists everything wrong with it, by name."""
@@ -28,7 +39,7 @@ class ModelConfig(_Section):
 
     Attributes:
         name: `model1`, or `model2` for the one with attention.
-        encoder: of the high-level branch: a DenseNet, or a light EfficientNet-Lite.
+        encoder: of the high-level branch; a name in `ENCODERS`.
         encoder_weights: `imagenet` (Keras downloads a DenseNet's; an EfficientNet-Lite's come with
             the extra `imagenet`), `none`, or the path of a weights file.
         skips: the decoder also sees what the encoder made at strides 8, 4 and 2.
@@ -37,18 +48,18 @@ class ModelConfig(_Section):
     """
 
     name: Literal["model1", "model2"] = "model1"
-    encoder: Literal[
-        "densenet121",
-        "densenet169",
-        "densenet201",
-        "efficientnet_lite0",
-        "efficientnet_lite1",
-        "efficientnet_lite2",
-    ] = "densenet201"
+    encoder: str = "densenet201"
     encoder_weights: str = "imagenet"
     skips: bool = False
     weights: Path | None = None
     freeze_encoder_epochs: int = Field(default=0, ge=0)
+
+    @field_validator("encoder")
+    @classmethod
+    def _known_encoder(cls, encoder: str) -> str:
+        if encoder not in ENCODERS:
+            raise ValueError(f"expected one of {', '.join(ENCODERS)}; received {encoder!r}")
+        return encoder
 
 
 class PairsSource(_Section):
@@ -192,13 +203,37 @@ class ScheduleConfig(_Section):
 
     Attributes:
         kind: `constant`, or `cosine` falling to `final` times the learning rate.
-        warmup_epochs: the rate rises linearly from 0 over this many first epochs.
+        warmup_epochs: the rate rises linearly over this many first epochs.
         final: with `cosine`, the last rate as a share of the learning rate.
     """
 
     kind: Literal["constant", "cosine"] = "constant"
     warmup_epochs: float = Field(default=0.0, ge=0)
     final: float = Field(default=0.01, ge=0, le=1)
+
+
+class LossConfig(_Section):
+    """Weights of the terms of the loss; a term of weight 0 is not computed.
+
+    Each term is the function of that name in `kmatting.training.loss_terms`.
+
+    Attributes:
+        l1: mean absolute difference.
+        ssim: 1 - SSIM.
+        cross_entropy: binary cross-entropy.
+        sharpness: opacity left in between where the true alpha is plainly 0 or 1.
+    """
+
+    l1: float = Field(default=1.0, ge=0)
+    ssim: float = Field(default=1.0, ge=0)
+    cross_entropy: float = Field(default=0.0, ge=0)
+    sharpness: float = Field(default=0.0, ge=0)
+
+    @model_validator(mode="after")
+    def _something_to_minimise(self) -> "LossConfig":
+        if not any(self.model_dump().values()):
+            raise ValueError("expected a weight above 0, received 0 for every term")
+        return self
 
 
 class TrainingConfig(_Section):
@@ -212,9 +247,9 @@ class TrainingConfig(_Section):
         beta_2: of Adam.
         schedule: learning rate over the run.
         clip_norm: gradients are scaled down to this global norm; none by default.
-        l1_weight: weight of L1 in the loss.
-        ssim_weight: weight of 1 - SSIM in the loss.
-        cross_entropy_weight: weight of binary cross-entropy in the loss.
+        loss: weights of the terms of the loss.
+        average: momentum of a moving average of the weights, such as 0.999; none by default. The
+            averaged weights are what is validated, shown on panels and saved as `best.keras`.
         precision: Keras dtype policy.
         jit: compile the step with XLA.
         recompute: compute the dense blocks again for their gradients: less memory, longer steps.
@@ -230,9 +265,8 @@ class TrainingConfig(_Section):
     beta_2: float = Field(default=0.999, ge=0, lt=1)
     schedule: ScheduleConfig = ScheduleConfig()
     clip_norm: float | None = Field(default=None, gt=0)
-    l1_weight: float = Field(default=1.0, ge=0)
-    ssim_weight: float = Field(default=1.0, ge=0)
-    cross_entropy_weight: float = Field(default=0.0, ge=0)
+    loss: LossConfig = LossConfig()
+    average: float | None = Field(default=None, gt=0, lt=1)
     precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
     jit: bool = False
     recompute: bool = False

@@ -11,7 +11,7 @@ def tiny_model(path):
     """
     import keras
 
-    from kmatting.layers import BatchNormalization, CWise, SWise
+    from kmatting.layers import CWise, FusedBatchNormalization, SWise
     from kmatting.models.blocks import (
         apply_conv_block,
         apply_decoder,
@@ -26,13 +26,15 @@ def tiny_model(path):
     for stride in (4, 16):
         x = keras.layers.AveragePooling2D(4)(x)
         x = keras.layers.Concatenate()([x, apply_conv_block(x, 24, f"encoder_{stride}")])
-        x = keras.layers.Activation("relu")(BatchNormalization(name=f"encoder_{stride}_0_bn")(x))
+        x = keras.layers.Activation("relu")(
+            FusedBatchNormalization(name=f"encoder_{stride}_0_bn")(x)
+        )
     structure = SWise()(apply_low_level_branch(normalised))
     alpha = apply_fusion(apply_decoder(CWise(ratio=4)(x)), structure)
     model = keras.Model(image, alpha, name="tiny")
     rng = np.random.default_rng(0)
     for layer in model.layers:
-        if isinstance(layer, BatchNormalization):
+        if isinstance(layer, FusedBatchNormalization):
             shape = layer.gamma.shape
             layer.gamma.assign(rng.uniform(0.5, 1.5, shape))
             layer.beta.assign(rng.normal(0, 0.3, shape))

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from scipy.signal import correlate2d
 
-from kmatting.layers import BatchNormalization, BilinearUpsampling, CWise, ResizeLike, SWise
+from kmatting.layers import BilinearUpsampling, CWise, FusedBatchNormalization, ResizeLike, SWise
 
 
 def sigmoid(x):
@@ -62,7 +62,7 @@ def test_c_wise_keeps_one_unit_for_few_channels():
     assert layer.squeeze.kernel.shape == (3, 1)
 
 
-@pytest.mark.parametrize("make", [CWise, SWise, BatchNormalization, BilinearUpsampling])
+@pytest.mark.parametrize("make", [CWise, SWise, FusedBatchNormalization, BilinearUpsampling])
 def test_save_and_load_with_unknown_size(make, features, tmp_path):
     image = keras.Input((None, None, 32))
     model = keras.Model(image, make(name="layer")(image))
@@ -78,6 +78,8 @@ def test_save_and_load_with_unknown_size(make, features, tmp_path):
         (CWise(ratio=4), "ratio", 4),
         (SWise(kernel_size=5), "kernel_size", 5),
         (BilinearUpsampling(factor=3), "factor", 3),
+        (FusedBatchNormalization(momentum=0.9), "momentum", 0.9),
+        (FusedBatchNormalization(epsilon=0.1), "epsilon", 0.1),
     ],
 )
 def test_config_holds_the_arguments(layer, key, value):
@@ -85,7 +87,7 @@ def test_config_holds_the_arguments(layer, key, value):
 
 
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
-@pytest.mark.parametrize("make", [CWise, SWise, BatchNormalization, BilinearUpsampling])
+@pytest.mark.parametrize("make", [CWise, SWise, FusedBatchNormalization, BilinearUpsampling])
 def test_mixed_precision_follows_float32(make, policy, features):
     exact = make()
     expected = np.asarray(exact(features))
@@ -124,7 +126,7 @@ class TestBatchNormalization:
 
     @pytest.fixture
     def both(self, features):
-        fused, plain = BatchNormalization(), keras.layers.BatchNormalization()
+        fused, plain = FusedBatchNormalization(), keras.layers.BatchNormalization()
         for layer in (fused, plain):
             layer.build(features.shape)
             rng = np.random.default_rng(2)

@@ -3,7 +3,12 @@ import numpy as np
 import pytest
 from skimage.metrics import structural_similarity
 
-from kmatting.training.losses import L1SSIMLoss, cross_entropy, l1, ssim_loss
+from kmatting.config import LossConfig
+from kmatting.training import loss_terms
+from kmatting.training.loss_terms import cross_entropy, l1, sharpness, ssim
+from kmatting.training.losses import LossTerm, MattingLoss
+
+RECIPE = {"l1": 1.0, "ssim": 1.0}
 
 
 @pytest.fixture
@@ -29,7 +34,7 @@ def ssim_by_scikit_image(true, predicted):
 
 def test_ssim_agrees_with_scikit_image(alphas):
     expected = [1 - ssim_by_scikit_image(*pair) for pair in zip(*alphas, strict=True)]
-    np.testing.assert_allclose(ssim_loss(*alphas), expected, atol=2e-5)
+    np.testing.assert_allclose(ssim(*alphas), expected, atol=2e-5)
 
 
 def test_l1_is_the_mean_absolute_difference_of_each_image(alphas):
@@ -45,25 +50,83 @@ def test_cross_entropy_is_the_mean_over_the_pixels_of_each_image(alphas):
     np.testing.assert_allclose(cross_entropy(*alphas), expected, rtol=1e-4)
 
 
-def test_loss_is_the_weighted_sum_of_its_parts(alphas):
-    expected = np.mean(2 * l1(*alphas) + 3 * ssim_loss(*alphas))
-    np.testing.assert_allclose(L1SSIMLoss(2, 3)(*alphas), expected, rtol=1e-6)
-    expected += 4 * np.mean(cross_entropy(*alphas))
-    np.testing.assert_allclose(L1SSIMLoss(2, 3, 4)(*alphas), expected, rtol=1e-6)
+def sharpness_by_numpy(true, predicted):
+    """The mean of 4 p (1 - p) where the true alpha is plainly 0 or 1, window by window."""
+    height, width = true.shape
+    total = count = 0
+    for y in range(height):
+        for x in range(width):
+            window = true[max(0, y - 3) : y + 4, max(0, x - 3) : x + 4]
+            if (window.min() >= 0 and window.max() < 0.02) or window.min() > 0.98:
+                total += 4 * predicted[y, x] * (1 - predicted[y, x])
+                count += 1
+    return total / count if count else 0.0
+
+
+def test_sharpness_agrees_with_numpy(alphas):
+    _, predicted = alphas
+    true = np.zeros((3, 40, 56, 1), "float32")
+    true[0, 10:30, 15:40] = 1  # an edge
+    true[0, 35, 50] = 0.5  # a speck
+    true[1] = np.linspace(-0.4, 1.4, 56).clip(0, 1)[:, None]  # a ramp
+    true[1, :, 40:] = -1  # not known
+    true[2] = 0.5  # nowhere plain
+    expected = [
+        sharpness_by_numpy(t[..., 0], p[..., 0]) for t, p in zip(true, predicted, strict=True)
+    ]
+    assert expected[0] > 0.3
+    assert expected[1] > 0.3
+    assert expected[2] == 0
+    np.testing.assert_allclose(sharpness(true, predicted), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("p", "expected"), [(0.0, 0), (1.0, 0), (0.5, 1), (0.1, 0.36)])
+def test_sharpness_is_0_for_a_decided_alpha_and_1_for_a_half(p, expected):
+    ones = np.ones((1, 16, 16, 1))
+    for true in (0 * ones, ones):
+        assert float(sharpness(true, p * ones)[0]) == pytest.approx(expected, abs=1e-6)
+
+
+def test_every_weight_of_the_config_has_its_term():
+    for name in LossConfig.model_fields:
+        assert getattr(loss_terms, name)(
+            np.ones((2, 16, 16, 1)), np.ones((2, 16, 16, 1))
+        ).shape == (2,)
+
+
+def test_loss_is_the_weighted_sum_of_its_terms(alphas):
+    weights = {"l1": 2, "ssim": 3, "cross_entropy": 4, "sharpness": 5}
+    terms = {name: np.mean(getattr(loss_terms, name)(*alphas)) for name in weights}
+    for used in (weights, {**weights, "ssim": 0}, {"sharpness": 5}):
+        expected = sum(weight * terms[name] for name, weight in used.items())
+        np.testing.assert_allclose(MattingLoss(used)(*alphas), expected, rtol=1e-6)
+
+
+def test_each_term_in_use_has_a_metric(alphas):
+    true, predicted = alphas
+    metrics = MattingLoss({"l1": 2, "ssim": 0, "cross_entropy": 4}).metrics()
+    assert [metric.name for metric in metrics] == ["l1_loss", "cross_entropy_loss"]
+    for metric, term in zip(metrics, (l1, cross_entropy), strict=True):
+        metric.update_state(true[:2], predicted[:2])
+        metric.update_state(true[2:], predicted[2:])
+        assert float(metric.result()) == pytest.approx(float(np.mean(term(*alphas))), rel=1e-5)
+        metric.reset_state()
+        metric.update_state(true, predicted, sample_weight=[0.0, 1.0, 0.0])
+        assert float(metric.result()) == pytest.approx(float(term(*alphas)[1]), rel=1e-5)
 
 
 def test_equal_alphas_cost_exactly_nothing(alphas):
     for alpha in (*alphas, np.zeros((1, 16, 16, 1)), np.ones((1, 16, 16, 1))):
-        assert float(L1SSIMLoss()(alpha, alpha)) == 0.0
+        assert float(MattingLoss(RECIPE)(alpha, alpha)) == 0.0
 
 
 def test_wrong_everywhere_costs_most():
     ones, zeros = np.ones((1, 16, 16, 1)), np.zeros((1, 16, 16, 1))
-    assert float(L1SSIMLoss()(ones, zeros)) == pytest.approx(2, abs=1e-3)
+    assert float(MattingLoss(RECIPE)(ones, zeros)) == pytest.approx(2, abs=1e-3)
 
 
 def test_sample_weights_weigh_images(alphas):
-    loss = L1SSIMLoss()
+    loss = MattingLoss(RECIPE)
     true, predicted = alphas
     expected = float(loss(true[:1], predicted[:1])) / 3  # Keras divides by all three
     weighted = loss(*alphas, sample_weight=np.array([1.0, 0.0, 0.0]))
@@ -72,23 +135,26 @@ def test_sample_weights_weigh_images(alphas):
 
 def test_computed_in_float32_for_half_precision_inputs(alphas):
     halves = [alpha.astype("float16") for alpha in alphas]
-    loss = L1SSIMLoss()(*halves)
+    loss = MattingLoss(RECIPE)(*halves)
     assert keras.backend.standardize_dtype(loss.dtype) == "float32"
-    np.testing.assert_allclose(loss, L1SSIMLoss()(*alphas), atol=1e-3)
+    np.testing.assert_allclose(loss, MattingLoss(RECIPE)(*alphas), atol=1e-3)
 
 
 def test_unknown_pixels_count_as_right(alphas):
     true, predicted = alphas
     unknown = true.copy()
     unknown[:, :20] = -1
-    assert float(L1SSIMLoss()(np.full_like(true, -1), predicted)) == 0.0
+    assert float(MattingLoss(RECIPE)(np.full_like(true, -1), predicted)) == 0.0
     known = np.abs(true - predicted)[:, 20:].sum((1, 2, 3)) / (40 * 56)
     np.testing.assert_allclose(l1(unknown, predicted), known, rtol=1e-5)
     elsewhere = predicted.copy()
     elsewhere[:, :20] = np.random.default_rng(1).random((3, 20, 56, 1))
-    np.testing.assert_array_equal(ssim_loss(unknown, predicted), ssim_loss(unknown, elsewhere))
+    np.testing.assert_array_equal(ssim(unknown, predicted), ssim(unknown, elsewhere))
 
 
-def test_survives_serialization():
-    loss = keras.losses.deserialize(keras.losses.serialize(L1SSIMLoss(0.5, 2.0)))
-    assert (loss.l1_weight, loss.ssim_weight) == (0.5, 2.0)
+def test_survives_serialization(alphas):
+    weights = {"l1": 0.5, "ssim": 2.0, "cross_entropy": 3.0, "sharpness": 4.0}
+    loss = keras.losses.deserialize(keras.losses.serialize(MattingLoss(weights)))
+    assert loss.weights == weights
+    metric = keras.metrics.deserialize(keras.metrics.serialize(LossTerm("ssim")))
+    assert (metric.name, metric.term) == ("ssim_loss", "ssim")

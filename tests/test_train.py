@@ -40,8 +40,8 @@ def command(*arguments):
     return [sys.executable, str(TESTS / "tiny_train.py"), *map(str, arguments)]
 
 
-def run(*arguments):
-    environment = {**os.environ, "PYTHONPATH": str(TESTS.parent)}
+def run(*arguments, **variables):
+    environment = {**os.environ, "PYTHONPATH": str(TESTS.parent), **variables}
     return subprocess.run(
         command(*arguments), capture_output=True, text=True, env=environment, timeout=300
     )
@@ -92,14 +92,16 @@ class TestAWholeRun:
     def test_logs_each_epoch(self, finished):
         rows = log_of(finished)
         assert [row["epoch"] for row in rows] == ["1", "2", "3"]
-        names = {"loss", "l1", "ssim_loss", "sad", "mse", "mad"}
+        names = {"loss", "l1_loss", "ssim_loss", "sad", "mse", "mad"}
         names |= {f"val_{name}" for name in names} | {"learning_rate", "images_per_second"}
         assert names <= set(rows[0])
         for row in rows:
             figures = {name: float(value) for name, value in row.items()}
-            assert figures["loss"] == pytest.approx(figures["l1"] + figures["ssim_loss"], rel=1e-4)
+            assert figures["loss"] == pytest.approx(
+                figures["l1_loss"] + figures["ssim_loss"], rel=1e-4
+            )
             assert figures["val_loss"] == pytest.approx(
-                figures["val_l1"] + figures["val_ssim_loss"], rel=1e-4
+                figures["val_l1_loss"] + figures["val_ssim_loss"], rel=1e-4
             )
             assert figures["val_sad"] == pytest.approx(figures["val_mad"] * 32 * 32 / 1000)
 
@@ -108,9 +110,9 @@ class TestAWholeRun:
         assert float(rows[-1]["loss"]) < float(rows[0]["loss"])
 
     def test_keeps_last_and_best(self, finished):
-        epoch, best = read_state(finished / "last.keras")
-        assert epoch == 3
-        assert best == pytest.approx(min(float(row["val_mad"]) for row in log_of(finished)))
+        state = read_state(finished / "last.keras")
+        assert state.epoch == 3
+        assert state.best == pytest.approx(min(float(row["val_mad"]) for row in log_of(finished)))
         assert (finished / "best.keras").is_file()
         assert read_size(finished / "last.keras") == read_size(finished / "best.keras") == (32, 32)
         assert not list(finished.glob("*partial*"))
@@ -124,13 +126,15 @@ class TestAWholeRun:
         from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
         tags = {}
-        for part in ("train", "validation"):
+        for part in ("train", "validation", "panel"):
             events = EventAccumulator(str(finished / "tensorboard" / part), {"tensors": 0})
             events.Reload()
             tags[part] = events.Tags()["tensors"]
-            if part == "validation":
+            if part == "panel":
                 panels = events.Tensors("panel")
-        figures = {f"epoch_{name}" for name in ("loss", "l1", "ssim_loss", "sad", "mse", "mad")}
+        figures = {
+            f"epoch_{name}" for name in ("loss", "l1_loss", "ssim_loss", "sad", "mse", "mad")
+        }
         assert figures <= set(tags["train"])
         assert figures <= set(tags["validation"])
         assert {"epoch_learning_rate", "epoch_images_per_second", "keras"} <= set(tags["train"])
@@ -167,12 +171,12 @@ class TestResume:
             time.sleep(0.01)
         process.send_signal(how)
         _, errors = process.communicate(timeout=60)
-        epochs, _ = read_state(folder / "last.keras")
+        epochs = read_state(folder / "last.keras").epoch
         assert epochs < 3, "the run ended before it was killed"
         if how is signal.SIGINT:
             assert process.returncode == 130
             assert "Traceback" not in errors
-            assert f"python -m kmatting.train --resume --output {folder}" in errors
+            assert f"kmatting train --resume --output {folder}" in errors
         (folder / ".last.0123.partial.keras").write_bytes(b"half a checkpoint")
         result = run("--resume", "--output", folder)
         assert result.returncode == 0, result.stderr
@@ -184,7 +188,7 @@ class TestResume:
         folder = shutil.copytree(finished, tmp_path / "run")
         result = run("--resume", "--output", folder, "--set", "training.epochs=4")
         assert result.returncode == 0, result.stderr
-        assert read_state(folder / "last.keras")[0] == 4
+        assert read_state(folder / "last.keras").epoch == 4
         assert len(log_of(folder)) == 4
 
     def test_another_config_is_refused(self, finished, config):
@@ -272,7 +276,7 @@ def test_nan_loss_stops_the_run_and_keeps_the_last_epoch(config, tmp_path):
     result = run("--config", config, "--output", folder, "--set", "training.epochs=1")
     assert result.returncode == 0, result.stderr
     before = (folder / "last.keras").read_bytes()
-    overflow = ["training.l1_weight=1e39", "training.epochs=3"]  # more than float32 holds
+    overflow = ["training.loss.l1=1e39", "training.epochs=3"]  # more than float32 holds
     result = run("--resume", "--output", folder, "--set", *overflow)
     assert result.returncode == 2
     assert "The loss became inf in epoch 2, step 1" in result.stderr
@@ -283,8 +287,9 @@ def test_nan_loss_stops_the_run_and_keeps_the_last_epoch(config, tmp_path):
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("training.devices=[GPU:7]", "there is no GPU:7 here, only CPU:0"),
+        ("training.devices=[GPU:7]", "training.devices: GPU:7 not found; this machine has CPU:0"),
         ("training.cpu_replicas=3", "expected a multiple of the 3 replicas, received 4"),
+        ("training={cpu_replicas: 2, jit: true}", "training.jit: XLA cannot compile a step over 2"),
         ("training.epoch=3", "did you mean `epochs`?"),
     ],
 )
@@ -294,6 +299,15 @@ def test_wrong_settings_end_in_one_message(config, tmp_path, override, message):
     assert message in result.stderr
     assert "Traceback" not in result.stderr
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("error", ["ResourceExhaustedError", "RuntimeError"])
+def test_an_unexpected_error_ends_the_process(config, tmp_path, error):
+    """It did not: the exception kept the threads alive that read data."""
+    result = run("--config", config, "--output", tmp_path / "run", TINY_RAISES=error)
+    assert result.returncode == 1
+    assert "Traceback" in result.stderr
+    assert f"{error}: " in result.stderr
 
 
 def test_bad_data_ends_in_one_message(config, tmp_path):

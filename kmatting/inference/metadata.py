@@ -34,6 +34,8 @@ def read_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
             content = (path / "assets.extra" / METADATA).read_bytes()
         else:
             with zipfile.ZipFile(path) as archive:
+                if archive.namelist().count(METADATA) > 1:
+                    raise ValueError(f"{path}: damaged, it holds {METADATA} twice.")
                 content = archive.read(METADATA)
     except (FileNotFoundError, NotADirectoryError, zipfile.BadZipFile, KeyError):
         return {}

@@ -8,21 +8,21 @@ from keras import ops
 
 @keras.saving.register_keras_serializable(package="kmatting")
 class CWise(keras.layers.Layer):
-    """Channel-wise attention: weighs the channels of a feature map.
+    """Channel-wise attention: weights the channels of a feature map.
 
-    Space is pooled away by average and by maximum; both vectors go through one shared bottleneck
-    MLP without biases; the sigmoid of their sum multiplies the input:
+    Average and maximum over space give two vectors. Both go through the same bottleneck MLP without
+    biases, and the sigmoid of their sum multiplies the input:
     `x * sigmoid(W1 relu(W0 mean(x)) + W1 relu(W0 max(x)))`.
 
     Args:
-        ratio: how many times narrower the bottleneck is than the input (at least one unit).
-        **kwargs: of `keras.layers.Layer`.
+        ratio: input channels per unit of the bottleneck, which has at least one unit.
+        **kwargs: passed on to `keras.layers.Layer`.
 
     Input shape:
         (N, H, W, C), float; H and W may be unknown.
 
     Output shape:
-        As the input.
+        Same as the input.
 
     Example:
         >>> CWise()(keras.ops.ones((1, 4, 4, 64))).shape
@@ -60,37 +60,37 @@ class CWise(keras.layers.Layer):
 
     def call(self, inputs: Any) -> Any:
         """Multiplies each channel by its attention in (0, 1)."""
-        # The sum over all pixels overflows float16, so the average is taken in float32.
+        # In float32, since the sum over all pixels overflows float16.
         average = ops.cast(ops.mean(ops.cast(inputs, "float32"), axis=(1, 2)), self.compute_dtype)
         maximum = ops.max(inputs, axis=(1, 2))
         logits = self.excite(self.squeeze(average)) + self.excite(self.squeeze(maximum))
         return inputs * ops.sigmoid(logits)[:, None, None, :]
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
-        """Returns the input's shape."""
+        """Returns the shape of the input."""
         return input_shape
 
     def get_config(self) -> dict[str, Any]:
-        """Returns what `from_config` needs."""
+        """Returns the arguments for `from_config`."""
         return {**super().get_config(), "ratio": self.ratio}
 
 
 @keras.saving.register_keras_serializable(package="kmatting")
 class SWise(keras.layers.Layer):
-    """Spatial attention: weighs the pixels of a feature map.
+    """Spatial attention: weights the pixels of a feature map.
 
-    Channels are pooled away by average and by maximum; a convolution without bias reads the two
-    maps (average first); its sigmoid multiplies the input: `x * sigmoid(conv([mean(x); max(x)]))`.
+    Average and maximum over channels give two maps. The sigmoid of a convolution over both, without
+    bias, multiplies the input: `x * sigmoid(conv([mean(x); max(x)]))`.
 
     Args:
-        kernel_size: side of the convolution in pixels, odd.
-        **kwargs: of `keras.layers.Layer`.
+        kernel_size: side of the kernel in pixels, odd.
+        **kwargs: passed on to `keras.layers.Layer`.
 
     Input shape:
         (N, H, W, C), float; H and W may be unknown.
 
     Output shape:
-        As the input.
+        Same as the input.
 
     Example:
         >>> SWise()(keras.ops.ones((1, 32, 32, 8))).shape
@@ -130,11 +130,11 @@ class SWise(keras.layers.Layer):
         return inputs * ops.sigmoid(self.convolution(pooled))
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
-        """Returns the input's shape."""
+        """Returns the shape of the input."""
         return input_shape
 
     def get_config(self) -> dict[str, Any]:
-        """Returns what `from_config` needs."""
+        """Returns the arguments for `from_config`."""
         return {**super().get_config(), "kernel_size": self.kernel_size}
 
 

@@ -1,4 +1,4 @@
-"""Bilinear upsampling that also works in graphs of unknown size."""
+"""Bilinear upsampling that also works when height and width are unknown."""
 
 from typing import Any
 
@@ -8,14 +8,14 @@ from keras import ops
 
 @keras.saving.register_keras_serializable(package="kmatting")
 class BilinearUpsampling(keras.layers.Layer):
-    """Enlarges a feature map bilinearly, pixel centres at half-integers.
+    """Enlarges a feature map bilinearly, with pixel centres at half-integers.
 
-    `keras.layers.UpSampling2D(interpolation="bilinear")` gives the same numbers, but its TensorFlow
-    graph fails when H and W are unknown (Keras 3.15), which every export needs.
+    `keras.layers.UpSampling2D(interpolation="bilinear")` gives the same numbers, but in Keras 3.15
+    its TensorFlow graph fails when H and W are unknown, as they are in every export.
 
     Args:
-        factor: how many times larger each side becomes.
-        **kwargs: of `keras.layers.Layer`.
+        factor: ratio of output side to input side, 1 or more.
+        **kwargs: passed on to `keras.layers.Layer`.
 
     Input shape:
         (N, H, W, C), float; H and W may be unknown.
@@ -36,7 +36,7 @@ class BilinearUpsampling(keras.layers.Layer):
         return _resize(inputs, (height * self.factor, width * self.factor), self.compute_dtype)
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
-        """Returns the input's shape with enlarged sides."""
+        """Returns the shape of the output."""
         batch, height, width, channels = input_shape
         return (
             batch,
@@ -50,19 +50,16 @@ class BilinearUpsampling(keras.layers.Layer):
         return keras.KerasTensor(self.compute_output_shape(inputs.shape), self.compute_dtype)
 
     def get_config(self) -> dict[str, Any]:
-        """Returns what `from_config` needs."""
+        """Returns the arguments for `from_config`."""
         return {**super().get_config(), "factor": self.factor}
 
 
 @keras.saving.register_keras_serializable(package="kmatting")
 class ResizeLike(keras.layers.Layer):
-    """Resizes a feature map bilinearly to the height and width of another.
-
-    Args:
-        **kwargs: of `keras.layers.Layer`.
+    """Resizes a feature map bilinearly to the height and width of another one.
 
     Input shape:
-        (N, h, w, C), float, and (N, H, W, any); all sides may be unknown.
+        Two tensors: (N, h, w, C), float, and (N, H, W, any); all sides may be unknown.
 
     Output shape:
         (N, H, W, C), of the layer's compute dtype.

@@ -3,15 +3,38 @@
 from collections.abc import Sequence
 from typing import Any
 
+import keras
 from keras import layers
 
-from kmatting.layers import BatchNormalization, BilinearUpsampling
-from kmatting.models.encoder import BATCH_NORM_MOMENTUM
+from kmatting.layers import BilinearUpsampling, FusedBatchNormalization
+
+# With Keras's 0.99 the averages lag a hundred steps behind, and early validations are noise.
+BATCH_NORM_MOMENTUM = 0.97
 
 DECODER_FILTERS = (256, 128, 64, 32)  # at strides 16, 8, 4 and 2
 SKIP_FILTERS = (64, 32, 16)  # at strides 8, 4 and 2
-LOW_LEVEL_FILTERS = (16, 16, 32, 32)  # four 3x3 convolutions see 9 pixels, 15 with SWise behind
+LOW_LEVEL_FILTERS = (16, 16, 32, 32)  # a receptive field of 9 pixels, or 15 with SWise
 FUSION_FILTERS = (32, 16)
+
+
+def normalised_image(mean: Sequence[float], std: Sequence[float]) -> tuple[Any, Any]:
+    """Makes the input of a network, and the image with the colours that its encoder expects.
+
+    Args:
+        mean: mean of each channel, of pixels in [0, 1].
+        std: standard deviation of each channel.
+
+    Returns:
+        Keras tensors `image`, float32 (N, H, W, 3) in [0, 1], and `normalisation` of the same
+        shape: (image - mean) / std.
+    """
+    image = keras.Input((None, None, 3), dtype="float32", name="image")
+    normalise = layers.Rescaling(
+        scale=[1 / deviation for deviation in std],
+        offset=[-average / deviation for average, deviation in zip(mean, std, strict=True)],
+        name="normalisation",
+    )
+    return image, normalise(image)
 
 
 def apply_conv_block(x: Any, filters: int, name: str, kernel_size: int = 3) -> Any:
@@ -19,9 +42,9 @@ def apply_conv_block(x: Any, filters: int, name: str, kernel_size: int = 3) -> A
 
     Args:
         x: Keras tensor (N, H, W, C).
-        filters: channels of the output.
+        filters: output channels.
         name: prefix of the layers' names.
-        kernel_size: side of the convolution in pixels.
+        kernel_size: side of the kernel in pixels.
 
     Returns:
         Keras tensor (N, H, W, filters).
@@ -34,7 +57,7 @@ def apply_conv_block(x: Any, filters: int, name: str, kernel_size: int = 3) -> A
         kernel_initializer="he_normal",
         name=f"{name}_conv",
     )(x)
-    x = BatchNormalization(momentum=BATCH_NORM_MOMENTUM, name=f"{name}_bn")(x)
+    x = FusedBatchNormalization(BATCH_NORM_MOMENTUM, name=f"{name}_bn")(x)
     return layers.Activation("relu", name=f"{name}_relu")(x)
 
 
@@ -43,12 +66,12 @@ def apply_decoder(features: Any, skips: Sequence[Any] = ()) -> Any:
 
     Args:
         features: Keras tensor (N, H / 16, W / 16, C).
-        skips: Keras tensors at strides 8, 4 and 2 of any channels, or none.
+        skips: Keras tensors at strides 8, 4 and 2 with any number of channels, or none.
 
     Returns:
         Keras tensor (N, H, W, 32).
     """
-    # The wide features meet a 1x1 convolution: at stride 16 a 3x3 has nothing to add to an encoder.
+    # 1x1, since a 3x3 kernel over so many channels is costly and adds little behind an encoder.
     x = apply_conv_block(features, DECODER_FILTERS[0], "high_level_16", kernel_size=1)
     for index, stride in enumerate((8, 4, 2)):
         x = BilinearUpsampling(name=f"high_level_{stride}_up")(x)
@@ -60,13 +83,13 @@ def apply_decoder(features: Any, skips: Sequence[Any] = ()) -> Any:
 
 
 def apply_low_level_branch(image: Any) -> Any:
-    """Extracts structure at full resolution; shallow, so that it stays local.
+    """Extracts structure at full resolution. It is shallow, so that it stays local.
 
     Args:
         image: Keras tensor (N, H, W, 3), normalised.
 
     Returns:
-        Keras tensor (N, H, W, 32); each pixel of it sees 9x9 pixels of the image.
+        Keras tensor (N, H, W, 32); the receptive field is 9x9 pixels.
     """
     x = image
     for index, filters in enumerate(LOW_LEVEL_FILTERS, start=1):
@@ -75,7 +98,7 @@ def apply_low_level_branch(image: Any) -> Any:
 
 
 def apply_fusion(high_level: Any, low_level: Any) -> Any:
-    """Fuses both branches to an alpha.
+    """Fuses both branches into an alpha.
 
     Args:
         high_level: Keras tensor (N, H, W, C1).

@@ -10,6 +10,7 @@ from kmatting.models.blocks import (
     apply_low_level_branch,
 )
 from kmatting.models.encoder import build_encoder
+from kmatting.models.weights import explain
 
 
 def model1(
@@ -18,26 +19,25 @@ def model1(
     """Builds Model 1: a high-level branch for semantics, a low-level branch for structure, fusion.
 
     Args:
-        encoder: as in `kmatting.models.encoder.build_encoder`.
-        encoder_weights: `imagenet` (a DenseNet's are downloaded, the others come with the extra
-            `imagenet`), the path of a weights file, or `none`.
-        skips: whether the decoder also sees what the encoder made at strides 8, 4 and 2.
+        encoder: a name in `kmatting.config.ENCODERS`.
+        encoder_weights: `imagenet`, the path of a weights file, or `none`.
+        skips: whether the decoder also gets the encoder's features at strides 8, 4 and 2.
 
     Returns:
         Keras functional model. Input `image`: float32 (N, H, W, 3) in [0, 1], H and W multiples
         of 16. Output `alpha`: float32 (N, H, W, 1) in [0, 1].
 
     Raises:
-        ConfigError: for an unknown encoder, or weights that cannot be had.
+        ConfigError: for an unknown encoder, or weights that are missing or do not fit.
 
     Example:
         >>> model = model1(encoder_weights="none")
         >>> alpha = model.predict(images)
     """
     branch = build_encoder(encoder, encoder_weights)
-    semantics, *ends = branch.outputs
+    semantics, *skipped = branch.outputs
     structure = apply_low_level_branch(branch.get_layer("normalisation").output)
-    semantics = apply_decoder(semantics, ends if skips else ())
+    semantics = apply_decoder(semantics, skipped if skips else ())
     alpha = apply_fusion(semantics, structure)
     return keras.Model(branch.input, alpha, name="model1")
 
@@ -60,20 +60,20 @@ def model2(
 
     Reference:
         Qiao et al. 2020, Attention-Guided Hierarchical Structure Aggregation for Image Matting
-        (CVPR), for which feature gets which attention.
+        (CVPR), for which features get which attention.
     """
     branch = build_encoder(encoder, encoder_weights)
-    semantics, *ends = branch.outputs
+    semantics, *skipped = branch.outputs
     semantics = CWise(name="c_wise")(semantics)
     structure = apply_low_level_branch(branch.get_layer("normalisation").output)
     structure = SWise(name="s_wise")(structure)
-    semantics = apply_decoder(semantics, ends if skips else ())
+    semantics = apply_decoder(semantics, skipped if skips else ())
     alpha = apply_fusion(semantics, structure)
     return keras.Model(branch.input, alpha, name="model2")
 
 
 def build_model(config: ModelConfig) -> keras.Model:
-    """Builds the network that a config asks for.
+    """Builds the network of a config.
 
     Args:
         config: the `model` section of a config.
@@ -82,7 +82,7 @@ def build_model(config: ModelConfig) -> keras.Model:
         The Keras model, with `config.weights` loaded if given.
 
     Raises:
-        ConfigError: if weights cannot be had or do not fit.
+        ConfigError: if weights are missing or do not fit.
     """
     builder = {"model1": model1, "model2": model2}[config.name]
     if config.weights is None:
@@ -90,8 +90,9 @@ def build_model(config: ModelConfig) -> keras.Model:
     model = builder(config.encoder, "none", config.skips)
     try:
         model.load_weights(config.weights)
-    except Exception as error:  # h5py and Keras raise many types on a wrong file
+    except Exception as error:  # h5py and Keras raise many types for a wrong file
         raise ConfigError(
-            f"{config.weights}: holds no weights of {config.name} with {config.encoder} ({error})."
+            f"model.weights: {config.weights} does not fit {config.name} with {config.encoder}: "
+            f"{explain(error)}."
         ) from error
     return model

@@ -1,5 +1,6 @@
 """Reads the tensors of a PyTorch weights file without PyTorch."""
 
+import os
 import pickle
 from collections import OrderedDict
 from dataclasses import dataclass
@@ -12,9 +13,9 @@ _DTYPES = {"FloatStorage": np.dtype("<f4"), "LongStorage": np.dtype("<i8")}
 
 
 def read_torch_file(path: Path) -> dict[str, np.ndarray]:
-    """Reads a state dict that `torch.save` wrote before PyTorch 1.6 (a row of pickles).
+    """Reads a state dict in the format of `torch.save` before PyTorch 1.6, a series of pickles.
 
-    Nothing in the file is run: what is no plain tensor or container is refused.
+    No code in the file is run: anything but plain tensors and containers is refused.
 
     Args:
         path: the file.
@@ -23,25 +24,29 @@ def read_torch_file(path: Path) -> dict[str, np.ndarray]:
         Arrays by name, float32 or int64.
 
     Raises:
-        OSError: if it cannot be read.
-        ValueError: if it is something else.
+        OSError: if the file cannot be read.
+        ValueError: if it is damaged, or in another format.
     """
     with path.open("rb") as file:
         try:
-            for _ in ("magic number", "protocol", "about the machine that wrote it"):
+            for _ in ("magic number", "protocol", "the machine that wrote it"):
                 _Unpickler(file).load()
             tensors: dict[str, _Tensor] = _Unpickler(file).load()
             dtypes = {tensor.storage: tensor.dtype for tensor in tensors.values()}
             keys = _Unpickler(file).load()
             storages = {key: _read_storage(file, dtypes[key]) for key in keys}
             return {name: tensor.of(storages[tensor.storage]) for name, tensor in tensors.items()}
-        except (pickle.UnpicklingError, EOFError, LookupError, TypeError, AttributeError) as error:
-            raise ValueError(f"{path}: no state dict of PyTorch's old format ({error}).") from error
+        # pickle raises nearly any type on a damaged file.
+        except Exception as error:
+            reason = str(error) or type(error).__name__
+            raise ValueError(
+                f"{path}: not a state dict in PyTorch's format before 1.6 ({reason})"
+            ) from error
 
 
 @dataclass(frozen=True)
 class _Tensor:
-    """Where a tensor lies in which storage."""
+    """The place of a tensor in a storage; offset and strides count elements."""
 
     storage: str
     dtype: np.dtype
@@ -50,6 +55,7 @@ class _Tensor:
     strides: tuple[int, ...]
 
     def of(self, storage: np.ndarray) -> np.ndarray:
+        """Returns the tensor as a view of its storage."""
         pairs = zip(self.shape, self.strides, strict=True)
         last = self.offset + sum((side - 1) * stride for side, stride in pairs)
         if min(self.offset, *self.strides, 0) < 0 or last >= len(storage):
@@ -59,7 +65,7 @@ class _Tensor:
 
 
 class _Unpickler(pickle.Unpickler):
-    """Knows tensors and ordered dictionaries, and nothing else."""
+    """Loads tensors and ordered dictionaries, and refuses everything else."""
 
     def find_class(self, module: str, name: str) -> Any:
         if name in _DTYPES:
@@ -80,8 +86,8 @@ def _rebuild_tensor(storage: Any, offset: int, shape: Any, strides: Any, *_: Any
 
 
 def _read_storage(file: BinaryIO, dtype: np.dtype) -> np.ndarray:
-    count = int.from_bytes(file.read(8), "little")
-    data = file.read(count * dtype.itemsize)
-    if len(data) != count * dtype.itemsize:
-        raise EOFError("it is truncated")
-    return np.frombuffer(data, dtype)
+    size = int.from_bytes(file.read(8), "little") * dtype.itemsize
+    left = os.fstat(file.fileno()).st_size - file.tell()
+    if size > left:  # checked before reading: a damaged size could be more than the memory
+        raise EOFError(f"it is truncated: {size} bytes of weights expected, {left} left")
+    return np.frombuffer(file.read(size), dtype)

@@ -1,9 +1,11 @@
-"""What happens beside training: checkpoints, logs, panels, and a stop when the loss is NaN."""
+"""Callbacks of training: checkpoints, logs, panels, and a stop when the loss is not a number."""
 
+import contextlib
 import csv
 import io
 import math
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,23 +13,68 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from kmatting.config import Config
+from kmatting.data.pipeline import Data
 from kmatting.images import whole_file, write_image
 from kmatting.panel import draw_panel
-from kmatting.training.run_folder import BEST, LAST, write_state
+from kmatting.training import replicas
+from kmatting.training.run_folder import BEST, LAST, CheckpointError, RunState, write_state
 
 _PANEL_COLOUR = np.array([0.1, 0.7, 0.3], "float32")
 
 
-class NaNLossError(RuntimeError):
-    """The loss is no longer a number; the message says when, and what can be done."""
+def make_callbacks(
+    config: Config,
+    strategy: tf.distribute.Strategy,
+    folder: Path,
+    data: Data,
+    model: keras.Model,
+    state: RunState,
+    is_chief: bool = True,
+) -> list[keras.callbacks.Callback]:
+    """Makes the callbacks of a run, in the order in which they are called.
+
+    Args:
+        config: the whole config.
+        strategy: where the network is trained.
+        folder: the run's folder.
+        data: what the network is trained on.
+        model: the network.
+        state: where the run stands.
+        is_chief: whether this process writes the files of the run.
+
+    Returns:
+        The callbacks.
+
+    Raises:
+        CheckpointError: if the log of a resumed run is damaged.
+    """
+    callbacks = [StopOnNaN(), Throughput(config.training.batch_size)]
+    if strategy.num_replicas_in_sync > 1:
+        callbacks.append(replicas.MeanStatistics())
+    if config.training.average:
+        callbacks.append(keras.callbacks.SwapEMAWeights())  # for validation
+    if is_chief:
+        for partial in folder.glob(".*.partial*"):  # of a run that was killed while it wrote
+            partial.unlink()
+        tensorboard = folder / "tensorboard"
+        write_layer_graph(model, tensorboard / "train")
+        callbacks += [
+            CSVLog(folder / "log.csv", state.epoch),
+            keras.callbacks.TensorBoard(str(tensorboard), write_graph=False),
+            Panel(folder, *data.panel_samples(config.training.panel_samples)),
+            # Last, so that an epoch with a checkpoint has all its other files.
+            Checkpoint(folder, config.data.size, state.best),
+        ]
+    return callbacks
+
+
+class NaNLossError(ValueError):
+    """The loss became NaN or infinite; the message says in which step, and what may help."""
 
 
 class StopOnNaN(keras.callbacks.Callback):
-    """Stops training at the first loss that is NaN or infinite.
-
-    Raises:
-        NaNLossError: then; the checkpoint of the last whole epoch stays as it is.
-    """
+    """Stops training at the first loss that is NaN or infinite, by a NaNLossError."""
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Remembers the epoch for the message."""
@@ -39,7 +86,7 @@ class StopOnNaN(keras.callbacks.Callback):
         if not math.isfinite(loss):
             raise NaNLossError(
                 f"The loss became {loss} in epoch {self._epoch + 1}, step {batch + 1}. "
-                "The checkpoint of the last whole epoch is kept. Try a lower "
+                "The checkpoint of the last complete epoch is kept. Try a lower "
                 "training.learning_rate, training.clip_norm=1, or training.precision=float32."
             )
 
@@ -47,7 +94,7 @@ class StopOnNaN(keras.callbacks.Callback):
 class Throughput(keras.callbacks.Callback):
     """Adds `images_per_second` of training to the logs of each epoch.
 
-    The first step of the first epoch, which traces the graph, is left out.
+    The first step of the first epoch is left out, since it traces the graph.
 
     Args:
         batch_size: images a step.
@@ -78,43 +125,50 @@ class Throughput(keras.callbacks.Callback):
 
 
 class Checkpoint(keras.callbacks.Callback):
-    """Keeps the last and the best model of a run as `last.keras` and `best.keras`.
+    """Saves the network after each epoch: `last.keras` to resume from, `best.keras` to use.
 
-    Both hold the optimizer, so that `last.keras` is all that a resumed run needs. Each is written
-    beside and renamed: a kill at any moment leaves the former one whole.
+    `last.keras` also holds the state of the optimizer. `best.keras` is the network of the epoch
+    with the lowest validation MAD, or of the last epoch if there is no validation; with
+    `training.average` its weights are the averaged ones. Each file is written beside the former one
+    and renamed, so that a kill at any moment leaves a complete one.
 
     Args:
         folder: the run's folder.
         size: height and width that the network is trained at; the files remember it.
-        best: lowest validation MAD so far, infinite for a new run.
+        best: lowest validation MAD so far, None without any.
     """
 
-    def __init__(self, folder: Path, size: tuple[int, int], best: float = math.inf) -> None:
+    def __init__(self, folder: Path, size: tuple[int, int], best: float | None = None) -> None:
         super().__init__()
         self.folder = folder
         self.size = size
-        self.best = best
+        self.best = math.inf if best is None else best
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        """Writes the checkpoints of a whole epoch."""
-        mad = (logs or {}).get("val_mad", math.nan)
-        improved = mad < self.best
-        self.best = min(self.best, mad) if math.isfinite(mad) else self.best
+        """Writes the checkpoints of a complete epoch."""
+        mad = (logs or {}).get("val_mad")
+        if mad is None or mad < self.best:
+            self.best = math.inf if mad is None else mad
+            with whole_file(self.folder / BEST) as partial, averaged_weights(self.model):
+                # A model of the same layers without the optimizer.
+                keras.Model(self.model.inputs, self.model.outputs, name=self.model.name).save(
+                    partial
+                )
+                write_state(partial, epoch + 1, self.best, self.size)
         with whole_file(self.folder / LAST) as partial:
             self.model.save(partial)
             write_state(partial, epoch + 1, self.best, self.size)
-            if improved:
-                with whole_file(self.folder / BEST) as best:
-                    best.write_bytes(partial.read_bytes())
 
 
 class CSVLog(keras.callbacks.Callback):
-    """Writes one row an epoch to a CSV file, with the learning rate.
+    """Writes a row for each epoch to a CSV file, with the learning rate.
 
     Args:
-        path: the file. Rows of earlier epochs are kept, those of epochs that are trained anew are
-            not.
-        first_epoch: epoch that the run starts with, from 0.
+        path: the file. Its rows for complete epochs are kept, later ones are dropped.
+        first_epoch: number of complete epochs.
+
+    Raises:
+        CheckpointError: if the file is damaged.
     """
 
     def __init__(self, path: Path, first_epoch: int = 0) -> None:
@@ -122,13 +176,20 @@ class CSVLog(keras.callbacks.Callback):
         self.path = path
         self._rows: list[dict[str, Any]] = []
         if first_epoch and path.is_file():
-            with path.open(newline="", encoding="utf-8") as file:
-                self._rows = [
-                    row for row in csv.DictReader(file) if int(row["epoch"]) <= first_epoch
-                ]
+            try:
+                with path.open(newline="", encoding="utf-8") as file:
+                    rows = csv.DictReader(file, strict=True)
+                    if "epoch" not in (rows.fieldnames or ()):
+                        raise ValueError("it has no column `epoch`")
+                    self._rows = [row for row in rows if int(row["epoch"]) <= first_epoch]
+            except (csv.Error, ValueError, TypeError) as error:
+                raise CheckpointError(
+                    f"{path}: not the log of a run ({error}). Move it away to resume with a new "
+                    "one."
+                ) from error
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        """Writes the file anew with the epoch's row."""
+        """Writes the file again with the row of this epoch."""
         rate = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
         self._rows.append({"epoch": epoch + 1, "learning_rate": rate, **(logs or {})})
         names = dict.fromkeys(name for row in self._rows for name in row)
@@ -140,27 +201,10 @@ class CSVLog(keras.callbacks.Callback):
             partial.write_text(text.getvalue(), encoding="utf-8")
 
 
-class TensorBoard(keras.callbacks.TensorBoard):
-    """Keras's TensorBoard log: figures of each epoch, learning rate, and the graph of the layers.
-
-    The graph of a training step's single operations is left out: thousands of nodes tell a reader
-    less than the layers.
-
-    Args:
-        folder: the log's folder.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        super().__init__(str(folder), write_graph=True, profile_batch=0)
-
-    def _write_keras_model_train_graph(self) -> None:
-        pass
-
-
 class Panel(keras.callbacks.Callback):
     """Shows fixed samples after each epoch: image, true alpha, predicted alpha, composite.
 
-    Writes `panels/epoch_0001.png` and so on, `panel.png` (the newest), and the same picture to
+    Writes `panels/epoch_0001.png` and so on, `panel.png` (the latest one), and the same picture to
     TensorBoard.
 
     Args:
@@ -174,12 +218,14 @@ class Panel(keras.callbacks.Callback):
         self.folder = folder
         self.images = images
         self.alphas = alphas
-        self._writer = tf.summary.create_file_writer(str(folder / "tensorboard" / "validation"))
+        # A folder of its own: TensorBoard reads the latest file in a folder only.
+        self._writer = tf.summary.create_file_writer(str(folder / "tensorboard" / "panel"))
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Predicts the samples and draws them."""
-        # Called eagerly: `predict` would first trace a graph of its own.
-        predicted = keras.ops.convert_to_numpy(self.model(self.images, training=False))
+        with averaged_weights(self.model):
+            # Called eagerly, since `predict` would trace a graph first.
+            predicted = keras.ops.convert_to_numpy(self.model(self.images, training=False))
         composites = self.images * predicted + _PANEL_COLOUR * (1 - predicted)
         panel = draw_panel(
             list(zip(self.images, self.alphas, predicted, composites, strict=True)),
@@ -191,3 +237,42 @@ class Panel(keras.callbacks.Callback):
         with self._writer.as_default():
             tf.summary.image("panel", panel[None], step=epoch)
         self._writer.flush()
+
+
+@contextlib.contextmanager
+def averaged_weights(model: keras.Model) -> Iterator[None]:
+    """Puts the averaged weights into a network for a while, if its optimizer averages them.
+
+    Args:
+        model: a compiled network.
+    """
+    optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)  # of a loss scaler
+    if not optimizer.use_ema:
+        yield
+        return
+    swap = keras.callbacks.SwapEMAWeights()
+    swap.set_model(model)
+    swap.on_test_begin()
+    try:
+        yield
+    finally:
+        swap.on_test_end()
+
+
+def write_layer_graph(model: keras.Model, folder: Path) -> None:
+    """Writes the graph of a network's layers for TensorBoard.
+
+    `keras.callbacks.TensorBoard` would add the graph of a whole training step, whose thousands of
+    operations tell a reader less.
+
+    Args:
+        model: the network.
+        folder: folder of the log.
+    """
+    metadata = tf.compat.v1.SummaryMetadata()
+    metadata.plugin_data.plugin_name = "graph_keras_model"
+    metadata.plugin_data.content = b"1"  # the version of this format
+    writer = tf.summary.create_file_writer(str(folder))
+    with writer.as_default():
+        tf.summary.write("keras", model.to_json(), step=0, metadata=metadata)
+    writer.close()

@@ -1,28 +1,29 @@
-"""Gives a network its loss, its optimizer and the figures that are logged."""
+"""Gives a network its loss, its optimizer and the metrics that are logged."""
 
 import keras
 
 from kmatting.config import TrainingConfig
 from kmatting.training.keras_metrics import MAD, MSE, SAD
-from kmatting.training.losses import L1SSIMLoss, l1, ssim_loss
-from kmatting.training.optimizer import Adam
+from kmatting.training.losses import MattingLoss
 
 
-def compile_model(model: keras.Model, optimizer: Adam, config: TrainingConfig) -> None:
-    """Compiles a network for training, and builds its optimizer.
+def compile_model(
+    model: keras.Model, optimizer: keras.optimizers.Optimizer, config: TrainingConfig
+) -> None:
+    """Compiles a network for training and builds its optimizer.
 
     Args:
         model: a matting network.
-        optimizer: of this training; one that has trained already keeps its state.
-        config: the training section of a config.
+        optimizer: what updates the weights. One that has trained before keeps its state.
+        config: the `training` section of a config.
     """
-    parts = [keras.metrics.MeanMetricWrapper(part, part.__name__) for part in (l1, ssim_loss)]
+    loss = MattingLoss(config.loss.model_dump())
     model.compile(
         optimizer=optimizer,
-        loss=L1SSIMLoss(config.l1_weight, config.ssim_weight, config.cross_entropy_weight),
-        weighted_metrics=[*parts, SAD(), MSE(), MAD()],
+        loss=loss,
+        weighted_metrics=[*loss.metrics(), SAD(), MSE(), MAD()],
         jit_compile=config.jit,
     )
-    # By the first step it would be built inside the graph, which would have to be traced twice.
+    # The first step would build it inside the graph, and then trace the graph a second time.
     if not model.optimizer.built:
         model.optimizer.build(model.trainable_variables)

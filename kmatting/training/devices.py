@@ -1,4 +1,4 @@
-"""The devices that a training runs on, of one machine or of several."""
+"""The devices to train on, of one machine or of several."""
 
 import json
 import os
@@ -15,8 +15,8 @@ class Cluster:
     """The processes that train together, one a machine.
 
     Attributes:
-        addresses: host and port of each; a process that trains alone has none.
-        index: which of them this process is; 0 is the chief, which writes the run's files.
+        addresses: host and port of each process; none if this process trains alone.
+        index: index of this process. 0 is the chief, which writes the files of the run.
     """
 
     addresses: tuple[str, ...] = ()
@@ -24,12 +24,12 @@ class Cluster:
 
     @property
     def workers(self) -> int:
-        """How many processes train together."""
+        """Number of processes that train together."""
         return max(1, len(self.addresses))
 
     @property
     def is_chief(self) -> bool:
-        """Whether this process writes the run's files."""
+        """Whether this process writes the files of the run."""
         return self.index == 0
 
 
@@ -37,10 +37,10 @@ def read_cluster() -> Cluster:
     """Reads the environment variable TF_CONFIG.
 
     Returns:
-        The cluster, of this process alone where the variable is not set.
+        The cluster. Without the variable it is this process alone.
 
     Raises:
-        ConfigError: if the variable cannot be understood.
+        ConfigError: if the variable holds something else than a cluster.
     """
     text = os.environ.get("TF_CONFIG")
     if not text:
@@ -67,19 +67,20 @@ def read_cluster() -> Cluster:
 
 
 def make_strategy(config: TrainingConfig, cluster: Cluster) -> tf.distribute.Strategy:
-    """Makes the strategy over the chosen devices: all GPUs, or else the CPU.
+    """Makes the strategy for the devices of a config: by default all GPUs, or else the CPU.
 
-    With a cluster it first waits until all of its processes are there.
+    In a cluster it first waits for all other processes.
 
     Args:
-        config: the training section of a config.
+        config: the `training` section of a config.
         cluster: the processes that train together.
 
     Returns:
         A `tf.distribute.MirroredStrategy`, or a `tf.distribute.MultiWorkerMirroredStrategy`.
 
     Raises:
-        ConfigError: if a device does not exist, or the batch size is no multiple of their number.
+        ConfigError: if a device does not exist, if the batch size is not a multiple of the number
+            of replicas, or if XLA is asked for with several replicas.
     """
     strategy = _on_machines(config, cluster) if cluster.workers > 1 else _on_this_machine(config)
     replicas = strategy.num_replicas_in_sync
@@ -87,6 +88,11 @@ def make_strategy(config: TrainingConfig, cluster: Cluster) -> tf.distribute.Str
         raise ConfigError(
             f"training.batch_size: expected a multiple of the {replicas} replicas, "
             f"received {config.batch_size}."
+        )
+    if config.jit and replicas > 1:
+        raise ConfigError(
+            f"training.jit: XLA cannot compile a step over {replicas} replicas. Train on one "
+            "device, or set training.jit=false."
         )
     return strategy
 
@@ -102,7 +108,8 @@ def _on_this_machine(config: TrainingConfig) -> tf.distribute.Strategy:
         devices = config.devices or [name for name in known if name.startswith("GPU")] or ["CPU:0"]
         if missing := sorted(set(devices) - set(known)):
             raise ConfigError(
-                f"training.devices: there is no {', '.join(missing)} here, only {', '.join(known)}."
+                f"training.devices: {', '.join(missing)} not found; this machine has "
+                f"{', '.join(known)}."
             )
     return tf.distribute.MirroredStrategy(devices)
 
@@ -110,13 +117,13 @@ def _on_this_machine(config: TrainingConfig) -> tf.distribute.Strategy:
 def _on_machines(config: TrainingConfig, cluster: Cluster) -> tf.distribute.Strategy:
     if config.devices or config.cpu_replicas > 1:
         raise ConfigError(
-            "training.devices and training.cpu_replicas: cannot be chosen under TF_CONFIG, each "
-            "worker takes all GPUs that it sees; set CUDA_VISIBLE_DEVICES instead."
+            "training.devices and training.cpu_replicas cannot be set under TF_CONFIG: each worker "
+            "takes all GPUs that it sees. Set CUDA_VISIBLE_DEVICES instead."
         )
     own = cluster.addresses[cluster.index]
     others = ", ".join(address for address in cluster.addresses if address != own)
     print(f"Worker {own} waits for {others}", flush=True)
-    # Python would hear of Ctrl-C only after the wait; and TensorFlow takes SIGTERM to itself.
+    # Python would handle Ctrl-C only after the wait; TensorFlow replaces the handler of SIGTERM.
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     try:

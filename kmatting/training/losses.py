@@ -1,113 +1,75 @@
-"""The training loss: L1 plus SSIM, and cross-entropy where a recipe asks for it."""
+"""The training loss: a weighted sum of the terms in `loss_terms`."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import keras
-import tensorflow as tf
+
+from kmatting.training import loss_terms
 
 
 @keras.saving.register_keras_serializable(package="kmatting")
-class L1SSIMLoss(keras.losses.Loss):
-    """Weighted sum of L1, 1 - SSIM and cross-entropy, computed in float32.
+class MattingLoss(keras.losses.Loss):
+    """Weighted sum of loss terms, computed in float32.
 
     Args:
-        l1_weight: weight of the mean absolute difference.
-        ssim_weight: weight of 1 - SSIM.
-        cross_entropy_weight: weight of the binary cross-entropy. The other two hardly pull at a
-            pixel that is wrong and sure of it, since the sigmoid is flat there; this one does.
+        weights: the weight of each term, by its name in `kmatting.training.loss_terms`. Terms of
+            weight 0 are not computed.
         name: name of the loss.
-        **kwargs: of `keras.losses.Loss`.
+        **kwargs: passed on to `keras.losses.Loss`.
 
     Input shape:
-        Both alphas (N, H, W, 1) in [0, 1], H and W at least 11. Where the true one is negative it
-        is unknown, and whatever is predicted there counts as right.
+        Both alphas (N, H, W, 1) in [0, 1], H and W at least 11 (for SSIM). A negative true alpha
+        marks a pixel that is not known, which adds nothing to the loss.
 
     Output shape:
-        (N,) before reduction: one value an image. L1 and 1 - SSIM are exactly 0 for equal alphas;
-        cross-entropy is least there, and 0 where they are 0 or 1.
+        (N,) before reduction: one value an image.
 
-    Reference:
-        Wang et al. 2004, Image Quality Assessment: From Error Visibility to Structural Similarity;
-        11x11 Gaussian window of sigma 1.5, k1 0.01, k2 0.03, mean over all whole windows.
+    Example:
+        >>> loss = MattingLoss({"l1": 1.0, "ssim": 1.0})
+        >>> float(loss(alphas, alphas))
+        0.0
     """
 
-    def __init__(
-        self,
-        l1_weight: float = 1.0,
-        ssim_weight: float = 1.0,
-        cross_entropy_weight: float = 0.0,
-        name: str = "l1_ssim",
-        **kwargs: Any,
-    ) -> None:
+    def __init__(self, weights: Mapping[str, float], name: str = "matting", **kwargs: Any) -> None:
         super().__init__(name=name, **kwargs)
-        self.l1_weight = l1_weight
-        self.ssim_weight = ssim_weight
-        self.cross_entropy_weight = cross_entropy_weight
+        self.weights = {term: weight for term, weight in weights.items() if weight}
 
     def call(self, y_true: Any, y_pred: Any) -> Any:
-        """Returns the loss of each image, shape (N,)."""
-        loss = self.l1_weight * l1(y_true, y_pred) + self.ssim_weight * ssim_loss(y_true, y_pred)
-        if self.cross_entropy_weight:
-            loss += self.cross_entropy_weight * cross_entropy(y_true, y_pred)
-        return loss
+        """Computes the loss of each image, shape (N,)."""
+        terms = (
+            weight * getattr(loss_terms, term)(y_true, y_pred)
+            for term, weight in self.weights.items()
+        )
+        return sum(terms)
+
+    def metrics(self) -> list["LossTerm"]:
+        """Makes a metric of each term, so that each has its own curve."""
+        return [LossTerm(term) for term in self.weights]
 
     def get_config(self) -> dict[str, Any]:
-        """Returns what `from_config` needs."""
-        return {
-            **super().get_config(),
-            "l1_weight": self.l1_weight,
-            "ssim_weight": self.ssim_weight,
-            "cross_entropy_weight": self.cross_entropy_weight,
-        }
+        """Returns the arguments for `from_config`."""
+        return {**super().get_config(), "weights": self.weights}
 
 
 @keras.saving.register_keras_serializable(package="kmatting")
-def l1(y_true: Any, y_pred: Any) -> Any:
-    """Returns the mean absolute difference of each image.
+class LossTerm(keras.metrics.Mean):
+    """Mean of a loss term over images, not weighted, to watch while training.
 
     Args:
-        y_true: alphas (N, H, W, 1) in [0, 1]; negative where unknown.
-        y_pred: alphas of the same shape.
-
-    Returns:
-        float32 (N,) in [0, 1].
+        term: name of the term in `kmatting.training.loss_terms`.
+        name: name in logs, such as `l1_loss` for `l1` by default.
+        **kwargs: passed on to `keras.metrics.Mean`.
     """
-    y_true, y_pred = _known(y_true, y_pred)
-    return tf.reduce_mean(tf.abs(y_true - y_pred), axis=(1, 2, 3))
 
+    def __init__(self, term: str, name: str | None = None, **kwargs: Any) -> None:
+        super().__init__(name=name or f"{term}_loss", **kwargs)
+        self.term = term
 
-@keras.saving.register_keras_serializable(package="kmatting")
-def ssim_loss(y_true: Any, y_pred: Any) -> Any:
-    """Returns 1 - SSIM of each image.
+    def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
+        """Adds a batch of alphas, shapes as in `MattingLoss`; `sample_weight` is (N,) or None."""
+        super().update_state(getattr(loss_terms, self.term)(y_true, y_pred), sample_weight)
 
-    Args:
-        y_true: alphas (N, H, W, 1) in [0, 1], H and W at least 11; negative where unknown.
-        y_pred: alphas of the same shape.
-
-    Returns:
-        float32 (N,) in [0, 2].
-    """
-    y_true, y_pred = _known(y_true, y_pred)
-    return 1.0 - tf.image.ssim(y_true, y_pred, max_val=1.0)
-
-
-@keras.saving.register_keras_serializable(package="kmatting")
-def cross_entropy(y_true: Any, y_pred: Any) -> Any:
-    """Returns the mean binary cross-entropy of each image.
-
-    Args:
-        y_true: alphas (N, H, W, 1) in [0, 1]; negative where unknown.
-        y_pred: alphas of the same shape.
-
-    Returns:
-        float32 (N,), at least 0, in nats; predictions count as 1e-7 away from 0 and 1 at least.
-    """
-    y_true, y_pred = _known(y_true, y_pred)
-    return tf.reduce_mean(keras.losses.binary_crossentropy(y_true, y_pred), axis=(1, 2))
-
-
-def _known(y_true: Any, y_pred: Any) -> tuple[Any, Any]:
-    """Makes both alphas float32, and one and the same where the true one is unknown."""
-    y_true, y_pred = tf.cast(y_true, tf.float32), tf.cast(y_pred, tf.float32)
-    unknown = y_true < 0
-    return tf.where(unknown, 0.0, y_true), tf.where(unknown, 0.0, y_pred)
+    def get_config(self) -> dict[str, Any]:
+        """Returns the arguments for `from_config`."""
+        return {**super().get_config(), "term": self.term}

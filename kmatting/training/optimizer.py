@@ -1,5 +1,6 @@
-"""Adam as one fused operation a variable, and its learning-rate schedule."""
+"""Adam, its learning-rate schedule, and the clipping of its gradients."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -10,22 +11,48 @@ from kmatting.config import TrainingConfig
 
 
 @keras.saving.register_keras_serializable(package="kmatting")
-class Adam(keras.optimizers.Adam):
-    """`keras.optimizers.Adam` with TensorFlow's fused update.
+class FusedAdam(keras.optimizers.Adam):
+    """Adam with TensorFlow's fused update and a norm over the gradients of all replicas.
 
-    The numbers are the same. Keras writes the update of each variable out in many operations; one
-    makes the graph quicker to trace and optimise, which counts until the first step.
+    The updates equal those of `keras.optimizers.Adam`. Keras writes out the update of each variable
+    in many operations; one operation makes the graph faster to trace. Keras also clips on each
+    replica before it sums the gradients; here the norm of the sum is clipped.
+
+    `fit` leaves the weights as they were trained, also where they are averaged.
+
+    Private names of Keras are used. A test says when Keras's own Adam will do.
 
     Args:
-        **kwargs: of `keras.optimizers.Adam`; `amsgrad` is not supported.
+        clip_norm: largest global norm of the gradients; larger ones are scaled down to it. None
+            clips nothing.
+        **kwargs: passed on to `keras.optimizers.Adam`. `amsgrad` and Keras's own clipping are not
+            supported.
 
     Reference:
         Kingma and Ba 2015, Adam (https://arxiv.org/abs/1412.6980), the formulation before
         section 2.1.
     """
 
+    def __init__(self, clip_norm: float | None = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.clip_norm = clip_norm
+
+    def apply(self, grads: Sequence[Any], trainable_variables: Sequence[Any] | None = None) -> None:
+        """Clips the gradients and updates the variables.
+
+        With several replicas the clipping costs a second reduction of the gradients.
+        """
+        if self.clip_norm is not None:
+            whole = list(grads)
+            context = tf.distribute.get_replica_context()
+            if context.num_replicas_in_sync > 1:
+                whole = context.all_reduce(tf.distribute.ReduceOp.SUM, whole)
+            scale = self.clip_norm / ops.maximum(tf.linalg.global_norm(whole), self.clip_norm)
+            grads = [gradient * ops.cast(scale, gradient.dtype) for gradient in grads]
+        super().apply(grads, trainable_variables)
+
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
-        """Updates one variable and its two moments in place."""
+        """Updates a variable and its two moments in place."""
         step = ops.cast(self.iterations + 1, "float32")
         index = self._get_variable_index(variable)
         tf.raw_ops.ResourceApplyAdam(
@@ -41,36 +68,51 @@ class Adam(keras.optimizers.Adam):
             grad=ops.cast(gradient, "float32"),
         )
 
+    def finalize_variable_values(self, var_list: Sequence[Any]) -> None:
+        """Keeps the trained weights, where Keras would put the averaged ones into the network."""
 
-def make_optimizer(config: TrainingConfig, steps_per_epoch: int) -> Adam:
-    """Makes Adam with its learning-rate schedule.
+    def get_config(self) -> dict[str, Any]:
+        """Returns the arguments for `from_config`."""
+        return {**super().get_config(), "clip_norm": self.clip_norm}
+
+
+def make_optimizer(config: TrainingConfig, steps_per_epoch: int) -> FusedAdam:
+    """Makes Adam with the learning rates of a run.
 
     Args:
-        config: the training section of a config.
-        steps_per_epoch: steps that an epoch has.
+        config: the `training` section of a config.
+        steps_per_epoch: training steps of an epoch.
 
     Returns:
         The optimizer.
     """
-    rate: Any = config.learning_rate
-    schedule = config.schedule
-    if schedule.kind == "cosine" or schedule.warmup_epochs:
-        warmup = round(schedule.warmup_epochs * steps_per_epoch)
-        rate = keras.optimizers.schedules.CosineDecay(
-            initial_learning_rate=0.0 if warmup else config.learning_rate,
-            warmup_target=config.learning_rate if warmup else None,
-            warmup_steps=warmup,
-            decay_steps=max(1, config.epochs * steps_per_epoch - warmup),
-            alpha=schedule.final if schedule.kind == "cosine" else 1.0,
-        )
-    return Adam(
-        learning_rate=rate,
+    return FusedAdam(
+        learning_rate=_learning_rate(config, steps_per_epoch),
         beta_1=config.beta_1,
         beta_2=config.beta_2,
-        global_clipnorm=config.clip_norm,
+        clip_norm=config.clip_norm,
+        use_ema=config.average is not None,
+        ema_momentum=config.average or 0.0,
+    )
+
+
+def _learning_rate(
+    config: TrainingConfig, steps_per_epoch: int
+) -> float | keras.optimizers.schedules.LearningRateSchedule:
+    schedule = config.schedule
+    if schedule.kind == "constant" and not schedule.warmup_epochs:
+        return config.learning_rate
+    warmup = round(schedule.warmup_epochs * steps_per_epoch)
+    return keras.optimizers.schedules.CosineDecay(
+        # From 0 the first step would change nothing.
+        initial_learning_rate=config.learning_rate / max(1, warmup),
+        warmup_target=config.learning_rate if warmup else None,
+        warmup_steps=warmup,
+        decay_steps=max(1, config.epochs * steps_per_epoch - warmup),
+        alpha=schedule.final if schedule.kind == "cosine" else 1.0,
     )
 
 
 def _handle(variable: Any) -> Any:
-    """Returns the resource of a Keras or TensorFlow variable, under a strategy its replica's."""
+    """Returns the resource handle of a Keras or TensorFlow variable, as raw operations need it."""
     return (variable.value if isinstance(variable, keras.Variable) else variable).handle

@@ -1,11 +1,12 @@
-"""What Keras leaves to us when several replicas of a network train together.
+"""What Keras does not do itself when several replicas of a network train together.
 
-A replica is the copy of the network on one device, of this machine or of another.
+A replica is the copy of the network on one device, of this machine or of another one.
 """
 
+import contextlib
 import functools
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
@@ -13,22 +14,26 @@ import tensorflow as tf
 
 
 class WorkersDifferError(ValueError):
-    """The workers of a cluster were not started alike."""
+    """The workers of a cluster were started with different settings."""
+
+
+class LostWorkerError(OSError):
+    """Another worker of the cluster ended or cannot be reached."""
 
 
 def let_keras_fit(model: keras.Model) -> None:
-    """Lets `fit` and `evaluate` of a model run under MultiWorkerMirroredStrategy.
+    """Lets `fit` and `evaluate` of a network run under MultiWorkerMirroredStrategy.
 
-    Keras 3.15 fails there in two places (keras issue 20585). It looks at a first batch to build the
-    metrics, and cannot handle that this one holds the values of replicas; here it gets the values
-    of one replica. And it takes the mean of each logged figure over replicas and over a first axis,
-    which a figure does not have; here it gets one, of length 1.
+    Keras 3.15 fails there in two places (keras issue 20585). To build the metrics it looks at a
+    first batch, but cannot handle one that holds the values of several replicas; here it gets the
+    values of one. And it averages each logged figure over the replicas and over a first axis, which
+    a figure does not have; here it gets one of length 1.
 
-    The methods of this one model are wrapped, rather than those of a subclass, so that checkpoints
-    hold a plain `keras.Model`. A test says when Keras needs no help any more.
+    The methods of this one network are wrapped, not those of a subclass, so that checkpoints hold a
+    plain `keras.Model`. A private name of Keras is used. A test says when Keras needs no help.
 
     Args:
-        model: a model made in the scope of the strategy; changed in place.
+        model: a network made in the scope of the strategy; changed in place.
     """
     _build_from_one_replica(model)
     _give_figures_an_axis(model)
@@ -63,15 +68,16 @@ def _with_axis(step: Callable[[Any], dict[str, Any]]) -> Callable[[Any], dict[st
 
 
 def distribute(strategy: tf.distribute.Strategy, dataset: tf.data.Dataset | None) -> Any:
-    """Hands this worker's part of each batch to its replicas.
+    """Gives each replica of this worker its part of a batch.
 
     Args:
         strategy: the strategy.
         dataset: dataset of this worker's part of each batch, or None.
 
     Returns:
-        A dataset for `fit`. Under MultiWorkerMirroredStrategy it has no end: else the workers would
-        ask one another at each step whether there is one. Other strategies need no help.
+        A dataset for `fit`. Under MultiWorkerMirroredStrategy it has no end, or else the workers
+        would ask one another before each step whether it has ended. Under other strategies it is
+        `dataset`.
     """
     if dataset is None or not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
         return dataset
@@ -82,44 +88,65 @@ def distribute(strategy: tf.distribute.Strategy, dataset: tf.data.Dataset | None
 
 
 def check_alike(strategy: tf.distribute.Strategy, **facts: str | bytes) -> None:
-    """Compares what all workers have to have in common.
+    """Checks that all workers agree.
 
     Args:
         strategy: a MultiWorkerMirroredStrategy.
-        **facts: what they should agree on, by the name for a message.
+        **facts: what they have to agree on, by its name in the message.
 
     Raises:
-        WorkersDifferError: on each worker, with the names of what is not the same on all.
+        WorkersDifferError: on every worker, with the names of what differs.
+        LostWorkerError: if another worker ended.
     """
     sums = [zlib.crc32(fact.encode() if isinstance(fact, str) else fact) for fact in facts.values()]
-    rows = strategy.gather(tf.constant([sums], tf.int64), axis=0).numpy()
+    with name_lost_worker():
+        rows = strategy.gather(tf.constant([sums], tf.int64), axis=0).numpy()
     differ = [name for name, sums in zip(facts, rows.T, strict=True) if len(set(sums)) > 1]
     if differ:
         raise WorkersDifferError(
-            f"The workers do not agree on: {', '.join(differ)}. Start all with the same config and "
-            "the same data; --output has to be the same folder, which all machines share."
+            f"The workers do not agree on: {', '.join(differ)}. Start all of them with the same "
+            "config, the same data and the same --output, a folder that all machines share."
         )
 
 
 def wait_for_all(strategy: tf.distribute.Strategy) -> None:
-    """Waits until all workers have come to this call, the chief with all its files written.
+    """Waits until all workers get here, so that the chief has written its files.
 
     Args:
         strategy: a MultiWorkerMirroredStrategy.
+
+    Raises:
+        LostWorkerError: if another worker ended.
     """
-    strategy.gather(tf.zeros([1]), axis=0)
+    with name_lost_worker():
+        strategy.gather(tf.zeros([1]), axis=0)
+
+
+@contextlib.contextmanager
+def name_lost_worker() -> Iterator[None]:
+    """Replaces TensorFlow's error about a lost connection by one that says what to do.
+
+    Raises:
+        LostWorkerError: if another worker ended.
+    """
+    try:
+        yield
+    except tf.errors.UnavailableError:
+        raise LostWorkerError(
+            "another worker ended or cannot be reached. See what it said, then start all again"
+        ) from None
 
 
 class MeanStatistics(keras.callbacks.Callback):
-    """Makes the moving averages of batch norm the same on all replicas: their mean.
+    """Sets the moving averages of batch norm on all replicas to their mean.
 
-    Each replica averages what it sees. Keras would validate each replica with its own averages and
-    save those of the first. As an average over time is linear, replicas that were made the same
-    now and then end with the mean that they would have had without.
+    Each replica averages what it sees. Keras would validate each replica with its own averages, and
+    save those of the first. Averaging over time is linear, so taking the mean now and then gives
+    what taking it in each step would.
     """
 
     def set_model(self, model: keras.Model) -> None:
-        """Finds the statistics."""
+        """Finds the moving averages."""
         super().set_model(model)
         self._statistics = [
             variable.value
@@ -130,11 +157,11 @@ class MeanStatistics(keras.callbacks.Callback):
         self._set_to_mean = tf.function(lambda: run(self._set_replica_to_mean), autograph=False)
 
     def on_test_begin(self, logs: dict[str, float] | None = None) -> None:
-        """Before the validation of an epoch."""
+        """Takes the mean before the validation of an epoch."""
         self._set_to_mean()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        """Before checkpoints are written, where there is no validation."""
+        """Takes the mean before checkpoints are written, if there was no validation."""
         self._set_to_mean()
 
     def _set_replica_to_mean(self) -> None:

@@ -1,25 +1,49 @@
-"""The folder of a training run: its config, its checkpoints, and how to go on with it."""
+"""The folder of a training run: its config, its checkpoints, and how to resume it."""
 
+import contextlib
+import fcntl
 import importlib.metadata
 import json
 import math
 import platform
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from kmatting import __version__
 from kmatting.config import Config, ConfigError, load_config, save_config
 from kmatting.images import whole_file
-from kmatting.inference.metadata import METADATA
+from kmatting.inference.metadata import METADATA, read_metadata
 
 CONFIG = "config.yaml"
 LAST = "last.keras"
 BEST = "best.keras"
+LOCK = "run.lock"
+
+_Count = Annotated[int, Field(ge=0, strict=True)]
 
 
 class CheckpointError(ValueError):
-    """A checkpoint that a run cannot go on from; the message names it."""
+    """A run that cannot be resumed because a file of it is damaged; the message names the file."""
+
+
+class RunState(BaseModel):
+    """Where a run stands, as its checkpoints say it.
+
+    Attributes:
+        epoch: complete epochs.
+        best: lowest validation MAD so far, None without any.
+        size: height and width in pixels that the network is trained at.
+    """
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+    epoch: _Count = 0
+    best: Annotated[float, Field(ge=0, strict=True)] | None = None
+    size: tuple[_Count, _Count] | None = None
 
 
 def open_run(
@@ -28,16 +52,17 @@ def open_run(
     """Finds the config and the folder of a new or a resumed run.
 
     Args:
-        config_file: YAML file; may be left out to resume with the run's own.
-        overrides: `a.b=value` strings, laid over the file.
-        output: the run's folder, `runs/` and the config's name by default.
-        resume: whether to go on with the run that the folder holds.
+        config_file: YAML file. May be left out to resume with the run's own config.
+        overrides: `a.b=value` strings that override the file.
+        output: the run's folder; by default `runs/` and the name of the config.
+        resume: whether to continue the run in the folder.
 
     Returns:
         The config and the folder.
 
     Raises:
-        ConfigError: if there is no config, nothing to resume, or a run where a new one should be.
+        ConfigError: if there is no config or nothing to resume, or if a new run would overwrite
+            another one.
     """
     if config_file is None:
         if output is None or not resume:
@@ -47,22 +72,66 @@ def open_run(
         return load_config(output / CONFIG, overrides), output
     folder = output or Path("runs") / config_file.stem
     config = load_config(config_file, overrides)
-    saved = folder / CONFIG
-    if saved.exists() and not resume:
+    checkpoint = find_checkpoint(folder, resume)
+    # A start that failed before its first epoch may have left a config; it does not bind.
+    if checkpoint and config != load_config(folder / CONFIG):
         raise ConfigError(
-            f"{folder}: holds a run already. Go on with it: --resume; or choose another "
-            "folder: --output DIR."
-        )
-    if saved.exists() and config != load_config(saved):
-        raise ConfigError(
-            f"{config_file}: differs from the config of the run, {saved}. Leave --config away to "
-            "resume with the run's own."
+            f"{config_file}: differs from the config of the run, {folder / CONFIG}. Leave out "
+            "--config to resume with the run's own."
         )
     return config, folder
 
 
+def find_checkpoint(folder: Path, resume: bool) -> Path | None:
+    """Finds the checkpoint to resume from.
+
+    Args:
+        folder: the run's folder; need not exist.
+        resume: whether the run in the folder is to be continued.
+
+    Returns:
+        Path of its `last.keras`, or None if no epoch is complete.
+
+    Raises:
+        ConfigError: if there is a checkpoint that a new run would overwrite.
+    """
+    checkpoint = folder / LAST
+    if not checkpoint.exists():
+        return None
+    if not resume:
+        raise ConfigError(
+            f"{folder}: holds a run already. Continue it with --resume, or choose another folder "
+            "with --output DIR."
+        )
+    return checkpoint
+
+
+@contextlib.contextmanager
+def lock(folder: Path) -> Iterator[None]:
+    """Keeps other runs out of a folder; the lock ends with the process, however that ends.
+
+    Args:
+        folder: the run's folder; made if it does not exist.
+
+    Raises:
+        ConfigError: if another process trains in this folder.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / LOCK).open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ConfigError(
+                f"{folder}: another process is training in this folder. Wait for its end, or "
+                "choose another folder with --output DIR."
+            ) from None
+        except OSError:  # a file system without locks, as some network shares are
+            pass
+        yield
+
+
 def describe_run(config: Config, folder: Path) -> None:
-    """Saves the resolved config, the versions and the seed with a run.
+    """Saves the complete config, the versions and the seed of a run.
 
     Args:
         config: the whole config.
@@ -83,53 +152,54 @@ def describe_run(config: Config, folder: Path) -> None:
 
 
 def write_state(checkpoint: Path, epoch: int, best: float, size: tuple[int, int]) -> None:
-    """Adds to a `.keras` file, a zip archive, where its run stands.
+    """Adds the state of a run to a `.keras` file, which is a zip archive.
 
     Args:
         checkpoint: the file.
-        epoch: number of whole epochs.
+        epoch: complete epochs.
         best: lowest validation MAD so far, infinite without any.
-        size: height and width that the network is trained at.
+        size: height and width in pixels that the network is trained at.
     """
-    state = {"epoch": epoch, "best": best if math.isfinite(best) else None, "size": size}
+    state = RunState(epoch=epoch, best=best if math.isfinite(best) else None, size=size)
     with zipfile.ZipFile(checkpoint, "a") as archive:
-        archive.writestr(METADATA, json.dumps(state))
+        archive.writestr(METADATA, state.model_dump_json())
 
 
-def read_state(checkpoint: Path) -> tuple[int, float]:
-    """Reads where a run stands from its `last.keras`.
+def read_state(checkpoint: Path) -> RunState:
+    """Reads the state of a run from its `last.keras`.
 
     Args:
-        checkpoint: file that `write_state` was called on.
+        checkpoint: the file.
 
     Returns:
-        The number of whole epochs, and the lowest validation MAD so far (infinite without any).
+        The state.
 
     Raises:
-        CheckpointError: if the file is damaged or is no checkpoint of a run.
+        CheckpointError: if the file is damaged, or not the checkpoint of a run.
     """
     try:
-        with zipfile.ZipFile(checkpoint) as archive:
-            state = json.loads(archive.read(METADATA))
-    except (zipfile.BadZipFile, KeyError) as error:
-        raise CheckpointError(
-            f"{checkpoint}: not a checkpoint of a training run ({error})."
-        ) from error
-    return state["epoch"], math.inf if state["best"] is None else state["best"]
+        metadata = read_metadata(checkpoint)
+        if not metadata:
+            raise ValueError("it holds no state of a run")
+        return RunState.model_validate(metadata)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        name = ".".join(map(str, problem["loc"]))
+        reason = f"{METADATA}: {name}: {problem['msg']}"
+    except ValueError as error:
+        reason = str(error)
+    raise CheckpointError(f"{checkpoint}: not a checkpoint that can be resumed ({reason}).")
 
 
 def how_to_resume(folder: Path) -> str:
-    """Says how to go on with a run that was stopped.
+    """Returns a line that says how to continue a run that was stopped.
 
     Args:
         folder: the run's folder.
-
-    Returns:
-        One line with the command.
     """
     checkpoint = folder / LAST
-    epochs = read_state(checkpoint)[0] if checkpoint.is_file() else 0
-    return (
-        f"{epochs} whole epochs are kept. "
-        f"Go on with: python -m kmatting.train --resume --output {folder}"
-    )
+    try:
+        epochs = read_state(checkpoint).epoch if checkpoint.is_file() else 0
+    except CheckpointError:
+        return f"{checkpoint} is damaged"
+    return f"{epochs} epoch(s) complete; resume with: kmatting train --resume --output {folder}"

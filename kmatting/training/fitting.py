@@ -1,0 +1,69 @@
+"""Fits the network: first with a frozen encoder, where the config says so, then as a whole."""
+
+import sys
+from collections.abc import Sequence
+
+import keras
+import tensorflow as tf
+
+from kmatting.config import Config
+from kmatting.data.pipeline import Data
+from kmatting.models import encoder_layers
+from kmatting.training import replicas
+from kmatting.training.compiling import compile_model
+
+
+def fit(
+    model: keras.Model,
+    strategy: tf.distribute.Strategy,
+    config: Config,
+    data: Data,
+    callbacks: Sequence[keras.callbacks.Callback],
+    first_epoch: int = 0,
+    verbose: bool = True,
+) -> None:
+    """Trains a network to the last epoch of its config.
+
+    Args:
+        model: the compiled network; changed in place.
+        strategy: where it is trained.
+        config: the whole config.
+        data: what it is trained on.
+        callbacks: called by Keras in this order.
+        first_epoch: epochs that are already complete.
+        verbose: whether to print progress.
+
+    Raises:
+        DataError: if a file can no longer be read.
+        NaNLossError: if the loss becomes NaN or infinite.
+        LostWorkerError: if another worker of the cluster ended.
+    """
+    last_epoch = config.training.epochs
+    thaw = min(config.model.freeze_encoder_epochs, last_epoch)
+    for begin, end in ((0, thaw), (thaw, last_epoch)):
+        begin = max(begin, first_epoch)
+        if begin >= end:
+            continue
+        if thaw:
+            _set_encoder_trainable(model, strategy, config, trainable=begin >= thaw)
+        with data.clear_errors(), replicas.name_lost_worker():
+            model.fit(
+                replicas.distribute(strategy, data.train(begin)),
+                validation_data=replicas.distribute(strategy, data.validation()),
+                initial_epoch=begin,
+                epochs=end,
+                steps_per_epoch=data.steps_per_epoch,
+                validation_steps=data.validation_steps,
+                callbacks=list(callbacks),
+                shuffle=False,  # the data are shuffled already
+                verbose=(1 if sys.stdout.isatty() else 2) if verbose else 0,
+            )
+
+
+def _set_encoder_trainable(
+    model: keras.Model, strategy: tf.distribute.Strategy, config: Config, trainable: bool
+) -> None:
+    for layer in encoder_layers(model):
+        layer.trainable = trainable
+    with strategy.scope():
+        compile_model(model, model.optimizer, config.training)

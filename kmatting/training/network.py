@@ -1,0 +1,55 @@
+"""The network of a run: built, compiled and, in a resumed run, with its trained weights."""
+
+from pathlib import Path
+
+import keras
+import tensorflow as tf
+
+from kmatting import models
+from kmatting.config import Config
+from kmatting.models.weights import explain
+from kmatting.training import replicas
+from kmatting.training.compiling import compile_model
+from kmatting.training.optimizer import make_optimizer
+from kmatting.training.run_folder import CheckpointError
+
+
+def make_network(
+    config: Config,
+    strategy: tf.distribute.Strategy,
+    steps_per_epoch: int,
+    checkpoint: Path | None = None,
+) -> keras.Model:
+    """Makes the network of a run, ready for `fit`.
+
+    Args:
+        config: the whole config.
+        strategy: where it is trained.
+        steps_per_epoch: training steps of an epoch.
+        checkpoint: the `last.keras` to resume from. Weights to start from are not read then.
+
+    Returns:
+        The compiled Keras model.
+
+    Raises:
+        ConfigError: if weights to start from are missing or do not fit.
+        CheckpointError: if the checkpoint is damaged or belongs to another network.
+    """
+    architecture = config.model
+    if checkpoint:
+        architecture = architecture.model_copy(update={"weights": None, "encoder_weights": "none"})
+    with strategy.scope():
+        model = models.build_model(architecture)
+        if config.training.recompute:
+            models.recompute_dense_blocks(model)
+        compile_model(model, make_optimizer(config.training, steps_per_epoch), config.training)
+    if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
+        replicas.let_keras_fit(model)
+    if checkpoint:
+        try:
+            model.load_weights(checkpoint)
+        except Exception as error:  # h5py and Keras raise many types for a damaged file
+            raise CheckpointError(
+                f"{checkpoint}: damaged, or of another network: {explain(error)}."
+            ) from error
+    return model
