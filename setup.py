@@ -79,5 +79,5 @@ setup(
         "ai-edge-litert>=2.1",
     ],
     extras_require=EXTRAS,
-    entry_points={"console_scripts": ["kmatting = kmatting.cli:main"]},
+    entry_points={"console_scripts": ["kmatting = kmatting.cli:run"]},
 )

@@ -1,8 +1,6 @@
 """Runs `python -m kmatting`, the same as the console script `kmatting`."""
 
-import sys
-
-from kmatting.cli import main
+from kmatting.cli import run
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run()

@@ -14,7 +14,7 @@ import sys
 import threading
 import types
 from collections.abc import Callable, Iterator, Sequence
-from typing import IO, Any
+from typing import IO, Any, NoReturn, Protocol
 
 from kmatting import __version__
 from kmatting.extras import EXTRA_OF, install_command
@@ -34,10 +34,14 @@ COMMANDS = {
 
 SMALLEST_SIZE = 16  # pixels, the stride of the networks
 
-Main = Callable[[Sequence[str] | None], int]
+
+class Main(Protocol):
+    """Runs a command with `argv`, by default the process's own; returns the exit status."""
+
+    def __call__(self, argv: Sequence[str] | None = None) -> int: ...  # noqa: D102
 
 
-class _TerminatedError(KeyboardInterrupt):
+class TerminatedError(KeyboardInterrupt):
     """SIGTERM was received."""
 
 
@@ -62,13 +66,13 @@ def command(main: Main) -> Main:
     """
 
     @functools.wraps(main)
-    def run(argv: Sequence[str] | None = None) -> int:
+    def guarded(argv: Sequence[str] | None = None) -> int:
         _open_standard_streams()
         try:
             with _sigterm_raises():
                 status = main(argv)
         except KeyboardInterrupt as stop:
-            terminated = isinstance(stop, _TerminatedError)
+            terminated = isinstance(stop, TerminatedError)
             _complain(_with_notes("terminated" if terminated else "interrupted", stop))
             status = 143 if terminated else 130
         except BrokenPipeError:
@@ -94,7 +98,7 @@ def command(main: Main) -> Main:
             raise
         return status if _flush() else status or 2
 
-    return run
+    return guarded
 
 
 def say(text: str) -> None:
@@ -226,6 +230,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     return importlib.import_module(module).main(rest)
 
 
+def run() -> NoReturn:
+    """Runs `kmatting COMMAND ...` as a program and ends it."""
+    leave(main())
+
+
+def leave(status: int) -> NoReturn:
+    """Ends the program; after a failure at once, without waiting for threads that still work.
+
+    Args:
+        status: the exit status.
+    """
+    if status:
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError):
+                stream.flush()
+        os._exit(status)
+    sys.exit(0)
+
+
 def _help() -> str:
     lines = [
         "usage: kmatting COMMAND ...",
@@ -292,7 +315,7 @@ def _sigterm_raises() -> Iterator[None]:
     """Lets SIGTERM raise in the main thread, as Ctrl-C does, so that files are cleaned up."""
 
     def stop(signal_number: int, frame: types.FrameType | None) -> None:
-        raise _TerminatedError
+        raise TerminatedError
 
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -305,4 +328,4 @@ def _sigterm_raises() -> Iterator[None]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run()

@@ -253,11 +253,11 @@ def _predict_pipe(args: argparse.Namespace) -> int:
         print(_nothing_found("standard input"), file=sys.stderr)
     ((kind, image),) = _make(matte, args.kinds, background, args)
     if args.file is not None:
-        write_image(args.file, image, **_options(args.file.suffix))
+        write_image(args.file, image, **_options(kind, args.file.suffix))
         return 0
     encoded = io.BytesIO()
     suffix = _suffix(kind, args)
-    image.save(encoded, suffix[1:], **_options(suffix))
+    image.save(encoded, suffix[1:], **_options(kind, suffix))
     sys.stdout.buffer.write(encoded.getvalue())
     sys.stdout.buffer.flush()
     return 0
@@ -300,7 +300,7 @@ def _write(
     try:
         for kind, image in _make(matte, list(job.outputs), background, args):
             path = Path(job.outputs[kind])
-            write_image(path, image, **_options(path.suffix))
+            write_image(path, image, **_options(kind, path.suffix))
     except OSError as error:
         if error.errno in _FATAL:
             raise
@@ -343,9 +343,11 @@ def _suffix(kind: str, args: argparse.Namespace) -> str:
     return f".{args.cutout_format}" if kind == "cutout" else ".png"
 
 
-def _options(suffix: str) -> dict[str, int]:
+def _options(kind: str, suffix: str) -> dict[str, int]:
     """What Pillow's writer is told."""
-    return {"compress_level": PNG_LEVEL} if suffix == ".png" else {"quality": _LOSSY_QUALITY}
+    if suffix.lower() != ".png":
+        return {"quality": _LOSSY_QUALITY}
+    return {"compress_level": PNG_LEVEL} if kind in ("cutout", "composite") else {}
 
 
 def _read_background(args: argparse.Namespace) -> Colour | np.ndarray | None:

@@ -16,6 +16,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from batch_memory_files import MemoryFiles
 
 from kmatting.batch import pipeline as beam
+from kmatting.batch.storage import read_glob
 
 
 class ListedFiles(MemoryFiles):
@@ -44,7 +45,7 @@ def main(model: str, count: int) -> None:
     pipeline = Pipeline(beam.local_runner(options), options)
     start = time.process_time()
     summary = beam.run(
-        pipeline, ["listed://photos/**.jpg"], beam.Settings(model, "listed://mattes")
+        pipeline, [read_glob("listed://photos/**.jpg")], beam.Settings(model, "listed://mattes")
     )
     assert summary.counts == {"found": count, "done": 0, "skipped": count, "failed": 0}, summary
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

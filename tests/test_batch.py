@@ -9,14 +9,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
 import pytest
 import red_model
-from hypothesis import given
-from hypothesis import strategies as st
 from photo_files import files, write_three
 from PIL import Image
 from skimage import data
@@ -27,14 +24,15 @@ from kmatting.images import read_alpha, read_image
 pytest.importorskip("apache_beam")
 
 from kmatting.batch import __main__ as batch
-from kmatting.batch.pipeline import (
+from kmatting.batch.storage import (
+    Glob,
     absolute,
     clear_partial,
     common_folder,
+    list_glob,
     local_copy,
-    name_key,
-    name_outputs,
     partial_folder,
+    read_glob,
     write_whole,
 )
 from kmatting.inference.matter import Matter
@@ -92,14 +90,18 @@ def errors(folder):
     return {failure["photo"]: failure["reason"] for failure in failures}
 
 
+def number_of(name):
+    return int(Path(name).name.partition(".")[0])
+
+
 def check_many(photos, output):
     """Every photo exactly once, none lost, nothing half-written, each bad one named."""
-    expected = [f"{number % 7}/{number:03}.png" for number in range(WHOLE)]
+    expected = [f"{number % 7}/{number:03}.alpha.png" for number in range(WHOLE)]
     assert files(output) == sorted([*expected, "errors.jsonl"])
     for name in expected:
-        alpha = read_alpha(output / name)
+        alpha = read_alpha(output / name, exact=True)
         assert alpha.shape == (15, 20)
-        np.testing.assert_allclose(alpha, int(Path(name).stem) % 256, atol=1)
+        np.testing.assert_allclose(alpha, number_of(name) % 256, atol=1)
     failed = errors(output)
     assert sorted(failed) == sorted(str(path) for path in photos.rglob("bad*"))
     for path, reason in failed.items():
@@ -136,7 +138,7 @@ def test_the_model_is_the_shipped_one_by_default(tmp_path):
     assert batch.main(arguments) == 0
     expected = Matter()(tmp_path / "photo.png").alpha
     assert expected.max() - expected.min() > 0.9
-    written = read_alpha(tmp_path / "out" / "photo.png")
+    written = read_alpha(tmp_path / "out" / "photo.alpha.png")
     np.testing.assert_allclose(written, 255 * expected, atol=0.51)
 
 
@@ -188,7 +190,7 @@ def check_half(output):
     written = {path: path.stat().st_mtime_ns for path in output.glob("[0-9]/*.png")}
     assert 0 < len(written) < WHOLE
     for path in written:
-        np.testing.assert_allclose(read_alpha(path), int(path.stem) % 256, atol=1)
+        np.testing.assert_allclose(read_alpha(path, exact=True), number_of(path) % 256, atol=1)
     return written
 
 
@@ -229,13 +231,17 @@ def test_all_is_killed_and_the_job_run_again(run, model, many, tmp_path):
     assert written == {path: path.stat().st_mtime_ns for path in written}
 
 
-def test_interrupted(model, many, tmp_path):
+@pytest.mark.parametrize(
+    ("number", "expected", "word"),
+    [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")],
+)
+def test_interrupted(model, many, tmp_path, number, expected, word):
     process = start(model, many, tmp_path / "out")
     wait_for_files(tmp_path / "out", 20, process)
-    os.killpg(process.pid, signal.SIGINT)
+    os.kill(process.pid, number)
     _, err = process.communicate(timeout=30)
-    assert process.returncode == 130
-    assert err == "interrupted; what is written is whole, the same command goes on.\n"
+    assert process.returncode == expected
+    assert err == f"{word}; files written so far are whole; the same command goes on\n"
     check_half(tmp_path / "out")
 
 
@@ -247,7 +253,7 @@ def test_on_a_runner_by_flag(model, photos, tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert counts(done.stdout.splitlines()[0]) == [3, 3, 0, 0]
-    assert files(tmp_path / "out") == ["a.png", "b.png", "deep/c.png"]
+    assert files(tmp_path / "out") == ["a.alpha.png", "b.alpha.png", "deep/c.alpha.png"]
 
 
 def test_the_same_files_as_predict(run, model, photos, tmp_path):
@@ -258,7 +264,7 @@ def test_the_same_files_as_predict(run, model, photos, tmp_path):
     assert predict.main(["--model", model, str(photos), "--recursive", *output, *kinds]) == 0
     names = files(tmp_path / "predict")
     assert files(tmp_path / "batch") == names
-    assert "cutout/deep/c.png" in names
+    assert "deep/c.cutout.png" in names
     for name in names:
         ours, theirs = (tmp_path / folder / name for folder in ("batch", "predict"))
         assert ours.read_bytes() == theirs.read_bytes()
@@ -267,12 +273,12 @@ def test_the_same_files_as_predict(run, model, photos, tmp_path):
 def test_only_what_is_missing_is_made(run, photos, tmp_path):
     options = ["--input", photos / "*.png", "--output", tmp_path / "out", "--foreground", "none"]
     assert run(*options, "--alpha", "--cutout")[0] == 0
-    (tmp_path / "out/cutout/a.png").unlink()
-    (tmp_path / "out/alpha/a.png").write_text("mine")
+    (tmp_path / "out/a.cutout.png").unlink()
+    (tmp_path / "out/a.alpha.png").write_text("mine")
     status, out, _ = run(*options, "--alpha", "--cutout")
     assert (status, counts(out[0])) == (0, [1, 1, 0, 0])
-    assert (tmp_path / "out/alpha/a.png").read_text() == "mine"
-    assert read_image(tmp_path / "out/cutout/a.png").shape == (20, 30, 3)
+    assert (tmp_path / "out/a.alpha.png").read_text() == "mine"
+    assert read_image(tmp_path / "out/a.cutout.png").shape == (20, 30, 3)
 
 
 def test_errors_that_are_mended_are_forgotten(run, photos, tmp_path):
@@ -282,7 +288,7 @@ def test_errors_that_are_mended_are_forgotten(run, photos, tmp_path):
     assert errors(tmp_path / "out") == {str(photos / "bad.png"): "empty file."}
     Image.new("RGB", (8, 8)).save(photos / "bad.png")
     assert run(*options)[0] == 0
-    assert files(tmp_path / "out") == ["a.png", "bad.png"]
+    assert files(tmp_path / "out") == ["a.alpha.png", "bad.alpha.png"]
 
 
 def test_a_keras_model_and_a_saved_model(run, photos, tmp_path):
@@ -291,8 +297,8 @@ def test_a_keras_model_and_a_saved_model(run, photos, tmp_path):
         model = ["--model", red_model.folder() / name]
         status, _, err = run(*model, "--input", photos / "*", "--output", output, "--size", "64")
         assert (status, err) == (0, [])
-        assert read_alpha(output / "a.png").mean() == pytest.approx(255, abs=1)
-        assert read_alpha(output / "b.png").mean() == pytest.approx(0, abs=1)
+        assert read_alpha(output / "a.alpha.png").mean() == pytest.approx(255, abs=1)
+        assert read_alpha(output / "b.alpha.png").mean() == pytest.approx(0, abs=1)
 
 
 def test_outputs_below_the_photos_are_no_photos(run, photos):
@@ -300,21 +306,63 @@ def test_outputs_below_the_photos_are_no_photos(run, photos):
     for done in (2, 0):
         status, out, _ = run(*options)
         assert (status, counts(out[0])) == (0, [2, done, 2 - done, 0])
-    assert files(photos / "out") == ["a.png", "deep/c.png"]
+    assert files(photos / "out") == ["a.alpha.png", "deep/c.alpha.png"]
 
 
-def test_globs_that_overlap_and_names_that_would_be_equal(run, photos, tmp_path):
+def test_globs_that_overlap_and_photos_that_would_be_written_to_one_file(run, photos, tmp_path):
     Image.new("RGB", (8, 8), (51, 0, 0)).save(photos / "a.webp", lossless=True)
-    Image.new("RGB", (8, 8), (153, 0, 0)).save(photos / "A.png")
     globs = [photos / "*.png", photos / "**", photos / "a.webp"]
     status, out, _ = run("--input", *globs, "--output", tmp_path / "out")
-    assert (status, counts(out[0])) == (1, [5, 4, 0, 1])
-    assert set(files(tmp_path / "out")) == {
-        "A.png.png", "a.webp.png", "b.png", "deep/c.png", "errors.jsonl"
-    }  # fmt: skip
-    assert read_alpha(tmp_path / "out/a.webp.png")[0, 0] == pytest.approx(51, abs=1)
-    assert read_alpha(tmp_path / "out/A.png.png")[0, 0] == pytest.approx(153, abs=1)
-    assert "in case only" in errors(tmp_path / "out")[str(photos / "a.png")]
+    assert (status, counts(out[0])) == (1, [4, 2, 0, 2])
+    assert files(tmp_path / "out") == ["b.alpha.png", "deep/c.alpha.png", "errors.jsonl"]
+    assert set(errors(tmp_path / "out").values()) == {
+        f"{photos / 'a.png'} and {photos / 'a.webp'} would both be written to "
+        f"{tmp_path / 'out/a.alpha.png'}; --keep-suffix names the files so that they differ."
+    }
+    status, out, _ = run("--input", *globs, "--output", tmp_path / "out", "--keep-suffix")
+    assert (status, counts(out[0])) == (0, [4, 4, 0, 0])
+    alpha = read_alpha(tmp_path / "out/a.webp.alpha.png", exact=True)
+    assert alpha[0, 0] == pytest.approx(51, abs=1)
+
+
+@pytest.mark.parametrize("name", ["a [2024]", "what?", "all*", "[!x]"])
+def test_wildcards_in_the_names_of_folders(run, photos, tmp_path, name):
+    folder = tmp_path / name
+    photos.rename(folder)
+    (folder / "bad.png").touch()
+    for text in (folder, folder / "**.png", folder / "a.png"):
+        assert list(list_glob(read_glob(str(text))))
+    output = folder / "out"
+    status, out, _ = run("--input", folder, "--output", output)
+    assert (status, counts(out[0])) == (1, [4, 3, 0, 1])
+    assert errors(output) == {str(folder / "bad.png"): "empty file."}
+    assert files(output) == ["a.alpha.png", "b.alpha.png", "deep/c.alpha.png", "errors.jsonl"]
+    (folder / "bad.png").unlink()
+    status, out, _ = run("--input", folder, "--output", output)
+    assert (status, counts(out[0])) == (0, [3, 0, 3, 0])
+    assert "errors.jsonl" not in files(output)
+
+
+def test_a_relative_glob_in_a_folder_with_wildcards(run, photos, tmp_path, monkeypatch):
+    photos.rename(tmp_path / "[x]")
+    monkeypatch.chdir(tmp_path / "[x]")
+    assert run("--input", "*.png", "--output", "out")[0] == 0
+    assert files(tmp_path / "[x]/out") == ["a.alpha.png"]
+
+
+def test_what_is_left_out_is_named(run, photos, tmp_path):
+    for name in ("x.dng", "y.DNG", "z.txt", "._a.jpg", ".hidden/b.jpg"):
+        (photos / name).parent.mkdir(exist_ok=True)
+        (photos / name).touch()
+    Image.new("RGB", (8, 8), "red").save(photos / "d.JPG")
+    status, out, err = run("--input", photos, "--output", tmp_path / "out")
+    assert (status, counts(out[0])) == (0, [4, 4, 0, 0])
+    assert err == ["note: left out 2 .dng, 1 .txt: not photos that can be read"]
+    # Named outright, it is a photo that cannot be read.
+    assert run("--input", photos / "z.txt", "--output", tmp_path / "out")[0] == 1
+    # Suffixes match in any case.
+    status, out, _ = run("--input", photos / "*.jpg", "--output", tmp_path / "other")
+    assert counts(out[0]) == [2, 2, 0, 0]
 
 
 def test_a_photo_without_a_matte_does_not_stop_the_job(run, photos, tmp_path, monkeypatch):
@@ -347,7 +395,7 @@ def test_a_disk_that_is_full(run, photos, tmp_path, monkeypatch):
     def full(sources, destinations):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("kmatting.batch.pipeline.FileSystems.rename", full)
+    monkeypatch.setattr("kmatting.batch.storage.FileSystems.rename", full)
     with pytest.raises(OSError, match="No space left"):
         write_whole(str(tmp_path / "out/a.png"), b"data", str(tmp_path / "out/.partial"))
     assert files(tmp_path) == [f"photos/{name}" for name in files(photos)]
@@ -361,16 +409,13 @@ def test_a_disk_that_is_full(run, photos, tmp_path, monkeypatch):
         (["--model", "none://a/b.tflite"], "none://a/b.tflite"),
         (["--input", "none/*.jpg"], "none/*.jpg: matches no files"),
         (["--input", "{photos}/*.png", "{photos}/*.tif"], "*.tif: matches no files"),
-        (["--input", "{photos}"], "photos: matches no files"),
         (["--output", "{photos}/a.png"], "a.png: cannot be written to"),
         (["--output", "{photos}"], "photos: holds the photos"),
         (["--output", "{photos}/.."], "holds the photos"),
         (["--size", "512"], "runs at 48x64 pixels only"),
-        (["--threads", "0"], "at least 1 thread"),
-        (["--workers", "0"], "at least 1 worker"),
         (["--workers", "2", "--runner", "FlinkRunner"], "--workers is for the local runner"),
         (["--theads", "2"], "--theads: neither this command nor Beam has this option"),
-        (["--direct_num_workers", "2"], "--direct_num_workers: say --workers N instead"),
+        (["--direct_num_workers", "2"], "--direct_num_workers: use --workers N instead"),
         (["--num_workers", "two"], "invalid int value: 'two'"),
         (["--runner", "NoRunner"], "Unexpected pipeline runner: NoRunner"),
     ],
@@ -391,10 +436,9 @@ def test_what_cannot_be_run_as_given(run, photos, tmp_path, options, message):
 
 
 def test_without_beam(run, photos, tmp_path, monkeypatch):
-    options = ["--input", photos / "*.png", "--output", tmp_path / "out"]
     monkeypatch.setitem(sys.modules, "apache_beam", None)
-    status, _, err = run(*options)
-    assert (status, err) == (2, ["error: Apache Beam is missing: pip install 'kmatting[beam]'."])
+    status, _, err = run("--input", photos / "*.png", "--output", tmp_path / "out")
+    assert (status, err) == (2, ['error: apache_beam is not installed: pip install -e ".[beam]"'])
 
 
 def test_help_is_quick():
@@ -422,7 +466,7 @@ class TestFileSystems:
 
     @pytest.mark.parametrize("stores", [("memory",), ()])
     def test_all_is_remote(self, run, photos, memory, stores, monkeypatch):
-        monkeypatch.setattr("kmatting.batch.pipeline._OBJECT_STORES", stores)
+        monkeypatch.setattr("kmatting.batch.storage._OBJECT_STORES", stores)
         memory["memory://models/red.tflite"] = (red_model.folder() / "red.tflite").read_bytes()
         for name in ("a.png", "deep/c.png"):
             memory[f"memory://bucket/{name}"] = (photos / name).read_bytes()
@@ -433,9 +477,12 @@ class TestFileSystems:
             status, out, _ = run(*options, "--output", "memory://mattes/x/")
             assert (status, counts(out[0])) == (1, [3, done, skipped, 1])
         assert set(memory) - before == {
-            f"memory://mattes/x/{name}" for name in ("a.png", "deep/c.png", "errors.jsonl")
+            f"memory://mattes/x/{name}"
+            for name in ("a.alpha.png", "deep/c.alpha.png", "errors.jsonl")
         }
-        assert read_alpha(memory["memory://mattes/x/deep/c.png"])[0, 0] == pytest.approx(102, abs=1)
+        assert read_alpha(memory["memory://mattes/x/deep/c.alpha.png"])[0, 0] == pytest.approx(
+            102, abs=1
+        )
         assert json.loads(memory["memory://mattes/x/errors.jsonl"]) == {
             "photo": "memory://bucket/bad.png",
             "reason": "empty file.",
@@ -463,48 +510,35 @@ class TestFileSystems:
 
 
 def test_common_folder():
-    assert common_folder(["/photos/*.jpg"]) == "/photos"
-    assert common_folder(["/photos/a*/**.jpg", "/photos/b?.png"]) == "/photos"
-    assert common_folder(["/photos/a/*.jpg", "/photos/ab/x.jpg"]) == "/photos"
-    assert common_folder(["gs://bucket/[ab]*"]) == "gs://bucket"
-    assert common_folder(["/*.jpg"]) == ""
+    def common(*folders):
+        return common_folder([Glob(folder, "*") for folder in folders])
+
+    assert common("/photos") == "/photos"
+    assert common("/photos/a", "/photos/b/c") == "/photos"
+    assert common("/photos/a", "/photos/ab") == "/photos"
+    assert common("gs://bucket", "gs://bucket/a") == "gs://bucket"
+    assert common("/a", "/b") == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("/none/a*/**.jpg", Glob("/none", "a*/**.jpg")),
+        ("/none/a.jpg", Glob("/none", name="a.jpg")),
+        ("/*.jpg", Glob("", "*.jpg")),
+        ("gs://bucket/[ab]*", Glob("gs://bucket", "[ab]*")),
+        ("gs://bucket/a/b?.jpg", Glob("gs://bucket/a", "b?.jpg")),
+        ("gs://bucket/a.jpg", Glob("gs://bucket", name="a.jpg")),
+    ],
+)
+def test_read_glob(text, expected):
+    assert read_glob(text) == expected
 
 
 def test_absolute(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     assert absolute("a/../b/*.jpg") == str(tmp_path / "b/*.jpg")
     assert absolute("gs://bucket/a/") == "gs://bucket/a"
-
-
-def test_names():
-    assert name_outputs(["d/a.jpg"]) == {"d/a.jpg": "d/a"}
-    assert name_outputs(["a.v2.jpg"]) == {"a.v2.jpg": "a.v2"}
-    assert name_outputs(["a"]) == {"a": "a"}
-    assert name_outputs(["a.png", "a.jpg"]) == {"a.jpg": "a.jpg", "a.png": "a.png"}
-    assert name_outputs(["a.jpg.png"]) == {"a.jpg.png": "a.jpg.png"}
-    assert name_outputs(["a.png", "A.PNG"]) == {"A.PNG": "A.PNG", "a.png": None}
-
-
-@given(
-    st.sets(
-        st.lists(st.sampled_from(["a", "B", "A", ".jpg", ".PNG", ".png", ".v2", "/"]), max_size=5)
-        .map("".join)
-        .filter(bool)
-    )
-)
-def test_no_two_photos_get_the_same_name(names):
-    groups = defaultdict(list)
-    for name in names:
-        groups[name_key(name)].append(name)
-    outputs = {}
-    for group in groups.values():
-        outputs |= name_outputs(group)
-    assert set(outputs) == names
-    given_names = [output.casefold() for output in outputs.values() if output is not None]
-    assert len(given_names) == len(set(given_names))
-    for name, output in outputs.items():
-        if output is None:
-            assert sum(other.casefold() == name.casefold() for other in names) > 1
 
 
 def test_clear_partial(tmp_path):

@@ -7,30 +7,21 @@ steps before the next one is read, so that memory does not grow with their numbe
 import this module: kmatting must be installed there, in the same version.
 """
 
-import contextlib
 import io
-import itertools
 import json
 import logging
 import os
-import posixpath
-import re
 import shlex
 import sys
-import tempfile
 import time
-import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import PurePosixPath
 from typing import Any
 
 import apache_beam as beam
 import numpy as np
-from apache_beam.io.fileio import MatchAll
-from apache_beam.io.filesystem import CompressionTypes
 from apache_beam.io.filesystems import FileSystems
-from apache_beam.io.textio import WriteToText
 from apache_beam.metrics.metric import Metrics, MetricsFilter
 from apache_beam.ml.inference.base import KeyedModelHandler, ModelHandler, RunInference
 from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions
@@ -49,10 +40,25 @@ from apache_beam.transforms.environments import (
 )
 from PIL import Image
 
-from kmatting.images import IMAGE_SUFFIXES, ImageError, Photo, read_photo
+from kmatting.batch.storage import (
+    Glob,
+    check_output,
+    clear_partial,
+    common_folder,
+    delete,
+    is_inside,
+    list_glob,
+    local_copy,
+    partial_folder,
+    read_bytes,
+    write_lines,
+    write_whole,
+)
+from kmatting.images import ImageError, Photo, image_suffixes, read_photo
 from kmatting.inference.cutout import PNG_LEVEL
 from kmatting.inference.matte import Matte
 from kmatting.inference.matter import Matter
+from kmatting.inference.output_names import Job, is_output, name_clash, output_name
 from kmatting.quiet import quiet
 
 ERRORS = "errors.jsonl"
@@ -66,11 +72,7 @@ METRICS = "kmatting"  # the namespace of both
 # command can draw a progress bar of it, where the workers are in its own process.
 _LOGGER = logging.getLogger(__name__)
 
-# Suffixes that a photo's name loses.
-_SUFFIXES = (*IMAGE_SUFFIXES, ".gif", ".ppm", ".avif", ".mpo")
-# Here a file appears when all of it is there, and a rename would be a copy.
-_OBJECT_STORES = ("gs", "s3", "azfs")
-_PARTIAL = ".partial"  # folder of the output in which files are written before they are renamed
+_LEFT_OUT = "left out "  # a suffix follows, in names of counters
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,7 @@ class Settings:
         foreground: method of `kmatting.inference.foreground.estimate_foreground` for cutouts.
         size: as in `kmatting.inference.matter.Matter`.
         threads: as in `kmatting.inference.matter.Matter`, of each worker process.
+        keep_suffix: as in `kmatting.inference.output_names.output_name`.
     """
 
     model: str | None
@@ -93,19 +96,7 @@ class Settings:
     foreground: str = "ml"
     size: int | None = None
     threads: int | None = None
-
-
-@dataclass(frozen=True)
-class Job:
-    """One photo and the files to be made of it.
-
-    Attributes:
-        photo: path or URL.
-        outputs: path or URL to write, by kind.
-    """
-
-    photo: str
-    outputs: dict[str, str]
+    keep_suffix: bool = False
 
 
 @dataclass(frozen=True)
@@ -115,18 +106,20 @@ class Summary:
     Attributes:
         counts: number of photos by each of `COUNTERS`.
         seconds: mean time of a photo by each of `STEPS`.
+        left_out: number of files that globs matched and that are not photos, by suffix.
     """
 
     counts: dict[str, int]
     seconds: dict[str, float]
+    left_out: dict[str, int]
 
 
-def run(pipeline: beam.Pipeline, patterns: Sequence[str], settings: Settings) -> Summary:
+def run(pipeline: beam.Pipeline, globs: Sequence[Glob], settings: Settings) -> Summary:
     """Runs a job and waits for its end.
 
     Args:
         pipeline: an empty pipeline.
-        patterns: globs of photos, absolute paths or URLs.
+        globs: the photos.
         settings: what is to be made.
 
     Returns:
@@ -137,8 +130,11 @@ def run(pipeline: beam.Pipeline, patterns: Sequence[str], settings: Settings) ->
     """
     clear_partial(settings.output)
     errors = FileSystems.join(partial_folder(settings.output), ERRORS)
-    _ = build(pipeline, patterns, settings) | "errors" >> WriteToText(
-        errors, num_shards=1, shard_name_template="", skip_if_empty=True
+    _ = (
+        build(pipeline, globs, settings)
+        | "gather errors" >> beam.WithKeys(0)
+        | "one file" >> beam.GroupByKey()
+        | "errors" >> beam.Map(_write_errors, errors)
     )
     try:
         result = pipeline.run()
@@ -147,7 +143,7 @@ def run(pipeline: beam.Pipeline, patterns: Sequence[str], settings: Settings) ->
             raise RuntimeError(f"it ended in the state {state}.")
         former = FileSystems.join(settings.output, ERRORS)
         if FileSystems.exists(former):
-            FileSystems.delete([former])
+            delete(former)
         if FileSystems.exists(errors):
             FileSystems.rename([errors], [former])
     finally:
@@ -162,7 +158,17 @@ def _summarise(result: PipelineResult) -> Summary:
     return Summary(
         {name: counts.get(name, 0) for name in COUNTERS},
         {step: times.get(name, 0.0) for step, name in STEPS.items()},
+        {
+            name.removeprefix(_LEFT_OUT): count
+            for name, count in counts.items()
+            if name.startswith(_LEFT_OUT)
+        },
     )
+
+
+def _write_errors(gathered: tuple[int, Iterable[str]], path: str) -> None:
+    lines = (line.encode() + b"\n" for line in gathered[1])
+    write_lines(path, lines, "application/x-ndjson")
 
 
 def local_runner(options: PipelineOptions, verbose: bool = False) -> FnApiRunner:
@@ -189,25 +195,23 @@ def local_runner(options: PipelineOptions, verbose: bool = False) -> FnApiRunner
     return FnApiRunner(environment, provision_info=info)
 
 
-def build(pipeline: beam.Pipeline, patterns: Sequence[str], settings: Settings) -> PCollection:
+def build(pipeline: beam.Pipeline, globs: Sequence[Glob], settings: Settings) -> PCollection:
     """Adds all steps to a pipeline.
 
     Args:
         pipeline: the pipeline.
-        patterns: as in `run`.
+        globs: the photos.
         settings: what is to be made.
 
     Returns:
         What failed, as lines of JSON: `{"photo": path, "reason": text}`.
     """
-    base = common_folder(patterns)
+    base = common_folder(globs)
     named = (
         pipeline
-        | "globs" >> beam.Create(list(patterns))
-        | "match" >> MatchAll()
-        | "path" >> beam.Map(lambda metadata: metadata.path).with_output_types(str)
-        | "not an output" >> beam.Filter(_is_outside, settings.output)
-        | "key" >> beam.Map(_keyed, base).with_output_types(tuple[str, str])
+        | "globs" >> beam.Create(list(globs))
+        | "find" >> beam.ParDo(_Find(settings)).with_output_types(str)
+        | "key" >> beam.Map(_keyed, base, settings).with_output_types(tuple[str, str])
         | "group" >> beam.GroupByKey()
         | "name" >> beam.ParDo(_Name(base, settings)).with_outputs("failed", main="jobs")
     )
@@ -221,199 +225,48 @@ def build(pipeline: beam.Pipeline, patterns: Sequence[str], settings: Settings) 
     return (named.failed, read.failed, written.failed) | "failures" >> beam.Flatten()
 
 
-def absolute(path: str) -> str:
-    """Makes a local path or glob absolute, for workers with another working folder.
-
-    Args:
-        path: path or URL.
-
-    Returns:
-        Path or URL without a slash at its end.
-    """
-    if FileSystems.get_scheme(path) is not None:
-        return path.rstrip("/")
-    return os.path.normpath(Path(path).absolute())
-
-
-def check_files(settings: Settings, patterns: Sequence[str]) -> None:
+def check_files(settings: Settings, globs: Sequence[Glob]) -> None:
     """Finds out before a job starts whether its files can be used.
 
     Args:
         settings: what is to be made.
-        patterns: as in `run`.
+        globs: the photos.
 
     Raises:
-        ValueError: if a glob matches nothing, the model cannot be used, the output cannot be
-            written or holds the photos, or a file system needs another extra of Beam.
+        ValueError: if a glob matches nothing, the model cannot be used, or the output folder cannot
+            be written to or holds the photos.
     """
-    if not _is_outside(common_folder(patterns) + "/", settings.output):
-        raise ValueError(f"{settings.output}: holds the photos; choose another --output.")
-    for pattern in patterns:
-        (result,) = FileSystems.match([pattern], [1])
-        is_local = FileSystems.get_scheme(pattern) is None
-        if not result.metadata_list or (is_local and Path(pattern).is_dir()):
+    for glob in globs:
+        if next(list_glob(glob), None) is None:
             raise ValueError(
-                f"{pattern}: matches no files. Expected a photo, or a glob such as 'photos/*.jpg', "
-                "or 'photos/**.jpg' for its folders too."
+                f"{glob.path}: matches no files. Expected a photo, a folder, or a glob such as "
+                "'photos/*.jpg', or 'photos/**.jpg' for the folders in it too."
             )
     load_matter(settings.model, settings.size, settings.threads)
-    probe = FileSystems.join(partial_folder(settings.output), "probe")
-    try:
-        FileSystems.create(probe).close()
-        FileSystems.delete([probe])
-    except OSError as error:
-        raise ValueError(f"{settings.output}: cannot be written to ({error}).") from error
+    check_output(settings.output, globs)
 
 
-def clear_partial(output: str) -> None:
-    """Deletes what a job, or one that was killed, left in the folder for what is not yet whole.
+def output_path(photo: str, kind: str, base: str, settings: Settings) -> str:
+    """Names a file that is made of a photo.
 
     Args:
-        output: path or URL of the output folder.
-    """
-    folder = partial_folder(output)
-    with contextlib.suppress(OSError):  # it is not there
-        (found,) = FileSystems.match([folder + "/**"])
-        FileSystems.delete([metadata.path for metadata in found.metadata_list])
-    with contextlib.suppress(OSError):
-        FileSystems.delete([folder])
-
-
-def common_folder(patterns: Iterable[str]) -> str:
-    """Finds the folder below which all globs match; names of outputs are relative to it.
-
-    Args:
-        patterns: globs, absolute paths or URLs.
+        photo: path or URL of the photo, below `base`.
+        kind: one of `KINDS`.
+        base: path or URL of the folder below which all photos lie.
+        settings: what is to be made.
 
     Returns:
-        Path or URL without a slash at its end.
+        Path or URL: below the output folder as the photo is below `base`.
     """
-    folders = [re.split(r"[*?\[]", pattern)[0].split("/")[:-1] for pattern in patterns]
-    # Parts of the paths, as long as they are the same in all.
-    common = itertools.takewhile(lambda parts: len(set(parts)) == 1, zip(*folders, strict=False))
-    return "/".join(parts[0] for parts in common)
+    inner = PurePosixPath(photo[len(base) + 1 :])
+    name = output_name(inner.name, kind, keep_suffix=settings.keep_suffix)
+    return f"{settings.output}/{inner.with_name(name)}"
 
 
-def name_outputs(names: Sequence[str]) -> dict[str, str | None]:
-    """Names what is made of the photos that share a `name_key`.
-
-    A photo's name is its path without the suffix. Those that would be equal keep it, and so do
-    those that end in another suffix without it (a.jpg.png): no name can then be that of a photo
-    with another key.
-
-    Args:
-        names: different paths under the common folder, all with the same `name_key`.
-
-    Returns:
-        A path without suffix for each photo; None for one whose name differs from that of an
-        earlier one by the case of letters only.
-    """
-    if len(names) == 1 and _stem(_stem(names[0])) == _stem(names[0]):
-        return {names[0]: _stem(names[0])}
-    taken: set[str] = set()
-    outputs: dict[str, str | None] = {}
-    for name in sorted(names):
-        outputs[name] = None if name.casefold() in taken else name
-        taken.add(name.casefold())
-    return outputs
-
-
-def name_key(name: str) -> str:
-    """What photos have in common whose outputs may get equal names, in any case of letters.
-
-    Args:
-        name: path under the common folder.
-
-    Returns:
-        The path without the suffix, in one case of letters.
-    """
-    return _stem(name).casefold()
-
-
-def _stem(name: str) -> str:
-    stem, suffix = posixpath.splitext(name)
-    return stem if suffix.lower() in _SUFFIXES else name
-
-
-def _keyed(path: str, base: str) -> tuple[str, str]:
+def _keyed(photo: str, base: str, settings: Settings) -> tuple[str, str]:
+    """Adds what photos have in common that would be written to one file."""
     _LOGGER.debug("matched")
-    return name_key(path[len(base) + 1 :]), path
-
-
-def _is_outside(path: str, folder: str) -> bool:
-    return not path.startswith(folder.rstrip("/") + "/")
-
-
-def write_whole(path: str, data: bytes, folder: str) -> None:
-    """Writes a file so that it is seen when it is whole, whatever happens meanwhile.
-
-    Args:
-        path: path or URL of the file.
-        data: all of it.
-        folder: path or URL, on the same file system, of the folder for what is not yet whole.
-            Unused for object stores, where a file appears when it is closed.
-    """
-    in_store = FileSystems.get_scheme(path) in _OBJECT_STORES
-    partial = path if in_store else FileSystems.join(folder, f"{uuid.uuid4().hex}.png")
-    try:
-        with FileSystems.create(
-            partial, mime_type="image/png", compression_type=CompressionTypes.UNCOMPRESSED
-        ) as file:
-            file.write(data)
-        if not in_store:
-            parent = path.rpartition("/")[0]
-            if not FileSystems.exists(parent):
-                with contextlib.suppress(OSError):  # another worker was faster
-                    FileSystems.mkdirs(parent)
-            FileSystems.rename([partial], [path])
-    except OSError:
-        with contextlib.suppress(OSError):
-            FileSystems.delete([partial])
-        raise
-
-
-def partial_folder(output: str) -> str:
-    """The folder for what is not yet whole.
-
-    Args:
-        output: path or URL of the output folder.
-
-    Returns:
-        Path or URL.
-    """
-    return FileSystems.join(output, _PARTIAL)
-
-
-@contextlib.contextmanager
-def local_copy(model: str) -> Iterator[Path]:
-    """Fetches a model from wherever Beam can read it.
-
-    Args:
-        model: path or URL of a file or a SavedModel folder. A local one is used as it is.
-
-    Yields:
-        Path of the model on this machine, until the end of the block.
-
-    Raises:
-        ValueError: if there is none.
-    """
-    if FileSystems.get_scheme(model) is None:
-        yield Path(model)
-        return
-    model = model.rstrip("/")
-    with tempfile.TemporaryDirectory(prefix="kmatting-") as folder:
-        home = model.rpartition("/")[0]
-        found = FileSystems.match([model, model + "/**"])
-        urls = [metadata.path for result in found for metadata in result.metadata_list]
-        for url in urls:
-            if url.endswith("/"):  # how object stores write an empty folder
-                continue
-            copy = Path(folder, *url[len(home) + 1 :].split("/"))
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            copy.write_bytes(_read_bytes(url))
-        if not urls:
-            raise ValueError(f"{model}: no such file.")
-        yield Path(folder, model.rpartition("/")[2])
+    return output_path(photo, settings.kinds[0], base, settings).casefold(), photo
 
 
 def load_matter(model: str | None, size: int | None, threads: int | None) -> Matter:
@@ -470,12 +323,14 @@ class MattingHandler(ModelHandler[Photo, Matte | ValueError, Matter]):
         model: Matter,
         inference_args: dict[str, Any] | None = None,
     ) -> Iterator[Matte | ValueError]:
-        """Takes the mattes; yields the error of a photo that the model has no matte for."""
+        """Predicts mattes; yields the error of a photo for which the model gives none."""
         for photo in batch:
             try:
                 yield model(photo)
             except ValueError as error:
                 yield error
+            except MemoryError:
+                yield ImageError("not enough memory.")
 
     def get_num_bytes(self, batch: Sequence[Photo]) -> int:
         """The size of the pixels; Beam would pickle them to find out."""
@@ -486,27 +341,44 @@ class MattingHandler(ModelHandler[Photo, Matte | ValueError, Matter]):
         return METRICS
 
 
+class _Find(beam.DoFn):
+    """Lists the photos of a glob; counts what else it matches."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._output = settings.output
+
+    def process(self, glob: Glob) -> Iterator[str]:
+        for path in list_glob(glob):
+            if is_inside(path, self._output):
+                continue
+            if glob.pattern and is_output(path):
+                Metrics.counter(METRICS, f"{_LEFT_OUT}outputs").inc()
+            elif glob.pattern and PurePosixPath(path).suffix.lower() not in image_suffixes():
+                Metrics.counter(METRICS, _LEFT_OUT + PurePosixPath(path).suffix.lower()).inc()
+            else:
+                yield path
+
+
 class _Name(beam.DoFn):
-    """Names the outputs of the photos that share a key."""
+    """Names the outputs of photos; refuses photos that would be written to one file."""
 
     def __init__(self, base: str, settings: Settings) -> None:
         self._base = base
         self._settings = settings
 
     def process(self, element: tuple[str, Iterable[str]]) -> Iterator[Any]:
-        _, paths = element
-        photos = {path[len(self._base) + 1 :]: path for path in paths}  # each once
-        for name, output in name_outputs(list(photos)).items():
+        photos = sorted(set(element[1]))
+        for photo in photos:
             _count("found")
-            if output is None:
-                yield _failure(photos[name], "its name differs from another's in case only.")
+            outputs = {
+                kind: output_path(photo, kind, self._base, self._settings)
+                for kind in self._settings.kinds
+            }
+            if len(photos) == 1:
+                yield Job(photo, outputs)
             else:
-                yield Job(photos[name], self._outputs(output))
-
-    def _outputs(self, name: str) -> dict[str, str]:
-        output, kinds = self._settings.output, self._settings.kinds
-        folders = {kind: f"{output}/{kind}" if len(kinds) > 1 else output for kind in kinds}
-        return {kind: f"{folder}/{name}.png" for kind, folder in folders.items()}
+                first, second = photos[:2]
+                yield _failure(photo, name_clash(first, second, next(iter(outputs.values()))))
 
 
 class _Read(beam.DoFn):
@@ -523,7 +395,7 @@ class _Read(beam.DoFn):
             if not missing:
                 _count("skipped")
                 return
-            photo = read_photo(_read_bytes(job.photo))
+            photo = read_photo(read_bytes(job.photo))
         except (ImageError, OSError) as error:
             yield _failure(job.photo, str(error).removeprefix("image: "))
             return
@@ -547,8 +419,8 @@ class _Write(beam.DoFn):
             for kind, path in job.outputs.items():
                 data = _encode(matte, kind, self._settings.foreground)
                 write_whole(path, data, partial_folder(self._settings.output))
-        except (ValueError, OSError) as error:
-            yield _failure(job.photo, f"cannot be written: {error}")
+        except (ValueError, OSError, MemoryError) as error:
+            yield _failure(job.photo, f"cannot be written: {error or 'not enough memory'}")
             return
         _count("done")
         _count_time("write", start)
@@ -562,11 +434,6 @@ def _encode(matte: Matte, kind: str, foreground: str) -> bytes:
     else:
         matte.cutout(foreground).save(encoded, "png", compress_level=PNG_LEVEL)
     return encoded.getvalue()
-
-
-def _read_bytes(path: str) -> bytes:
-    with FileSystems.open(path, compression_type=CompressionTypes.UNCOMPRESSED) as file:
-        return file.read()
 
 
 def _failure(photo: str, reason: str) -> TaggedOutput:
