@@ -21,13 +21,13 @@ from PIL import Image
 from tqdm import tqdm
 
 from kmatting.cli import add_model, add_size, add_threads, command, make_parser
+from kmatting.files import whole_file
 from kmatting.images import (
     IMAGE_SUFFIXES,
     ImageError,
     list_images,
     read_alpha,
     read_image,
-    whole_file,
     write_image,
 )
 from kmatting.metrics import (

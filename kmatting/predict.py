@@ -249,7 +249,7 @@ def _predict_pipe(args: argparse.Namespace) -> int:
     except ImageError as error:
         print(f"error: standard input: {str(error).removeprefix('image: ')}", file=sys.stderr)
         return 1
-    if _is_empty(matte):
+    if matte.is_empty:
         print(_nothing_found("standard input"), file=sys.stderr)
     ((kind, image),) = _make(matte, args.kinds, background, args)
     if args.file is not None:
@@ -307,11 +307,7 @@ def _write(
         return f"error: {job.photo}: {error}", True
     except (ValueError, MemoryError) as error:
         return f"error: {job.photo}: {error or 'not enough memory'}", True
-    return (_nothing_found(job.photo) if _is_empty(matte) else None), False
-
-
-def _is_empty(matte: Matte) -> bool:
-    return bool((matte.alpha >= 0.5).mean() < 0.001)
+    return (_nothing_found(job.photo) if matte.is_empty else None), False
 
 
 def _nothing_found(photo: str) -> str:

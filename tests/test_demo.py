@@ -89,7 +89,7 @@ def by_predict(model, photo, folder, *options):
     """The files of alpha and cutout that the command writes."""
     arguments = [str(photo), "--model", str(model), "--output", str(folder), *options]
     assert predict.main([*arguments, "--alpha", "--cutout"]) == 0
-    return tuple((folder / kind / f"{photo.stem}.png").read_bytes() for kind in ("alpha", "cutout"))
+    return tuple((folder / f"{photo.stem}.{kind}.png").read_bytes() for kind in ("alpha", "cutout"))
 
 
 def png_that_claims(width, height):
