@@ -18,9 +18,10 @@ from PIL import Image, ImageColor
 
 from kmatting.demo.files import VisitorFiles
 from kmatting.images import ImageError, Photo, image_size, read_photo, write_image
-from kmatting.inference.cutout import Colour, composite
+from kmatting.inference.cutout import PNG_LEVEL, Colour, composite
 from kmatting.inference.foreground import FOREGROUND_METHODS
 from kmatting.inference.matter import Matter
+from kmatting.inference.output_names import output_name
 
 MAX_PIXELS = 50_000_000
 SIZES = (128, 1024)  # smallest and largest size that a visitor may choose
@@ -90,12 +91,15 @@ class Steps:
             matte = self._matter(_read(path), None if size is None else int(size))
             # Nobody can guess the folder's name and fetch a stranger's result.
             folder = self._folder / secrets.token_hex(16)
-            alpha, cutout = (folder / f"{path.stem}-{kind}.png" for kind in ("alpha", "cutout"))
-            write_image(alpha, np.rint(matte.alpha * 255).astype(np.uint8))
+            alpha, cutout = (folder / output_name(path.name, kind) for kind in ("alpha", "cutout"))
+            levels = np.rint(matte.alpha * 255).astype(np.uint8)
+            write_image(alpha, levels, compress_level=PNG_LEVEL)
             method = FOREGROUND_METHODS[0] if edges else "none"
-            write_image(cutout, matte.cutout(method), compress_level=1)
+            write_image(cutout, matte.cutout(method), compress_level=PNG_LEVEL)
             _write_preview(folder / "photo.jpg", Image.fromarray(matte.photo.flatten()))
         self.files.keep(session, "result", {folder})
+        if matte.is_empty:
+            gr.Warning(f"{path.name}: no subject found.")
         return str(alpha), str(cutout)
 
     def show(self, alpha: _File, cutout: _File) -> list[Any]:
@@ -158,8 +162,8 @@ class Steps:
             result = composite(pixels[..., :3], pixels[..., 3] / np.float32(255), behind)
             # A new address each time, or browsers show the picture that they know.
             folder = path.parent / secrets.token_hex(4)
-            final = folder / path.name.replace("-cutout.png", "-composite.png")
-            write_image(final, result, compress_level=1)
+            final = folder / path.name.replace(".cutout.png", ".composite.png")
+            write_image(final, result, compress_level=PNG_LEVEL)
             _write_preview(folder / "composite.jpg", result)
         self.files.keep(session, "composite", {folder})
         return [
