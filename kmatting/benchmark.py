@@ -30,7 +30,8 @@ import numpy as np
 
 from kmatting.config import ENCODERS
 from kmatting.images import whole_file, write_image
-from kmatting.inference.formats import load_network, shipped_model
+from kmatting.inference.formats import load_network
+from kmatting.inference.shipped import shipped_model
 from kmatting.quiet import quiet
 from kmatting.sizes import DEFAULT_SIZE
 

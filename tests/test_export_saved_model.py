@@ -603,7 +603,7 @@ def write_text(path):
         ("missing.keras", lambda path: None, "no such file"),
         ("text.keras", write_text, "cannot be loaded as a Keras model"),
         ("weights.h5", write_text, "expected the folder of a run or a .keras file"),
-        ("plain.keras", plain_model, "is no kmatting model"),
+        ("plain.keras", plain_model, "not a kmatting model"),
         ("run", lambda path: path.mkdir(), "holds no best.keras"),
     ],
 )

@@ -279,12 +279,16 @@ def test_unreadable_photo_is_named(model, tmp_path, capsys):
         (["--variant", "int8", "--calibration", "MISSING"], "does not exist"),
         (["--photos", "EMPTY"], "no photos in this folder"),
         (["--name", "../x"], "--name: expected letters"),
-        (["--version", "0"], "--version: expected at least 1"),
+        (["--version", "0"], "--version: expected a whole number of at least 1, received '0'"),
+        (["--max-size", "64"], "--max-size goes with --format saved_model"),
+        (["--photos", "NOTES"], "no photos in this folder (left out 1 .txt"),
     ],
 )
 def test_wrong_options_are_refused_at_once(tmp_path, capsys, monkeypatch, options, message):
     (tmp_path / "empty").mkdir()
-    places = {"EMPTY": str(tmp_path / "empty"), "MISSING": str(tmp_path / "missing")}
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "a.txt").touch()
+    places = {name.upper(): str(tmp_path / name) for name in ("empty", "missing", "notes")}
     output = tmp_path / "out"
     command = ["--model", "none.keras", "--format", "tflite", "--output", str(output)]
     try:

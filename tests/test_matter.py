@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 
+import export_models
 import numpy as np
 import pytest
 import red_model
@@ -18,8 +19,9 @@ from kmatting import Matter
 from kmatting.exporting import tflite
 from kmatting.images import ImageError
 from kmatting.inference import tflite as tflite_model
-from kmatting.inference.formats import shipped_model
+from kmatting.inference.keras_model import load_model
 from kmatting.inference.runtime import tensorflow_memory
+from kmatting.inference.shipped import shipped_model
 from kmatting.sizes import DEFAULT_SIZE, network_size
 from kmatting.training.run_folder import write_state
 
@@ -401,6 +403,37 @@ def test_a_keras_model_of_fixed_size(tmp_path):
     photo = shaded(100, 100)
     alpha = Matter(tmp_path / "fixed.keras")(photo).alpha
     np.testing.assert_allclose(alpha, photo[..., 0] / 255, atol=0.02)
+
+
+class TestLoadModel:
+    def test_returns_the_network_with_its_layers(self, tmp_path):
+        """In a new process, where nothing else has registered kmatting's layers."""
+        export_models.tiny_model(tmp_path / "tiny.keras")
+        code = (
+            "import sys, kmatting, numpy as np\n"
+            "model = kmatting.load_model(sys.argv[1])\n"
+            "print(model(np.zeros((1, 16, 32, 3), np.float32)).shape, model.optimizer)\n"
+        )
+        command = [sys.executable, "-c", code, tmp_path / "tiny.keras"]
+        done = subprocess.run(command, check=True, capture_output=True, text=True)
+        assert done.stdout.splitlines()[-1] == "(1, 16, 32, 1) None"
+
+    def test_the_default_is_the_shipped_network(self, models, monkeypatch):
+        monkeypatch.setattr(
+            "kmatting.inference.keras_model.shipped_model",
+            lambda suffix: {".keras": models / "red.keras"}[suffix],
+        )
+        assert load_model().count_params() == 3
+
+    def test_refuses_other_files(self, models, tmp_path):
+        for path in (models / "red.tflite", models / "saved"):
+            with pytest.raises(ValueError, match=r"expected a \.keras file"):
+                load_model(path)
+        with pytest.raises(ValueError, match=r"none\.keras: no such file"):
+            load_model(tmp_path / "none.keras")
+        (tmp_path / "bad.keras").write_bytes(b"no model")
+        with pytest.raises(ValueError, match=r"bad\.keras: cannot be loaded as a Keras model"):
+            load_model(str(tmp_path / "bad.keras"))
 
 
 class TestShippedModel:

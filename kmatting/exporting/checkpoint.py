@@ -1,37 +1,52 @@
 """Finds and loads the network to export."""
 
 import os
+import re
 from pathlib import Path
 from typing import Any
 
-from kmatting.training.run_folder import BEST, LAST
-
-CHECKPOINTS = (BEST, LAST)  # of a run, the first one that is there
+from kmatting.inference.keras_model import load_model
+from kmatting.inference.network import ModelError
 
 
 def find_checkpoint(path: str | os.PathLike[str]) -> Path:
-    """Finds the model file.
+    """Finds the `.keras` file to export.
 
     Args:
         path: a `.keras` file, or the folder of a training run.
 
     Returns:
-        The `.keras` file: of a run `best.keras`, or else `last.keras`.
+        Path of the `.keras` file: of a run `best.keras`, or `last.keras` if that is missing.
 
     Raises:
         ValueError: if there is none.
     """
     path = Path(path)
     if path.is_dir():
-        for checkpoint in CHECKPOINTS:
+        for checkpoint in _checkpoints():
             if (path / checkpoint).is_file():
                 return path / checkpoint
-        raise ValueError(f"{path}: expected a run's folder, but it holds no {CHECKPOINTS[0]}.")
+        raise ValueError(
+            f"{path}: expected the folder of a run, but it holds no {_checkpoints()[0]}."
+        )
     if not path.exists():
         raise ValueError(f"{path}: no such file or folder; expected a run or a .keras file.")
     if path.suffix != ".keras":
         raise ValueError(f"{path}: expected the folder of a run or a .keras file.")
     return path
+
+
+def default_name(path: Path) -> str:
+    """Names a model after its run, or after its file.
+
+    Args:
+        path: a `.keras` file.
+
+    Returns:
+        The name, of letters, digits, `_`, `-` and `.`.
+    """
+    name = path.absolute().parent.name if path.name in _checkpoints() else path.stem
+    return re.sub(r"[^A-Za-z0-9_.-]+", "-", name).strip(".-") or "model"
 
 
 def load_checkpoint(path: Path) -> Any:
@@ -41,27 +56,26 @@ def load_checkpoint(path: Path) -> Any:
         path: a `.keras` file.
 
     Returns:
-        The Keras model, computing in float32 whatever precision it was trained in.
+        The Keras model in float32, whatever precision it was trained in.
 
     Raises:
-        ValueError: if the file cannot be loaded, or holds another kind of model.
+        ModelError: (a `ValueError`) if the file cannot be loaded or is not a matting network.
     """
-    import keras
-
-    import kmatting.layers  # noqa: F401  registers the layers that a model file names
-
-    try:
-        model = keras.saving.load_model(path, compile=False)
-    except Exception as error:  # Keras raises nearly every type on a wrong file
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise ValueError(f"{path}: cannot be loaded as a Keras model ({reason}).") from error
+    model = load_model(path)
     shapes = [tuple(tensor.shape) for tensor in (*model.inputs, *model.outputs)]
     if shapes != [(None, None, None, 3), (None, None, None, 1)]:
-        raise ValueError(
-            f"{path}: is no kmatting model: expected an image (None, None, None, 3) in and "
+        raise ModelError(
+            f"{path}: not a kmatting model: expected an image (None, None, None, 3) in and "
             f"an alpha (None, None, None, 1) out, received {' and '.join(map(str, shapes))}."
         )
     return _in_float32(model)
+
+
+def _checkpoints() -> tuple[str, str]:
+    """Files of a run, the preferred one first."""
+    from kmatting.training.run_folder import BEST, LAST
+
+    return BEST, LAST
 
 
 def _in_float32(model: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Converts a network to TFLite files of fixed size, and holds them against the Keras model."""
+"""Converts a network to TFLite files of fixed size, and compares them with the Keras model."""
 
 import io
 import json
@@ -9,19 +9,19 @@ import time
 import zipfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import keras
 import numpy as np
-import tensorflow as tf
 
-from kmatting.images import whole_file
+from kmatting.files import whole_file
 from kmatting.inference.metadata import METADATA
 from kmatting.inference.tflite import load_tflite
 
-# Largest mean difference of the alphas from the Keras model's that is let through, by variant.
+if TYPE_CHECKING:
+    import keras
+
+# The variants, with the largest mean difference from the Keras model's alphas that is accepted.
 LIMITS = {"float32": 1e-5, "float16": 0.002, "dynamic": 0.01, "int8": 0.02}
-THREADS = 2  # that latencies are measured at
 _RUNS = 5
 
 
@@ -32,7 +32,7 @@ class Parity:
     Attributes:
         mean: mean absolute difference of the alphas over all photos.
         largest: largest absolute difference.
-        milliseconds: median time of a photo, at `THREADS` threads.
+        milliseconds: median time of a photo.
     """
 
     mean: float
@@ -41,43 +41,45 @@ class Parity:
 
 
 def convert(
-    model: keras.Model,
+    model: "keras.Model",
     size: tuple[int, int],
     variant: str = "float32",
     calibration: Iterable[np.ndarray] = (),
 ) -> bytes:
     """Converts a network to TFLite, with built-in operations only.
 
-    Variants: `float32`; `float16`, weights stored in 16 bits; `dynamic`, weights stored in 8 bits
-    and activations quantized as they come; `int8`, everything in 8 bits, with scales from photos.
-
     Args:
-        model: a matting network, float32.
-        size: height and width, multiples of 16.
-        variant: one of `LIMITS`.
-        calibration: uint8 arrays (H, W, 3) of that size, for `int8`.
+        model: a matting network in float32.
+        size: height and width in pixels, multiples of 16.
+        variant: "float32"; "float16", weights in 16 bits; "dynamic", weights in 8 bits, and
+            activations quantized at run time; or "int8", weights and activations in 8 bits, with
+            scales taken from `calibration`.
+        calibration: for "int8", uint8 arrays (H, W, 3) of that size.
 
     Returns:
-        The flat buffer. Signature `serving_default`: `image` float32 (1, H, W, 3) in [0, 1] to
-        `alpha` float32 (1, H, W, 1). With `int8` both are uint8 from 0 to 255 (alpha to 256, of
-        which 255 is the largest that occurs).
+        The flat buffer. Its signature `serving_default` takes `image`, float32 (1, H, W, 3) in
+        [0, 1], and returns `alpha`, float32 (1, H, W, 1) in [0, 1]. With "int8" both are uint8
+        from 0 to 255.
 
     Raises:
         OSError: if there is no room for temporary files.
     """
+    import keras
+    import tensorflow as tf
+
     values = [
         [keras.ops.convert_to_numpy(variable) for variable in variables]
         for variables in (model.trainable_variables, model.non_trainable_variables)
     ]
 
-    # Weights as constants: only so does the converter fold batch norms into convolutions.
+    # The converter folds batch norms into convolutions only if the weights are constants.
     @tf.function(input_signature=[tf.TensorSpec((1, *size, 3), tf.float32, "image")])
     def run(image: Any) -> dict[str, Any]:
         constants = [[tf.constant(value) for value in group] for group in values]
         alpha, _ = model.stateless_call(*constants, image, training=False)
         return {"alpha": alpha}
 
-    # The empty module makes the converter keep names and signature.
+    # The empty module makes the converter keep the names and the signature.
     converter = tf.lite.TFLiteConverter.from_concrete_functions(
         [run.get_concrete_function()], tf.Module()
     )
@@ -100,18 +102,15 @@ def convert(
 
 
 def write(path: str | os.PathLike[str], content: bytes, metadata: dict[str, Any]) -> None:
-    """Writes a TFLite file with metadata behind it.
-
-    The metadata is a zip archive, appended as the TFLite metadata convention has it for associated
-    files: interpreters ignore it, and `zipfile` reads it.
+    """Writes a TFLite file with its metadata, see `kmatting.inference.metadata`.
 
     Args:
-        path: destination; written beside and renamed.
+        path: the destination; written beside and renamed.
         content: the flat buffer.
-        metadata: what becomes `kmatting.json`.
+        metadata: content of `kmatting.json`.
 
     Raises:
-        OSError: if it cannot be written.
+        OSError: if the file cannot be written.
     """
     buffer = io.BytesIO(content)
     with zipfile.ZipFile(buffer, "a") as archive:
@@ -124,18 +123,22 @@ def write(path: str | os.PathLike[str], content: bytes, metadata: dict[str, Any]
 
 
 def describe(name: str, version: int, size: tuple[int, int], variant: str) -> dict[str, Any]:
-    """Says in metadata what a client must know.
+    """Describes a TFLite file for those who run it.
 
     Args:
-        name: the model's name.
-        version: the model's version.
-        size: height and width.
+        name: name of the model.
+        version: version of the model.
+        size: height and width in pixels.
         variant: one of `LIMITS`.
 
     Returns:
         The metadata, for `write`.
     """
-    dtype = "uint8" if variant == "int8" else "float32"
+    numbers = {
+        "dtype": "uint8" if variant == "int8" else "float32",
+        "layout": "NHWC",
+        "range": [0, 255] if variant == "int8" else [0, 1],
+    }
     return {
         "name": name,
         "version": version,
@@ -144,33 +147,23 @@ def describe(name: str, version: int, size: tuple[int, int], variant: str) -> di
         "variant": variant,
         "input": {
             "name": "image",
-            "dtype": dtype,
-            "layout": "NHWC",
+            **numbers,
             "colours": "RGB",
-            "range": [0, 255] if variant == "int8" else [0, 1],
             "normalisation": "none: the mean and deviation of ImageNet are inside the model",
         },
-        "output": {
-            "name": "alpha",
-            "dtype": dtype,
-            "layout": "NHWC",
-            "range": [0, 255] if variant == "int8" else [0, 1],
-        },
+        "output": {"name": "alpha", **numbers},
     }
 
 
 def compare(
-    content: bytes,
-    photos: Sequence[np.ndarray],
-    expected: Sequence[np.ndarray],
-    threads: int = THREADS,
+    content: bytes, photos: Sequence[np.ndarray], expected: Sequence[np.ndarray], threads: int = 2
 ) -> Parity:
-    """Runs a TFLite model on photos and holds its alphas against the Keras model's.
+    """Compares the alphas of a TFLite model with those of the Keras model.
 
     Args:
         content: the flat buffer.
-        photos: uint8 arrays (H, W, 3) of its size, at least one.
-        expected: the Keras model's alphas of them, float32 (1, H, W, 1).
+        photos: uint8 arrays (H, W, 3) of the model's size, at least one.
+        expected: the Keras model's alphas of these photos, float32 (1, H, W, 1) in [0, 1].
         threads: number of threads.
 
     Returns:
@@ -189,13 +182,13 @@ def compare(
 
 
 def milliseconds(run: Callable[[], Any]) -> float:
-    """Measures how long a call takes.
+    """Measures the time of a call.
 
     Args:
         run: the call.
 
     Returns:
-        The median of a few calls after a first one that does not count.
+        The median of five calls, after one that does not count.
     """
     run()
     times = []

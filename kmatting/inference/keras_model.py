@@ -1,15 +1,46 @@
-"""Runs `.keras` files."""
+"""Loads and runs `.keras` files."""
 
 import functools
 import math
+import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from kmatting.inference.metadata import read_size
-from kmatting.inference.network import Network, fixed_frame
+from kmatting.inference.network import ModelError, Network, fixed_frame, loading
 from kmatting.inference.runtime import limit_tensorflow, refuse_fork, tensorflow_memory
+from kmatting.inference.shipped import shipped_model
+
+if TYPE_CHECKING:
+    import keras
+
+
+def load_model(path: str | os.PathLike[str] | None = None) -> "keras.Model":
+    """Loads the Keras network of a `.keras` file, to inspect it or to train it further.
+
+    Args:
+        path: the file, such as `best.keras` of a training run. By default the network that
+            kmatting ships.
+
+    Returns:
+        The Keras model, not compiled: float32 image (N, H, W, 3) in [0, 1] to float32 alpha
+        (N, H, W, 1) in [0, 1], where H and W are multiples of 16.
+
+    Raises:
+        ModelError: (a `ValueError`) if the file is missing or cannot be loaded, or TensorFlow is
+            not installed (extra `train`).
+
+    Example:
+        >>> model = kmatting.load_model("runs/mine/best.keras")
+        >>> model.summary()
+    """
+    path = shipped_model(".keras") if path is None else Path(path)
+    if path.is_dir() or path.suffix != ".keras":
+        raise ModelError(f"{path}: expected a .keras file.")
+    with loading(path, "a Keras model"):
+        return _load(path)
 
 
 def load_keras(path: Path, threads: int | None = None) -> Network:
@@ -29,12 +60,10 @@ def load_keras(path: Path, threads: int | None = None) -> Network:
     refuse_fork()
     import keras
 
-    import kmatting.layers  # noqa: F401  registers the layers that a model file names
-
     with_tensorflow = keras.backend.backend() == "tensorflow"
     if with_tensorflow:
         limit_tensorflow(threads)
-    model = keras.saving.load_model(path, compile=False)
+    model = _load(path)
 
     def call(image: Any) -> Any:
         return model(image, training=False)
@@ -53,3 +82,11 @@ def load_keras(path: Path, threads: int | None = None) -> Network:
     size = trained_at and round(math.prod(trained_at) ** 0.5)
     reload = functools.partial(load_keras, path, threads)
     return Network(run, fixed_frame(model.input_shape), reload, size)
+
+
+def _load(path: Path) -> Any:
+    import keras
+
+    import kmatting.layers  # noqa: F401  registers the layers that a model file names
+
+    return keras.saving.load_model(path, compile=False)

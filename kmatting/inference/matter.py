@@ -16,10 +16,11 @@ import numpy as np
 from PIL import Image
 
 from kmatting.images import ImageError, Photo, Source, read_photo
-from kmatting.inference.formats import load_network, shipped_model
+from kmatting.inference.formats import load_network
 from kmatting.inference.matte import Matte, PhotoError
 from kmatting.inference.network import ModelError
 from kmatting.inference.refine import refine
+from kmatting.inference.shipped import shipped_model
 from kmatting.sizes import (
     DEFAULT_SIZE,
     STRIDE,

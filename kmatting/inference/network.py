@@ -1,10 +1,14 @@
 """A network without its file format: what `Matter` runs."""
 
-from collections.abc import Callable, Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from kmatting.extras import EXTRA_OF, install_command
 
 SIGNATURE = "serving_default"  # of exported models
 
@@ -73,3 +77,31 @@ def only_one(kind: str, named: Mapping[str, Any]) -> tuple[str, Any]:
     if len(named) != 1:
         raise ModelError(f"expected a model with one {kind}, but it has {sorted(named)}.")
     return next(iter(named.items()))
+
+
+@contextlib.contextmanager
+def loading(path: Path, kind: str) -> Iterator[None]:
+    """Turns whatever a loader raises into one `ModelError` that names the file.
+
+    Args:
+        path: the file or folder.
+        kind: what it should be, such as "a Keras model".
+
+    Raises:
+        ModelError: if the file is missing or cannot be loaded, or an optional package is missing.
+    """
+    if not path.exists():
+        raise ModelError(f"{path}: no such file.")
+    try:
+        yield
+    except ModelError as error:
+        raise ModelError(f"{path}: {error}") from error
+    except MemoryError:
+        raise
+    except Exception as error:  # loaders raise nearly every type on broken files
+        package = (getattr(error, "name", None) or "").partition(".")[0]
+        if isinstance(error, ModuleNotFoundError) and package in EXTRA_OF:
+            hint = install_command(EXTRA_OF[package])
+            raise ModelError(f"{path}: {kind} needs {package}: {hint}") from error
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise ModelError(f"{path}: cannot be loaded as {kind} ({reason[:300]}).") from error
