@@ -412,11 +412,11 @@ class TestLoadModel:
         code = (
             "import sys, kmatting, numpy as np\n"
             "model = kmatting.load_model(sys.argv[1])\n"
-            "print(model(np.zeros((1, 16, 32, 3), np.float32)).shape, model.optimizer)\n"
+            "print(model(np.zeros((1, 16, 32, 3), np.float32)).shape, model.compiled)\n"
         )
         command = [sys.executable, "-c", code, tmp_path / "tiny.keras"]
         done = subprocess.run(command, check=True, capture_output=True, text=True)
-        assert done.stdout.splitlines()[-1] == "(1, 16, 32, 1) None"
+        assert done.stdout.splitlines()[-1] == "(1, 16, 32, 1) False"
 
     def test_the_default_is_the_shipped_network(self, models, monkeypatch):
         monkeypatch.setattr(
