@@ -77,6 +77,13 @@ class Server:
         (folder,) = self._temporary.glob("kmatting-demo-*")
         return folder
 
+    def open_page(self):
+        """Holds the stream that an open page holds, until the server ends it."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+        connection.request("GET", f"/gradio_api/heartbeat/{uuid.uuid4().hex}")
+        self._stream = connection.getresponse()
+        assert self._stream.readline()
+
     def log(self) -> str:
         """What the process has written to standard error."""
         return self._log.read_text()

@@ -482,6 +482,7 @@ def test_a_server_leaves_nothing_and_asks_nobody(model, tmp_path):
     with Server(model, tmp_path / "tmp") as server:
         server.matte(tmp_path / "photo.jpg")
         assert {"photo.jpg", "photo.alpha.png", "photo.cutout.png"} <= server.files()
+        server.open_page()
     assert server.code == 0
     assert list((tmp_path / "tmp").glob("kmatting-demo-*")) == []
     assert set(server.report["asked"]) <= {"127.0.0.1", "localhost"}

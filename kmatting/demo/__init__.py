@@ -1,1 +1,1 @@
-"""A page to try matting in the browser: `python -m kmatting.demo`."""
+"""The command `kmatting demo`: a page to try matting in the browser."""

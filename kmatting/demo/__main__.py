@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from kmatting.cli import add_model, add_threads, at_least, command, make_parser, say
-from kmatting.extras import install_command
 from kmatting.inference.matter import Matter
 from kmatting.quiet import quiet
 
@@ -45,10 +44,10 @@ def check_gradio() -> None:
     """Checks that Gradio is installed, without importing it, which takes seconds.
 
     Raises:
-        ValueError: if it is not installed.
+        ModuleNotFoundError: if it is not installed.
     """
     if importlib.util.find_spec("gradio") is None:
-        raise ValueError(f"The page needs Gradio: {install_command('demo')}.")
+        raise ModuleNotFoundError("No module named 'gradio'", name="gradio")
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -120,15 +119,14 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         action="append",
         default=[],
         metavar="NAME",
-        help="a further name of this server, such as that of a proxy before it; may be repeated",
+        help="another name of this server, such as that of a proxy in front; may be repeated",
     )
     parser.add_argument(
         "--queue",
         type=at_least(1),
         default=20,
         metavar="N",
-        help="photos that may wait; who comes next is asked to try again later "
-        "(default: %(default)s)",
+        help="number of photos that may wait; further ones get status 503 (default: %(default)s)",
     )
     return parser.parse_args(argv)
 

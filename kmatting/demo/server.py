@@ -40,8 +40,8 @@ _HEADERS = {
 
 _WRONG_CALL = (TypeError, ValueError, KeyError)  # what Gradio raises on wrong names and numbers
 
-# Pasting with Ctrl-V: Gradio has only a button for it, which not all browsers allow. And no sign of
-# a broken picture where a browser cannot show what we can read, such as a TIFF.
+# Lets visitors paste with Ctrl-V: Gradio has only a button for it, which not all browsers allow.
+# Hides the sign of a broken picture where the browser cannot show a photo, such as a TIFF.
 _SCRIPT = """<script>
 document.addEventListener("paste", (event) => {
   const isPhoto = (file) => file.type.startsWith("image/");
@@ -161,7 +161,7 @@ class Guard:
 
 
 class _Server(uvicorn.Server):
-    """Ends the streams that keep open pages alive when it is told to stop, not minutes later."""
+    """A server that ends its streams to open pages when it is told to stop, or it would never."""
 
     def __init__(self, config: uvicorn.Config, end_streams: Callable[[], None]) -> None:
         super().__init__(config)
@@ -183,4 +183,6 @@ def _split(url: str) -> SplitResult:
 def _wrong_call(request: Request, error: Exception) -> JSONResponse:
     """Answers a call that Gradio refuses; without this it would be an error of the server."""
     text = str(error).partition(" Please click")[0]
-    return JSONResponse({"error": f"no {text} here" if type(error) is KeyError else text}, 400)
+    return JSONResponse(
+        {"error": f"{text}: no such call" if type(error) is KeyError else text}, 400
+    )
