@@ -1,18 +1,25 @@
 """The configuration of a training run: YAML in, checked values out.
 
-Every key has a default, so that a config file holds only what its recipe changes. Unknown keys and
-wrong types are refused by name.
+All keys but `data.train` have a default, so that a config file holds only what its recipe changes.
+Unknown keys and wrong types are refused by name.
 """
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
-from kmatting.sizes import STRIDE
+from kmatting.data.config import Augmentation as Augmentation
+from kmatting.data.config import DataConfig as DataConfig
+from kmatting.data.samples import SourceSection
+from kmatting.section import ConfigError as ConfigError
+from kmatting.section import Section
+
+_LARGEST_FILE = 100_000  # values in a config, aliases written out
+_LONGEST_VALUE = 100  # characters of a value that a message shows
 
 # Encoders by name, and the module of kmatting.models that builds each.
 ENCODERS = {
@@ -26,15 +33,7 @@ ENCODERS = {
 }
 
 
-class ConfigError(ValueError):
-    """A config that cannot be used; the message lists everything wrong with it, by name."""
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", validate_default=True, allow_inf_nan=False)
-
-
-class ModelConfig(_Section):
+class ModelConfig(Section):
     """Which network.
 
     Attributes:
@@ -62,143 +61,7 @@ class ModelConfig(_Section):
         return encoder
 
 
-class PairsSource(_Section):
-    """Two folders, images and alphas, matched by stem.
-
-    Attributes:
-        coarse: the outlines are rough; a band along them is not learned from.
-    """
-
-    kind: Literal["pairs"] = "pairs"
-    images: Path
-    alphas: Path
-    coarse: bool = False
-    weight: float = Field(default=1.0, gt=0)
-
-
-class ShardsSource(_Section):
-    """Pairs that `python -m kmatting.data.shard pack` packed.
-
-    Attributes:
-        shards: folder of the shards.
-        coarse: the outlines are rough; a band along them is not learned from.
-    """
-
-    kind: Literal["shards"]
-    shards: Path
-    coarse: bool = False
-    weight: float = Field(default=1.0, gt=0)
-
-
-class CompositeSource(_Section):
-    """Foregrounds laid over random backgrounds, drawn anew each epoch.
-
-    Without `alphas` the foregrounds are RGBA cutouts.
-    """
-
-    kind: Literal["composite"]
-    foregrounds: Path
-    alphas: Path | None = None
-    backgrounds: Path
-    weight: float = Field(default=1.0, gt=0)
-
-
-class SyntheticSource(_Section):
-    """Procedural samples, made on the fly without any file; new ones in every epoch.
-
-    Attributes:
-        count: how many make an epoch.
-    """
-
-    kind: Literal["synthetic"]
-    count: int = Field(default=2000, ge=1)
-    weight: float = Field(default=1.0, gt=0)
-
-
-Source = Annotated[
-    PairsSource | ShardsSource | CompositeSource | SyntheticSource, Field(discriminator="kind")
-]
-
-
-class Augmentation(_Section):
-    """Random changes of the samples in training: the same geometry for image and alpha, then light.
-
-    Blur, noise and JPEG change the image alone, each in half of the samples, by an amount drawn
-    from nothing to the bound given here.
-
-    Attributes:
-        rotation_degrees: angles are drawn from minus to plus this.
-        horizontal_flip: whether half of the samples are mirrored left to right.
-        vertical_flip: whether half of the samples are mirrored top to bottom.
-        fit: `resize` brings the whole image to `size`; `crop` a random part of the same shape;
-            `stretch` a random part of any shape.
-        crop_scale: with `crop`, bounds of the part's side as a share of the largest that fits; with
-            `stretch`, of its height and its width as shares of the image's. A low first bound makes
-            the subject larger: `[0.2, 1.0]` enlarges it up to five times.
-        colour: strength of changes of brightness, contrast, saturation and tint, from 0 to 1.
-        blur: largest standard deviation of a Gaussian blur, in pixels of the training size.
-        noise: largest standard deviation of Gaussian noise, in pixel values from 0 to 1.
-        jpeg_quality: lowest quality of JPEG compression, from 1 (poor) to 99; none by default.
-    """
-
-    rotation_degrees: float = Field(default=30.0, ge=0, le=180)
-    horizontal_flip: bool = True
-    vertical_flip: bool = True
-    fit: Literal["resize", "crop", "stretch"] = "resize"
-    crop_scale: tuple[float, float] = (0.5, 1.0)
-    colour: float = Field(default=0.0, ge=0, le=1)
-    blur: float = Field(default=0.0, ge=0, le=16)
-    noise: float = Field(default=0.0, ge=0, le=1)
-    jpeg_quality: int | None = Field(default=None, ge=1, le=99)
-
-    @field_validator("crop_scale")
-    @classmethod
-    def _ordered(cls, scale: tuple[float, float]) -> tuple[float, float]:
-        if not 0 < scale[0] <= scale[1] <= 1:
-            raise ValueError(f"expected 0 < low <= high <= 1, received {list(scale)}")
-        return scale
-
-
-class DataConfig(_Section):
-    """What is trained and validated on.
-
-    Attributes:
-        train: one or several sources.
-        validation: sources of their own, or the share of the training sources that is held out,
-            chosen by a hash of each stem.
-        size: side of the square that the network trains at, or height and width; multiples of 16.
-        on_bad_data: `error` stops before training and lists everything wrong; `skip` goes on
-            without the bad files and lists them.
-        augmentation: random geometry and light in training.
-    """
-
-    train: list[Source] = Field(min_length=1)
-    validation: list[Source] | float = 0.1
-    size: tuple[int, int] = (256, 256)
-    on_bad_data: Literal["error", "skip"] = "error"
-    augmentation: Augmentation = Augmentation()
-
-    @field_validator("size", mode="before")
-    @classmethod
-    def _square(cls, size: Any) -> Any:
-        return (size, size) if isinstance(size, int) else size
-
-    @field_validator("size")
-    @classmethod
-    def _multiple_of_stride(cls, size: tuple[int, int]) -> tuple[int, int]:
-        if any(side < STRIDE or side % STRIDE for side in size):
-            raise ValueError(f"expected multiples of {STRIDE}, received {list(size)}")
-        return size
-
-    @field_validator("validation")
-    @classmethod
-    def _share(cls, validation: Any) -> Any:
-        if isinstance(validation, float) and not 0 <= validation < 1:
-            raise ValueError(f"expected a share from 0 to below 1, received {validation}")
-        return validation
-
-
-class ScheduleConfig(_Section):
+class ScheduleConfig(Section):
     """Learning rate over the run.
 
     Attributes:
@@ -212,7 +75,7 @@ class ScheduleConfig(_Section):
     final: float = Field(default=0.01, ge=0, le=1)
 
 
-class LossConfig(_Section):
+class LossConfig(Section):
     """Weights of the terms of the loss; a term of weight 0 is not computed.
 
     Each term is the function of that name in `kmatting.training.loss_terms`.
@@ -236,7 +99,7 @@ class LossConfig(_Section):
         return self
 
 
-class TrainingConfig(_Section):
+class TrainingConfig(Section):
     """How it is trained. The defaults are the recipe: Adam 1e-4 with betas 0.5 and 0.999.
 
     Attributes:
@@ -281,7 +144,7 @@ class TrainingConfig(_Section):
         return self
 
 
-class Config(_Section):
+class Config(Section):
     """A whole training run: `model`, `data`, `training`, and the `seed` of every random draw."""
 
     model: ModelConfig = ModelConfig()
@@ -311,19 +174,21 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
         The checked `Config`.
 
     Raises:
-        ConfigError: if the file is missing or no YAML, or if keys or values are wrong.
+        ConfigError: if the file is missing or not YAML, or if keys or values are wrong.
     """
     try:
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        text = Path(path).read_text(encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}.") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not valid YAML: {error}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: not valid YAML: {error}.") from error
+    values = _parse(text, str(path))
     if not isinstance(values, dict):
         found = "an empty file" if values is None else type(values).__name__
         raise ConfigError(f"{path}: expected keys such as `data:`, received {found}.")
     for override in overrides:
         _apply(values, override)
+    _check_extent(values, str(path))
     try:
         return Config.model_validate(values)
     except ValidationError as error:
@@ -342,15 +207,55 @@ def save_config(config: Config, path: str | Path) -> None:
     Path(path).write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
 
 
+class _Loader(yaml.SafeLoader):
+    """YAML's safe loader, but a key that is given twice is an error."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        twice = {key for key in keys if keys.count(key) > 1 and key != "<<"}
+        if twice:
+            raise yaml.constructor.ConstructorError(
+                problem=f"given more than once: {', '.join(sorted(twice))}",
+                problem_mark=node.start_mark,
+            )
+        return super().construct_mapping(node, deep)
+
+
+def _parse(text: str, name: str) -> Any:
+    """Reads YAML; raises ConfigError, with a name for what is read, if it is not valid."""
+    try:
+        return yaml.load(text, _Loader)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{name}: not valid YAML: {error}") from error
+    except RecursionError as error:
+        raise ConfigError(f"{name}: not valid YAML: nested too deeply.") from error
+    except (ValueError, OverflowError) as error:  # a number or a date that Python cannot hold
+        raise ConfigError(f"{name}: not valid YAML: {error}.") from error
+
+
+def _check_extent(values: Any, name: str) -> None:
+    """Refuses values that aliases multiply, or make contain themselves."""
+    remaining = [values]
+    count = 0
+    while remaining:
+        value = remaining.pop()
+        count += 1
+        if count > _LARGEST_FILE:
+            raise ConfigError(
+                f"{name}: more than {_LARGEST_FILE:,} values; remove the aliases (*)."
+            )
+        if isinstance(value, dict):
+            remaining += value.values()
+        elif isinstance(value, list | tuple | set):
+            remaining += value
+
+
 def _apply(values: dict[str, Any], override: str) -> None:
     """Sets one `a.b=value` in nested dicts and lists."""
     keys, separator, text = override.partition("=")
     if not separator or not keys:
         raise ConfigError(f"--set {override}: expected KEY=VALUE, such as training.epochs=10.")
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"--set {override}: the value is not valid YAML: {error}") from error
+    value = _parse(text, f"--set {keys}")
     if isinstance(value, str):
         value = _as_number(value)
     *parents, last = keys.split(".")
@@ -378,29 +283,52 @@ def _as_number(text: str) -> str | float:
 
 def _explain(problem: Any) -> str:
     """Says one of pydantic's findings in a line, with the nearest valid key for a wrong one."""
-    name = ".".join(str(part) for part in problem["loc"] if part not in _UNION_TAGS)
-    if problem["type"] == "extra_forbidden":
-        close = difflib.get_close_matches(str(problem["loc"][-1]), _all_keys(), n=1, cutoff=0.5)
+    unknown = problem["type"] == "extra_forbidden"
+    *sections, last = problem["loc"] or ("",)
+    parts = [part for part in sections if part not in _union_tags()]
+    if unknown or last not in _union_tags():
+        parts.append(last)
+    name = ".".join(map(str, parts))
+    if unknown:
+        close = difflib.get_close_matches(str(last), _all_keys(), n=1, cutoff=0.5)
         hint = f"; did you mean `{close[0]}`?" if close else ""
         return f"{name}: unknown key{hint}"
     if problem["type"] == "missing":
         return f"{name}: missing, this key has no default"
+    if problem["type"] == "union_tag_invalid":
+        expected = problem["ctx"]["expected_tags"]
+        return f"{name}.kind: expected {expected}, received {_shown(problem['ctx']['tag'])}"
     received = problem["input"]
     if isinstance(received, dict):
         return f"{name}: {problem['msg']}"
     message = problem["msg"].removeprefix("Value error, ")
-    return f"{name}: {message}" + ("" if "received" in message else f", received {received!r}")
+    return f"{name}: {message}" + (
+        "" if "received" in message else f", received {_shown(received)}"
+    )
 
 
-_UNION_TAGS = ("pairs", "shards", "composite", "synthetic", "float", "list[tagged-union]")
+def _shown(value: Any) -> str:
+    """Shows a value in a message, cut to a readable length."""
+    try:
+        text = repr(value)
+    except ValueError:  # a whole number of more digits than Python prints
+        return "a number that is too large"
+    return text if len(text) <= _LONGEST_VALUE else text[:_LONGEST_VALUE] + "..."
+
+
+def _union_tags() -> set[str]:
+    """Lists what pydantic adds to the place of a problem where a value may be of several types."""
+    kinds = {source.model_fields["kind"].default for source in SourceSection.__subclasses__()}
+    return kinds | {"sources", "share"}
 
 
 def _all_keys() -> Iterable[str]:
     """Lists the keys of all sections."""
-    sections = [_Section]
-    keys: set[str] = set()
-    while sections:
-        section = sections.pop()
-        keys.update(section.model_fields)
-        sections.extend(section.__subclasses__())
-    return keys
+    return {key for section in _all_sections() for key in section.model_fields}
+
+
+def _all_sections() -> list[type[Section]]:
+    sections = [Section]
+    for section in sections:  # grows while it is walked
+        sections += section.__subclasses__()
+    return sections

@@ -1,3 +1,4 @@
+import time
 from pathlib import Path
 
 import pytest
@@ -85,17 +86,79 @@ def test_overrides(write):
         ("data.train.0.alpha=x", "data.train.0.alpha: unknown key; did you mean `alphas`?"),
         ("training.epochs=many", "training.epochs: Input should be a valid integer"),
         ("training.precision=float64", "received 'float64'"),
-        ("data.size=250", "data.size: expected multiples of 16, received [250, 250]"),
+        ("data.size=250", "data.size: expected multiples of 16 up to 8192, received [250, 250]"),
         ("data.validation=1.5", "data.validation: expected a share from 0 to below 1"),
         ("data.augmentation.crop_scale=[0.9, 0.2]", "expected 0 < low <= high <= 1"),
         ("data.train.0.kind=folder", "'folder'"),
         ("training.epochs", "expected KEY=VALUE"),
         ("data.train.5.images=x", "there is no key data.train.5.images"),
         ("training.epochs={", "not valid YAML"),
+        ("data.size=1e9", "data.size: expected multiples of 16 up to 8192"),
+        ("data.size=0x" + "F" * 6000, "data.size: "),
+        ("seed=" + "9" * 6000, "--set seed: not valid YAML"),
+        ("data.train.0.count=3", "data.train.0.count: unknown key"),
+        ("data.train.0.kind=folder", "data.train.0.kind: expected 'pairs', 'shards', 'composite'"),
+        ("data.train.0=[1, 2]", "data.train.0: "),
+        ("data.train.0.images=[1]", "data.train.0.images: "),
+        ("data.validation=[{images: a}]", "data.validation.0.alphas: missing"),
+        ("data.validation=many", "data.validation: Input should be a valid number"),
+        ("data.train.0.kind=synthetic", "data.train.0.images: unknown key"),
     ],
 )
 def test_wrong_values_are_named(write, override, message):
     assert message in error_of(write(MINIMAL), [override])
+
+
+def test_sources_are_pairs_by_default(write):
+    source = {"images": "photos", "alphas": "mattes"}
+    config = load_config(write({"data": {"train": [source], "validation": [source]}}))
+    assert config.data.train == config.data.validation
+    assert config.data.train[0].kind == "pairs"
+
+
+def test_every_kind_of_source_can_be_named(write):
+    sources = [
+        {"kind": "pairs", "images": "a", "alphas": "b", "recursive": True},
+        {"kind": "shards", "shards": "a"},
+        {"kind": "composite", "foregrounds": "a", "backgrounds": "b"},
+        {"kind": "backgrounds", "images": "a"},
+        {"kind": "synthetic"},
+    ]
+    config = load_config(write({"data": {"train": sources}}))
+    assert [source.kind for source in config.data.train] == [each["kind"] for each in sources]
+
+
+ALIASES = "a0: &a0 [1, 1, 1, 1, 1, 1, 1, 1, 1, 1]\n" + "".join(
+    f"a{n}: &a{n} [{', '.join(10 * [f'*a{n - 1}'])}]\n" for n in range(1, 9)
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (ALIASES, "more than 100,000 values; remove the aliases"),
+        ("data: &a [*a]", "more than 100,000 values"),
+        ("data: " + "[" * 5000 + "]" * 5000, "nested too deeply"),
+        ("seed: " + "9" * 6000, "not valid YAML"),
+        ("seed: 2020-13-45", "not valid YAML"),
+        ("seed: 1\nseed: 2", "given more than once: seed"),
+        ("data: {train: [{images: a, alphas: b, images: c}]}", "given more than once: images"),
+        ("1: 2", "1: "),
+        ("data: {train: [{images: a, alphas: b}], size: 0x" + "F" * 6000 + "}", "data.size: "),
+    ],
+)
+def test_hostile_files_end_in_one_short_error(write, text, words):
+    start = time.process_time()
+    message = error_of(write(text))
+    assert time.process_time() - start < 5
+    assert words in message
+    assert len(message) < 2000
+
+
+def test_a_long_value_is_cut_in_the_message(write):
+    message = error_of(write(MINIMAL), ["training.epochs=" + "many" * 5000])
+    assert "received 'manymany" in message
+    assert len(message) < 500
 
 
 def test_missing_key_is_named(write):

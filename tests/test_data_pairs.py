@@ -4,19 +4,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kmatting.data.pairs import (
-    Cutout,
-    DataError,
-    Pair,
-    check,
-    find_backgrounds,
-    find_cutouts,
-    find_pairs,
-    report,
-    split,
-    stem_fraction,
-)
+from kmatting.data.backgrounds import open_backgrounds
+from kmatting.data.checking import FileChecker
+from kmatting.data.composites import Cutout, find_cutouts
+from kmatting.data.pairs import Pair, find_pairs
+from kmatting.data.samples import DataError, split, stem_fraction
 from kmatting.images import ImageError
+
+
+def check(samples):
+    """Returns the good samples and what is wrong with the others."""
+    checker = FileChecker()
+    return checker.keep_good(samples, "set"), checker.problems
 
 
 @pytest.fixture
@@ -42,10 +41,11 @@ def test_pairs_are_matched_by_stem_whatever_the_suffix(folders):
         write_pair(folders, stem, suffix, ".PNG")
     (folders[0] / "notes.txt").write_text("no image")
     (folders[0] / ".hidden.jpg").write_bytes(b"")
-    pairs, problems = find_pairs(*folders)
+    pairs, problems, notes = find_pairs(*folders)
     assert [pair.stem for pair in pairs] == ["a", "b", "c.d", "e"]
     assert pairs[1] == Pair(folders[0] / "b.JPG", folders[1] / "b.PNG")
     assert problems == []
+    assert notes == [f"{folders[0]}: left out 1 .txt: not photos that can be read"]
     assert check(pairs) == (pairs, [])
 
 
@@ -73,7 +73,7 @@ def test_everything_wrong_is_found(folders):
     exif[0x0112] = 6
     Image.new("RGB", (30, 20)).save(images / "sideways.jpg", exif=exif)
 
-    pairs, problems = find_pairs(*folders)
+    pairs, problems, _ = find_pairs(*folders)
     good, bad = check(pairs)
     assert [pair.stem for pair in good] == ["good"]
     expected = {
@@ -100,10 +100,52 @@ def test_an_upright_alpha_fits_a_sideways_photo(folders):
     assert check(find_pairs(*folders)[0])[1] == []
 
 
-def test_an_empty_alpha_is_no_problem(folders):
-    write_pair(folders, "a")
+def test_an_empty_alpha_among_others_is_no_problem(folders):
+    for stem in "ab":
+        write_pair(folders, stem)
     write(folders[1] / "a.png", value=0)
     assert check(find_pairs(*folders)[0])[1] == []
+
+
+@pytest.mark.parametrize(("value", "words"), [(0, "all mattes are black"), (20, "above level 20")])
+def test_a_set_whose_alphas_are_never_opaque_is_refused(folders, value, words):
+    for stem in "ab":
+        write_pair(folders, stem)
+        write(folders[1] / f"{stem}.png", value=value)
+    good, problems = check(find_pairs(*folders)[0])
+    assert good == []
+    assert len(problems) == 1
+    assert problems[0].startswith("set: ")
+    assert words in problems[0]
+
+
+def test_folders_in_folders_are_searched_or_named(folders):
+    images, alphas = folders
+    for folder in folders:
+        (folder / "cats").mkdir()
+        (folder / "dogs").mkdir()
+    for stem in ("a", "cats/a", "dogs/b"):
+        write_pair(folders, stem)
+    pairs, problems, notes = find_pairs(images, alphas)
+    assert [pair.image for pair in pairs] == [images / "a.jpg"]
+    assert problems == []
+    assert notes == [f"{folder}: did not search 2 folder(s) in it" for folder in folders]
+
+    pairs, problems, notes = find_pairs(images, alphas, recursive=True)
+    assert [pair.alpha for pair in pairs] == [
+        alphas / name for name in ("a.png", "cats/a.png", "dogs/b.png")
+    ]
+    assert problems == notes == []
+    cutouts, problems, _ = find_cutouts(images, alphas, recursive=True)
+    assert len(cutouts) == 3
+    # A stem is held out as a whole, wherever its files lie.
+    assert pairs[0].stem == pairs[1].stem == "a"
+
+    for folder in folders:
+        next(folder.glob("a.*")).unlink()
+    _, problems, _ = find_pairs(images, alphas)
+    assert all("set `recursive: true`" in problem for problem in problems)
+    assert len(problems) == 2
 
 
 def test_missing_and_empty_folders_are_named(folders, tmp_path):
@@ -116,9 +158,10 @@ def test_missing_and_empty_folders_are_named(folders, tmp_path):
             "photos that can be read",
             f"{alphas}: expected a folder of images, but it holds none.",
         ],
+        [],
     )
     write(images / "a.png")
-    pairs, problems = find_pairs(images, tmp_path / "nowhere")
+    pairs, problems, _ = find_pairs(images, tmp_path / "nowhere")
     assert pairs == []
     assert len(problems) == 1
     assert "nowhere" in problems[0]
@@ -129,7 +172,7 @@ def test_alphas_named_otherwise_are_one_problem_not_hundreds(folders):
     for number in range(50):
         write(folders[0] / f"{number:02d}.png")
         write(folders[1] / f"{number:02d}_alpha.png")
-    pairs, problems = find_pairs(*folders)
+    pairs, problems, _ = find_pairs(*folders)
     assert pairs == []
     assert len(problems) == 1
     assert "00.png" in problems[0]
@@ -146,7 +189,7 @@ def test_cutouts_need_transparency_or_alphas(folders):
         Image.fromarray(pixels).save(foregrounds / f"{stem}.png")
     write(foregrounds / "grey.jpg", (10, 12))
 
-    cutouts, problems = find_cutouts(foregrounds, None)
+    cutouts, problems, _ = find_cutouts(foregrounds, None)
     assert problems == []
     good, bad = check(cutouts)
     assert good == [Cutout(foregrounds / "clear.png")]
@@ -158,22 +201,28 @@ def test_cutouts_need_transparency_or_alphas(folders):
     assert alpha[9, 9] == 255
 
     for stem in ("clear", "opaque", "grey"):
-        write(alphas / f"{stem}.png", (10, 12), value=99)
-    cutouts, problems = find_cutouts(foregrounds, alphas)
+        write(alphas / f"{stem}.png", (10, 12), value=199)
+    cutouts, problems, _ = find_cutouts(foregrounds, alphas)
     assert problems == []
     assert check(cutouts) == (cutouts, [])
     colours, alpha = cutouts[0].read()
     assert (colours[0, 0] == (60, 255, 255)).all()  # not laid over white
-    assert (alpha == 99).all()
+    assert (alpha == 199).all()
 
 
 def test_backgrounds_may_have_any_size(folders):
     write(folders[0] / "a.png", (5, 9))
-    write(folders[0] / "a.jpg", (50, 9))
-    backgrounds, problems = find_backgrounds(folders[0])
+    write(folders[0] / "a.jpg", (50, 9), value=0)
+    checker = FileChecker()
+    backgrounds = open_backgrounds(folders[0], False, checker)
     assert [background.image.name for background in backgrounds] == ["a.jpg", "a.png"]
-    assert problems == []
-    assert check(backgrounds)[1] == []
+    assert checker.problems == []
+
+
+def report(problems, on_bad_data):
+    checker = FileChecker(on_bad_data)
+    checker.add(problems, [])
+    checker.report()
 
 
 def test_the_report_lists_twenty_problems_and_counts_the_rest():

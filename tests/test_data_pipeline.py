@@ -10,19 +10,19 @@ from PIL import Image
 
 from kmatting.config import DataConfig
 from kmatting.data import pipeline
-from kmatting.data.pairs import DataError, stem_fraction
+from kmatting.data.samples import DataError, stem_fraction
 
 STILL = {"rotation_degrees": 0, "horizontal_flip": False, "vertical_flip": False}
 
 
 def write_pairs(root, count, size=(16, 16), first=0):
-    """Writes pairs that their grey tells apart: number n has alpha 10 + n and image 245 - n."""
+    """Writes pairs that their grey tells apart: number n has alpha 145 + n and image 110 - n."""
     for folder in ("image", "alpha"):
         (root / folder).mkdir(parents=True, exist_ok=True)
     for number in range(first, first + count):
-        alpha = Image.new("L", size[::-1], 10 + number)
+        alpha = Image.new("L", size[::-1], 145 + number)
         alpha.save(root / "alpha" / f"{number:03d}.png")
-        image = Image.new("RGB", size[::-1], (245 - number,) * 3)
+        image = Image.new("RGB", size[::-1], (110 - number,) * 3)
         image.save(root / "image" / f"{number:03d}.png")
     return {"kind": "pairs", "images": root / "image", "alphas": root / "alpha"}
 
@@ -37,7 +37,7 @@ def numbers(dataset, batches):
     found = []
     for image, alpha, *_ in dataset.take(batches):
         np.testing.assert_allclose(image[..., :1] + alpha, 1, atol=1e-6)
-        found += np.rint(alpha.numpy()[:, 0, 0, 0] * 255 - 10).astype(int).tolist()
+        found += np.rint(alpha.numpy()[:, 0, 0, 0] * 255 - 145).astype(int).tolist()
     return found
 
 
@@ -130,7 +130,7 @@ def test_weights_decide_how_often_samples_come(tmp_path):
 
 
 def test_composites_and_synthetic_samples_are_new_in_each_epoch(tmp_path):
-    source = write_pairs(tmp_path, 1, first=128)
+    source = write_pairs(tmp_path, 1, first=55)
     (tmp_path / "bg").mkdir()
     Image.radial_gradient("L").save(tmp_path / "bg" / "a.png")
     composites = {
@@ -167,7 +167,7 @@ def test_keras_evaluates_to_the_mean_over_the_real_samples(tmp_path):
     model = keras.Sequential([keras.Input((16, 16, 3)), keras.layers.Lambda(lambda x: x[..., :1])])
     model.compile(loss=l1, weighted_metrics=[l1])
     loss, metric = model.evaluate(data.validation(), verbose=0)
-    expected = np.mean([(235 - 2 * number) / 255 for number in range(10)])
+    expected = np.mean([(35 + 2 * number) / 255 for number in range(10)])
     assert loss == pytest.approx(expected, rel=1e-5)
     assert metric == pytest.approx(expected, rel=1e-5)
 
@@ -186,6 +186,48 @@ def test_a_share_held_out_by_hash_is_never_trained_on(tmp_path):
 def test_of_few_files_at_least_one_is_held_out(tmp_path):
     data = build([write_pairs(tmp_path, 3)], validation=0.001)
     assert (data.train_samples, data.validation_samples) == (2, 1)
+
+
+def test_a_source_is_never_held_out_whole_in_silence(tmp_path):
+    stem = next(n for n in range(900) if stem_fraction(f"{n:03d}") < 0.1)
+    lost = write_pairs(tmp_path / "lost", 1, first=stem % 100)
+    (tmp_path / "lost/image" / f"{stem % 100:03d}.png").rename(
+        tmp_path / "lost/image" / f"{stem:03d}.png"
+    )
+    (tmp_path / "lost/alpha" / f"{stem % 100:03d}.png").rename(
+        tmp_path / "lost/alpha" / f"{stem:03d}.png"
+    )
+    with pytest.raises(DataError, match=r"holds out every sample of .*lost.image \(1 samples\)"):
+        build([write_pairs(tmp_path, 40), lost], validation=0.1)
+
+
+def test_a_source_that_is_not_validated_is_named(tmp_path):
+    stem = next(n for n in range(100) if stem_fraction(f"{n:03d}") > 0.5)
+    unseen = write_pairs(tmp_path / "unseen", 1, first=stem)
+    with pytest.warns(UserWarning, match=r"no sample of .*unseen.image"):
+        data = build([write_pairs(tmp_path, 40), unseen], validation=0.1)
+    assert len(data.training_sets) == 2
+    assert len(data.validation_sets) == 1
+
+
+def test_backgrounds_are_photos_with_an_empty_alpha(tmp_path):
+    images = write_pairs(tmp_path, 10, (100, 80))["images"]
+    data = build([{"kind": "backgrounds", "images": images}], validation=0.2, batch_size=2)
+    assert data.validation_samples == sum(stem_fraction(f"{n:03d}") < 0.2 for n in range(10))
+    for dataset in (data.train().take(4), data.validation()):
+        for image, alpha, *_ in dataset:
+            assert image.shape == (2, 16, 16, 3)
+            assert image.numpy().min() > 0.3
+            np.testing.assert_array_equal(alpha, 0)
+
+
+def test_left_out_files_are_named_once(tmp_path):
+    source = write_pairs(tmp_path, 3)
+    for name in ("a.dng", "b.dng", "c.txt"):
+        (tmp_path / "image" / name).write_bytes(b"")
+    with pytest.warns(UserWarning, match=r"image: left out 2 \.dng, 1 \.txt: not photos") as caught:
+        build([source])
+    assert len(caught) == 1
 
 
 def test_a_single_file_cannot_be_split(tmp_path):

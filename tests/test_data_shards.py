@@ -1,6 +1,11 @@
 """Shards: round trip, damage, and the same samples as from loose files."""
 
 import json
+import os
+import re
+import signal
+import subprocess
+import sys
 import zlib
 
 import numpy as np
@@ -9,8 +14,9 @@ import tensorflow as tf
 from PIL import Image
 
 from kmatting.config import DataConfig
-from kmatting.data import pipeline, shard
-from kmatting.data.pairs import DataError, find_pairs
+from kmatting.data import packing, pipeline, shard
+from kmatting.data.pairs import find_pairs
+from kmatting.data.samples import DataError
 
 COUNT = 30
 
@@ -67,8 +73,8 @@ def test_unpacked_files_are_the_packed_ones(loose, packed, tmp_path):
 
 
 def test_packing_is_deterministic(loose, packed, tmp_path):
-    pairs, _ = find_pairs(loose / "image", loose / "alpha")
-    shard.pack(pairs, tmp_path / "again", 10_000)
+    pairs, _, _ = find_pairs(loose / "image", loose / "alpha")
+    packing.pack(pairs, tmp_path / "again", 10_000)
     assert files_of(tmp_path / "again") == files_of(packed)
 
 
@@ -106,7 +112,7 @@ def test_samples_are_those_of_loose_files(loose, packed, fit):
 
 
 def test_a_batch_comes_from_several_shards(packed):
-    pairs, _ = shard.find_packed_pairs(packed)
+    pairs, _ = packing.find_packed_pairs(packed)
     config = DataConfig(train=[{"kind": "shards", "shards": packed}], validation=0.0)
     data = pipeline.build(config, 0, 6)
     order = pipeline._order(0, 0, (COUNT,), (COUNT,), data.steps_per_epoch * 6)[:, 1]
@@ -169,6 +175,17 @@ def test_a_shard_that_goes_bad_in_training_is_named(packed):
         (lambda text: text[:-30], "manifest.json: damaged manifest"),
         (lambda text: text.replace("shards 1", "shards 9"), "format: Input should be"),
         (lambda text: text.replace('"name":"é 0.JPG"', '"name":"../e.jpg"'), "name of a file"),
+        (lambda text: text.replace('"name":"é 0.JPG"', '"name":".."'), "name of a file"),
+        (lambda text: text.replace('"name":"é 0.JPG"', '"name":"a\\u0000.jpg"'), "name of a file"),
+        (lambda text: text.replace('"file":"', '"file":"../'), "name of a file"),
+        (lambda text: text.replace("é 0.", "é 1."), "é 1, é 1.png: named more than once"),
+        (lambda text: text.replace("é 0.JPG", "é 1.webp"), "é 1: named more than once"),
+        (lambda text: text.replace('"offset":', '"offset":9', 1), "ends behind the"),
+        (lambda text: text.replace('"offset":', '"offset":' + "9" * 30, 1), "offset: Input should"),
+        (lambda text: re.sub(r'("offset":\d+,"size":)', r"\g<1>9", text), "ends behind the"),
+        (lambda text: "[]", "manifest.json: damaged manifest: "),
+        (lambda text: "[" * 100_000, "manifest.json: damaged manifest: "),
+        (lambda text: '{"shards": [[]]}', "manifest.json: damaged manifest: shards.0: "),
         (None, "manifest.json: No such file or directory; expected a folder that"),
     ],
 )
@@ -201,19 +218,64 @@ def test_bad_pairs_are_listed_and_nothing_is_packed(loose, tmp_path, capsys):
     assert not (tmp_path / "shards").exists()
 
 
+def test_two_files_of_one_name_are_not_packed(loose, tmp_path):
+    pairs, _, _ = find_pairs(loose / "image", loose / "alpha")
+    with pytest.raises(DataError, match=r"é 0, é 0\.png: more than one file"):
+        packing.pack([*pairs, pairs[0]], tmp_path / "shards")
+    assert list(tmp_path.iterdir()) == []
+
+
+PACK = """
+import resource, signal, sys
+from kmatting.data import shard
+resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000))  # as a full disk
+sys.exit(shard.main(["pack", *sys.argv[1:], "--shard-size", "0.02"]))
+"""
+
+
+def test_a_full_disk_gives_one_line_and_leaves_nothing(loose, tmp_path):
+    arguments = [loose / "image", loose / "alpha", tmp_path / "shards"]
+    run = subprocess.run(
+        [sys.executable, "-c", PACK, *map(str, arguments)],
+        check=False,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache")},
+    )
+    assert run.returncode == 2
+    assert "Traceback" not in run.stderr
+    assert "shard-00000.tfrecord: cannot be written" in run.stderr.splitlines()[-1]
+    assert {path.name for path in tmp_path.iterdir()} <= {"cache"}
+
+
+@pytest.mark.parametrize(("stop", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_stopped_pack_leaves_nothing(loose, tmp_path, capsys, monkeypatch, stop, status):
+    entry = packing._entry
+
+    def stopped(*arguments):
+        signal.raise_signal(stop)
+        return entry(*arguments)
+
+    monkeypatch.setattr(packing, "_entry", stopped)
+    arguments = [loose / "image", loose / "alpha", tmp_path / "shards"]
+    assert shard.main(["pack", *map(str, arguments)]) == status
+    assert "Traceback" not in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_nothing_is_overwritten(loose, packed, capsys):
     before = files_of(packed)
     arguments = [loose / "image", loose / "alpha", packed]
     assert shard.main(["pack", *map(str, arguments)]) == 2
     assert shard.main(["unpack", str(packed), str(packed)]) == 2
-    assert capsys.readouterr().err.count("exists already") == 2
+    assert capsys.readouterr().err.count("already exists") == 2
     assert files_of(packed) == before
 
 
 def test_a_photo_that_packs_but_does_not_decode_is_named(tmp_path):
     """As a shard made by other software might hold."""
     (tmp_path / "a.tfrecord").write_bytes(b"not a photo")
-    entry = shard.FileEntry(name="a.jpg", offset=0, size=11, crc32=zlib.crc32(b"not a photo"))
-    file = shard.PackedFile(tmp_path / "a.tfrecord", 7, entry)
+    entry = packing.FileEntry(name="a.jpg", offset=0, size=11, crc32=zlib.crc32(b"not a photo"))
+    file = packing.PackedFile(tmp_path / "a.tfrecord", 7, entry)
     with pytest.raises(ValueError, match=r"a\.tfrecord: record 7 \(a\.jpg\): not an image"):
-        shard.PackedPair(file, file).read()
+        packing.PackedPair(file, file).read()

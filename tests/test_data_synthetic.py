@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from kmatting.data import synthetic
-from kmatting.data.pairs import check, find_pairs
+from kmatting.data.checking import FileChecker
+from kmatting.data.pairs import find_pairs
 from kmatting.images import read_alpha, read_image
 
 SIZE = (96, 96)
@@ -78,10 +79,12 @@ def test_the_command_writes_pairs_that_can_be_read(tmp_path):
         ["--output", str(tmp_path), "--count", "3", "--size", "48", "--seed", "5"]
     )
     assert code == 0
-    pairs, problems = find_pairs(tmp_path / "image", tmp_path / "alpha")
+    pairs, problems, _ = find_pairs(tmp_path / "image", tmp_path / "alpha")
     assert len(pairs) == 3
     assert not problems
-    assert check(pairs) == (pairs, [])
+    checker = FileChecker()
+    assert checker.keep_good(pairs, "set") == pairs
+    assert checker.problems == []
     image, alpha = synthetic.sample(5, 2, (48, 48))
     np.testing.assert_array_equal(read_image(pairs[2].image), image)
     np.testing.assert_array_equal(read_alpha(pairs[2].alpha), alpha)

@@ -11,7 +11,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from kmatting.config import Augmentation
+from kmatting.data.config import Augmentation
 
 COARSE_BAND = 0.02  # half the width of an outline that is not learned from
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601

@@ -15,17 +15,18 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from kmatting.config import DataConfig
 from kmatting.data.augment import augment, without_outline
-from kmatting.data.pairs import DataError
-from kmatting.data.sources import SampleSet, open_sources
+from kmatting.data.checking import FileChecker
+from kmatting.data.config import DataConfig
+from kmatting.data.samples import DataError, SampleSet
+from kmatting.data.sources import open_sources
 from kmatting.images import ImageError
 
 
 def build(
     config: DataConfig, seed: int, batch_size: int, worker: int = 0, workers: int = 1
 ) -> "Data":
-    """Opens the data of a run; checks every file, so that it may take a while.
+    """Opens the data of a run and checks its files, which may take a while the first time.
 
     Args:
         config: the data section of a config.
@@ -40,7 +41,8 @@ def build(
     Raises:
         DataError: with everything that is wrong with the data.
     """
-    training, validation = open_sources(config)
+    checker = FileChecker(config.on_bad_data, worker, workers)
+    training, validation = open_sources(config.train, config.validation, checker)
     return Data(training, validation, config, seed, batch_size, worker, workers)
 
 

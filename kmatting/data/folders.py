@@ -1,0 +1,126 @@
+"""Lists the photos of folders and matches those of two folders by name; reads no file."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from kmatting.images import ImageError, scan_folder
+
+
+@dataclass
+class Found:
+    """Files of a source.
+
+    Attributes:
+        files: the files of each sample, in the order of their names.
+        problems: what is wrong with the others, a line each.
+        notes: what was left out on purpose, a line each.
+    """
+
+    files: list[tuple[Path, ...]] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def list_folder(folder: Path, recursive: bool = False) -> Found:
+    """Lists the photos of a folder.
+
+    Args:
+        folder: the folder.
+        recursive: whether to search the folders in it too.
+
+    Returns:
+        What was found, sorted by path.
+    """
+    try:
+        listing = scan_folder(folder, recursive)
+    except ImageError as error:
+        return Found(problems=[str(error)])
+    note = listing.note()
+    if not listing.photos:
+        hint = "; set `recursive: true` to search them" if listing.subfolders else ""
+        reason = f": {note}{hint}" if note else "."
+        problem = f"{folder}: expected a folder of images, but it holds none{reason}"
+        return Found(problems=[problem])
+    files: list[tuple[Path, ...]] = [(path,) for path in listing.photos]
+    return Found(files, notes=[f"{folder}: {note}"] if note else [])
+
+
+def list_stems(folder: Path, recursive: bool = False) -> Found:
+    """Lists the photos of a folder, none of which may share its name with another.
+
+    Args:
+        folder: the folder.
+        recursive: as in `list_folder`.
+
+    Returns:
+        What was found, sorted by name.
+    """
+    found = list_folder(folder, recursive)
+    named, problems = _by_name(folder, found)
+    files: list[tuple[Path, ...]] = [(named[name],) for name in sorted(named)]
+    return Found(files, found.problems + problems, found.notes)
+
+
+def match_folders(images: Path, alphas: Path, kind: str, recursive: bool = False) -> Found:
+    """Matches the photos of two folders by their paths in them, without the suffix.
+
+    Args:
+        images: folder of photos.
+        alphas: folder of mattes.
+        kind: what to call a photo in messages.
+        recursive: as in `list_folder`.
+
+    Returns:
+        What was found, sorted by name: each a photo and its matte.
+    """
+    photos, mattes = list_folder(images, recursive), list_folder(alphas, recursive)
+    notes = photos.notes + mattes.notes
+    if photos.problems or mattes.problems:
+        return Found([], photos.problems + mattes.problems, notes)
+    photo_names = {_name(images, path) for (path,) in photos.files}
+    matte_names = {_name(alphas, path) for (path,) in mattes.files}
+    if not photo_names & matte_names:
+        problem = (
+            f"{images} and {alphas}: no two files have the same stem (such as "
+            f"{photos.files[0][0].name} and {mattes.files[0][0].name}); rename the alphas after "
+            f"their {kind}s."
+        )
+        return Found([], [problem], notes)
+    problems = [
+        f"{path}: {kind} without alpha ({_name(images, path)}.* in {alphas})."
+        for (path,) in photos.files
+        if _name(images, path) not in matte_names
+    ] + [
+        f"{path}: alpha without {kind} ({_name(alphas, path)}.* in {images})."
+        for (path,) in mattes.files
+        if _name(alphas, path) not in photo_names
+    ]
+    photo_of, same_photos = _by_name(images, photos)
+    matte_of, same_mattes = _by_name(alphas, mattes)
+    matched = sorted(photo_of.keys() & matte_of.keys())
+    files: list[tuple[Path, ...]] = [(photo_of[name], matte_of[name]) for name in matched]
+    return Found(files, problems + same_photos + same_mattes, notes)
+
+
+def _name(folder: Path, path: Path) -> str:
+    """Names a file by its path in a folder, without the suffix."""
+    return path.relative_to(folder).with_suffix("").as_posix()
+
+
+def _by_name(folder: Path, found: Found) -> tuple[dict[str, Path], list[str]]:
+    """Returns the files with a name of their own, and a problem for each name of several."""
+    paths_of: dict[str, list[Path]] = defaultdict(list)
+    for (path,) in found.files:
+        paths_of[_name(folder, path)].append(path)
+    problems = [
+        f"{paths[0].parent}: {_names(paths)} have the same stem; keep one."
+        for paths in paths_of.values()
+        if len(paths) > 1
+    ]
+    return {name: paths[0] for name, paths in paths_of.items() if len(paths) == 1}, problems
+
+
+def _names(paths: Sequence[Path]) -> str:
+    return ", ".join(path.name for path in paths)
