@@ -29,7 +29,8 @@ from typing import Any
 import numpy as np
 
 from kmatting.config import ENCODERS
-from kmatting.images import whole_file, write_image
+from kmatting.files import whole_file
+from kmatting.images import write_image
 from kmatting.inference.formats import load_network
 from kmatting.inference.shipped import shipped_model
 from kmatting.quiet import quiet

@@ -15,7 +15,8 @@ import tensorflow as tf
 
 from kmatting.config import Config
 from kmatting.data.pipeline import Data
-from kmatting.images import whole_file, write_image
+from kmatting.files import whole_file
+from kmatting.images import write_image
 from kmatting.panel import draw_panel
 from kmatting.training import replicas
 from kmatting.training.run_folder import BEST, LAST, CheckpointError, RunState, write_state

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from kmatting import __version__
 from kmatting.config import Config, ConfigError, load_config, save_config
-from kmatting.images import whole_file
+from kmatting.files import whole_file
 from kmatting.inference.metadata import METADATA, read_metadata
 
 CONFIG = "config.yaml"
