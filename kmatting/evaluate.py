@@ -172,7 +172,7 @@ def run(arguments: argparse.Namespace) -> None:
     """
     if arguments.data is not None and arguments.model is None:
         # Imported here, since scoring files needs no network.
-        from kmatting.inference.shipped import shipped_model
+        from kmatting.shipped import shipped_model
 
         arguments.model = shipped_model()
     cases = find_cases(arguments.alphas, arguments.predictions, arguments.images, arguments.trimaps)

@@ -1,4 +1,4 @@
-"""Exports a trained network: a SavedModel for TF Serving, or TFLite files for phones."""
+"""Exports a trained network: SavedModel for TF Serving, TFLite for phones, or a small `.keras`."""
 
 import argparse
 import contextlib
@@ -16,6 +16,7 @@ from PIL import Image
 
 from kmatting.cli import at_least, command, make_parser
 from kmatting.exporting.checkpoint import default_name, find_checkpoint, load_checkpoint
+from kmatting.exporting.keras_file import export_keras
 from kmatting.exporting.tflite import LIMITS, compare, convert, describe, milliseconds, write
 from kmatting.extras import install_command
 from kmatting.images import read_image, scan_folder
@@ -23,6 +24,7 @@ from kmatting.inference.metadata import read_size
 from kmatting.inference.network import ModelError
 from kmatting.inference.runtime import limit_tensorflow
 from kmatting.quiet import quiet
+from kmatting.shipped import shipped_model
 from kmatting.sizes import DEFAULT_SIZE, STRIDE
 
 THREADS = 2  # for the times that are reported
@@ -44,6 +46,8 @@ examples:
     kmatting export --model runs/mine --format saved_model
   for a phone, at two sizes:
     kmatting export --model runs/mine --format tflite --size 256 512 --variant dynamic
+  to share or to fine-tune, at half the size of the run's own file:
+    kmatting export --model runs/mine --format keras
   for a chip without floats, 288 pixels high and 512 wide:
     kmatting export --model runs/mine --format tflite --size 288x512 --variant int8 \\
       --calibration photos
@@ -55,10 +59,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit status."""
     args = _parse(argv)
     _check_arguments(args)
-    path = find_checkpoint(args.model)
+    path = find_checkpoint(args.model or shipped_model(".keras"))
     name = args.name or default_name(path)
     if args.format == "saved_model":
         _export_saved_model(args, path, name)
+    elif args.format == "keras":
+        _export_keras(args, path, name)
     else:
         _export_tflite(args, path, name)
     return 0
@@ -120,6 +126,17 @@ def _export_tflite(args: argparse.Namespace, path: Path, name: str) -> None:
             write(target, content, metadata)
 
 
+def _export_keras(args: argparse.Namespace, path: Path, name: str) -> None:
+    target = args.output / f"{name}.keras"
+    size = read_size(path)
+    photos = _photos(args.photos, size or (DEFAULT_SIZE, DEFAULT_SIZE), PHOTOS)
+    with quiet():
+        _limit_threads()
+        difference = export_keras(load_checkpoint(path), target, photos, size)
+    megabytes = target.stat().st_size / 1e6
+    print(f"{target}: {megabytes:.1f} MB, its alphas differ from {path} by {difference:.5f}.")
+
+
 def _limit_threads() -> None:
     with contextlib.suppress(ModelError):  # TensorFlow already runs, with the threads it has
         limit_tensorflow(THREADS)
@@ -156,13 +173,13 @@ def _check_arguments(args: argparse.Namespace) -> None:
         raise ValueError(
             f"--name: expected letters, digits, `_`, `-` and `.`, received {args.name!r}."
         )
-    if args.format == "saved_model" and (args.size or args.variant or args.calibration):
+    if args.format != "tflite" and (args.size or args.variant or args.calibration):
         raise ValueError(
-            "--size, --variant and --calibration go with --format tflite. A SavedModel takes any "
-            "size, see --max-size."
+            f"--size, --variant and --calibration go with --format tflite. A {args.format} export "
+            "takes any size."
         )
-    if args.format == "tflite" and args.max_size:
-        raise ValueError("--max-size goes with --format saved_model. A TFLite file has one --size.")
+    if args.format != "saved_model" and args.max_size:
+        raise ValueError("--max-size goes with --format saved_model.")
     args.variant = args.variant or ["float32"]
     if "int8" in args.variant and args.calibration is None:
         raise ValueError("--variant int8: needs --calibration, a folder of photos like yours.")
@@ -201,16 +218,18 @@ def _parse_size(text: str) -> tuple[int, int]:
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = make_parser(
         "export",
-        "Export a trained network: a SavedModel for TF Serving, or TFLite files for phones.",
+        "Export a trained network: SavedModel for TF Serving, TFLite for phones, small .keras.",
         EXAMPLES,
     )
     parser.add_argument(
-        "--model", required=True, metavar="PATH", help="folder of a run, or a .keras file"
+        "--model",
+        metavar="PATH",
+        help="folder of a run, or a .keras file (default: the shipped network)",
     )
-    parser.add_argument("--format", required=True, choices=("saved_model", "tflite"))
+    parser.add_argument("--format", required=True, choices=("saved_model", "tflite", "keras"))
     parser.add_argument(
         "--output", type=Path, default=Path("saved_models"), metavar="DIR",
-        help="folder for DIR/NAME/VERSION/ or DIR/NAME-HxW-VARIANT.tflite (default: %(default)s)",
+        help="folder for NAME/VERSION/, NAME-HxW-VARIANT.tflite, NAME.keras (default: %(default)s)",
     )  # fmt: skip
     parser.add_argument("--name", help="name of the model (default: that of the run or the file)")
     parser.add_argument(

@@ -21,7 +21,7 @@ from kmatting.images import ImageError
 from kmatting.inference import tflite as tflite_model
 from kmatting.inference.keras_model import load_model
 from kmatting.inference.runtime import tensorflow_memory
-from kmatting.inference.shipped import shipped_model
+from kmatting.shipped import shipped_model
 from kmatting.sizes import DEFAULT_SIZE, network_size
 from kmatting.training.run_folder import write_state
 

@@ -11,7 +11,7 @@ import numpy as np
 from kmatting.inference.metadata import read_size
 from kmatting.inference.network import ModelError, Network, fixed_frame, loading
 from kmatting.inference.runtime import limit_tensorflow, refuse_fork, tensorflow_memory
-from kmatting.inference.shipped import shipped_model
+from kmatting.shipped import shipped_model
 
 if TYPE_CHECKING:
     import keras

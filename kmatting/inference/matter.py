@@ -20,7 +20,7 @@ from kmatting.inference.formats import load_network
 from kmatting.inference.matte import Matte, PhotoError
 from kmatting.inference.network import ModelError
 from kmatting.inference.refine import refine
-from kmatting.inference.shipped import shipped_model
+from kmatting.shipped import shipped_model
 from kmatting.sizes import (
     DEFAULT_SIZE,
     STRIDE,

@@ -11,6 +11,7 @@ from kmatting.models.blocks import (
 )
 from kmatting.models.encoder import build_encoder
 from kmatting.models.weights import explain
+from kmatting.shipped import shipped_model
 
 
 def model1(
@@ -89,7 +90,8 @@ def build_model(config: ModelConfig) -> keras.Model:
         return builder(config.encoder, config.encoder_weights, config.skips)
     model = builder(config.encoder, "none", config.skips)
     try:
-        model.load_weights(config.weights)
+        shipped = str(config.weights) == "shipped"
+        model.load_weights(shipped_model(".keras") if shipped else config.weights)
     except Exception as error:  # h5py and Keras raise many types for a wrong file
         raise ConfigError(
             f"model.weights: {config.weights} does not fit {config.name} with {config.encoder}: "

@@ -17,7 +17,7 @@ def shipped_model(suffix: str = ".tflite") -> Path:
     Raises:
         ValueError: if this copy of kmatting came without it.
     """
-    package = Path(__file__).resolve().parent.parent
+    package = Path(__file__).resolve().parent
     name = _SHIPPED_NAME + suffix
     for home in (package, package.parent):  # of the installed package, of a clone
         path = home / "saved_models" / name
