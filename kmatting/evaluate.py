@@ -1,6 +1,6 @@
-"""Scores mattes against true alphas with the figures that matting papers report.
+"""Scores mattes against true alphas with the metrics that matting papers report.
 
-The mattes come from a model, or lie in a folder, made by any method. Files belong together by their
+The mattes come from a model, or from a folder, made by any method. Files are matched by their
 stems. TensorFlow is imported only if the model needs it.
 """
 
@@ -20,16 +20,25 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from kmatting.cli import add_model, add_size, add_threads, command, make_parser
-from kmatting.files import whole_file
+from kmatting.cli import (
+    add_model,
+    add_size,
+    add_threads,
+    at_least,
+    command,
+    make_parser,
+    say,
+)
+from kmatting.files import check_writable, whole_file
 from kmatting.images import (
-    IMAGE_SUFFIXES,
     ImageError,
-    list_images,
+    faint_set,
     read_alpha,
     read_image,
+    scan_folder,
     write_image,
 )
+from kmatting.inference.output_names import matte_stem
 from kmatting.metrics import (
     BAND_WIDTH,
     FIGURES,
@@ -40,8 +49,18 @@ from kmatting.metrics import (
     unknown_of_trimap,
 )
 from kmatting.panel import draw_panel
+from kmatting.quiet import quiet
 
-EXAMPLES = """examples:
+EXAMPLES = """\
+files:
+  Images, alphas, predictions and trimaps are matched by their stems: cat.jpg, cat.png. A prediction
+  may also be called cat.alpha.png, as kmatting predict --alpha writes it.
+
+exit status:
+  0 all images scored, 1 some could not be (one line each on standard error; the means leave them
+  out and say so), 2 the command cannot be run as given, 130 interrupted, 143 terminated.
+
+examples:
   kmatting evaluate --data images alphas
   kmatting evaluate --data images alphas --model runs/mine/best.keras --output report
   kmatting evaluate --predictions mattes --alphas alphas --trimaps trimaps
@@ -72,7 +91,7 @@ class Case:
     """The files of one image.
 
     Attributes:
-        name: their common stem.
+        name: their common stem, after the folders below the given one.
         alpha: the true alpha.
         prediction: the predicted matte, or None if a model makes it from the image.
         image: the photo, or None.
@@ -89,12 +108,11 @@ class Case:
 @command
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit status."""
-    run(parse_arguments(argv))
-    return 0
+    return run(parse_arguments(argv))
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    """Parses the command line; afterwards `images` and `alphas` are set in both ways of calling."""
+    """Parses the command line; sets `images` and `alphas` for `--data` too."""
     parser = make_parser(
         "evaluate",
         "Score mattes against true alphas with the metrics that matting papers report.",
@@ -124,8 +142,11 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         "without it the band is made from the true alphas",
     )
     parser.add_argument(
+        "--recursive", action="store_true", help="search the folders in the folders too"
+    )
+    parser.add_argument(
         "--band",
-        type=int,
+        type=at_least(0),
         default=BAND_WIDTH,
         help="pixels by which semi-transparent pixels and borders of the true alpha are dilated "
         "to make the unknown band (default: %(default)s)",
@@ -133,8 +154,8 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--resize-predictions",
         action="store_true",
-        help="bring predictions of another size to the size of the true alpha (bilinear) "
-        "instead of refusing them",
+        help="resize predictions to the size of the true alpha (bilinear) instead of refusing "
+        "those of another size",
     )
     parser.add_argument(
         "--output",
@@ -144,9 +165,9 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--workers",
-        type=int,
+        type=at_least(1),
         default=min(4, os.cpu_count() or 1),
-        help="images scored at a time (default: %(default)s)",
+        help="number of images scored at a time (default: %(default)s)",
     )
     arguments = parser.parse_args(argv)
     if (arguments.data is None) == (arguments.predictions is None):
@@ -157,67 +178,90 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         arguments.images, arguments.alphas = arguments.data
     elif arguments.alphas is None or arguments.model or arguments.size or arguments.threads:
         parser.error("--predictions needs --alphas, and no --model, --size or --threads")
-    if arguments.output is not None and arguments.output.is_file():
-        parser.error(f"--output {arguments.output}: expected a folder, but it is a file")
-    if arguments.band < 0 or arguments.workers < 1:
-        parser.error("--band must be 0 or more, --workers 1 or more")
     return arguments
 
 
-def run(arguments: argparse.Namespace) -> None:
-    """Finds the files, checks them all, scores them, prints the means and writes the report.
+def run(arguments: argparse.Namespace) -> int:
+    """Finds the files, checks them all, scores them, writes the report and prints the means.
+
+    Returns:
+        The exit status: 1 if some images could not be scored.
 
     Raises:
         ImageError: if any file is missing or cannot be used; the message lists all of them.
+        OSError: if the report cannot be written.
     """
+    if arguments.output:
+        check_writable(arguments.output)
     if arguments.data is not None and arguments.model is None:
         # Imported here, since scoring files needs no network.
         from kmatting.shipped import shipped_model
 
         arguments.model = shipped_model()
-    cases = find_cases(arguments.alphas, arguments.predictions, arguments.images, arguments.trimaps)
+    folders = {
+        "alpha": arguments.alphas,
+        "prediction": arguments.predictions,
+        "image": arguments.images,
+        "trimap": arguments.trimaps,
+    }
+    folders = {kind: folder for kind, folder in folders.items() if folder is not None}
+    cases = find_cases(folders, arguments.recursive)
     predict = load_model(arguments.model, arguments.size, arguments.threads)
-    check_files(cases, arguments.resize_predictions, arguments.workers)
+    check_files(cases, folders, arguments.resize_predictions, arguments.workers)
 
-    def score_one(case: Case) -> dict[str, Any]:
-        return score_case(case, predict, arguments.band)
+    def score_one(case: Case) -> dict[str, Any] | str:
+        try:
+            return score_case(case, predict, arguments.band)
+        except (ValueError, OSError, MemoryError) as error:
+            return str(error) or "not enough memory"
 
-    rows = in_threads(score_one, cases, arguments.workers, "scoring")
-    report = make_report(rows, arguments)
-    print(as_text(report))
+    results = in_threads(score_one, cases, arguments.workers, "scoring")
+    scored = [case for case, row in zip(cases, results, strict=True) if not isinstance(row, str)]
+    rows = [row for row in results if not isinstance(row, str)]
+    failed = {
+        case.name: row for case, row in zip(cases, results, strict=True) if isinstance(row, str)
+    }
+    for name, reason in failed.items():
+        print(f"error: {name}: {reason}", file=sys.stderr)
+    if not rows:
+        raise ImageError("no image could be scored.")
+    report = make_report(rows, failed, arguments)
+    text = as_text(report)
     if arguments.output:
-        sheet = draw_sheet(cases, rows, predict)
         write_json(arguments.output / "report.json", report)
         write_csv(arguments.output / "report.csv", rows)
-        write_image(arguments.output / "sheet.png", sheet)
-        print(f"\nreport.json, report.csv and sheet.png are in {arguments.output}")
+        write_image(arguments.output / "sheet.png", draw_sheet(scored, rows, predict))
+        text += f"\n\nreport.json, report.csv and sheet.png are in {arguments.output}"
+    say(text)
+    return 1 if failed else 0
 
 
-def find_cases(
-    alphas: Path,
-    predictions: Path | None = None,
-    images: Path | None = None,
-    trimaps: Path | None = None,
-) -> list[Case]:
-    """Matches the files of the folders by their stems; the alphas say which there must be.
+def find_cases(folders: dict[str, Path], recursive: bool = False) -> list[Case]:
+    """Matches the files of folders by their stems; the alphas say which there must be.
 
-    Files without an alpha are left out, with a note on standard error.
+    Other files are left out, with a note on standard error.
+
+    Args:
+        folders: folder by kind: "alpha", and any of "prediction", "image" and "trimap".
+        recursive: whether to search the folders in the folders too.
+
+    Returns:
+        The cases, sorted by name.
 
     Raises:
         ImageError: if an alpha lacks its prediction, image or trimap, or two files of a folder
-            have one stem. The message has all such problems.
+            have the same stem. The message has all such problems.
     """
-    folders = {"alpha": alphas, "prediction": predictions, "image": images, "trimap": trimaps}
     problems: list[str] = []
+    notes: list[str] = []
     found: dict[str, dict[str, Path]] = {}
     for kind, folder in folders.items():
-        if folder is not None:
-            found[kind], doubles = _by_stem(folder)
-            problems += doubles
+        found[kind], doubles, note = _by_stem(folder, kind, recursive)
+        problems += doubles
+        notes += [f"{folder}: {note}"] if note else []
     stems = found["alpha"]
     if not stems:
-        raise ImageError(f"{alphas}: no images there (expected {', '.join(IMAGE_SUFFIXES)}).")
-    notes = []
+        raise ImageError("\n  ".join([f"{folders['alpha']}: no images there.", *notes]))
     for kind, paths in found.items():
         missing = sorted(stems.keys() - paths.keys())
         if missing:
@@ -227,30 +271,43 @@ def find_cases(
             )
         unused = sorted(paths.keys() - stems.keys())
         if unused:
-            notes.append(f"{folders[kind]}: {len(unused)} without an alpha: {_listed(unused)}")
+            notes.append(
+                f"{folders[kind]}: {len(unused)} without an alpha: {_listed(unused)}; not scored"
+            )
     if problems:
         raise ImageError("\n  ".join(["the folders do not match.", *problems, *notes]))
     for note in notes:
-        print(f"note: {note}; not scored", file=sys.stderr)
+        print(f"note: {note}", file=sys.stderr)
     others = [found.get(kind, {}) for kind in ("prediction", "image", "trimap")]
     return [
         Case(stem, stems[stem], *(paths.get(stem) for paths in others)) for stem in sorted(stems)
     ]
 
 
-def check_files(cases: Sequence[Case], resize: bool, workers: int) -> None:
+def check_files(
+    cases: Sequence[Case], folders: dict[str, Path], resize: bool, workers: int
+) -> None:
     """Reads all files once, so that a bad one is known before hours of work.
 
     Args:
         cases: the files.
+        folders: folder by kind.
         resize: whether predictions may differ from the alphas in size.
-        workers: files read at a time.
+        workers: number of files read at a time.
 
     Raises:
-        ImageError: if files cannot be used; the message has all of them.
+        ImageError: if files cannot be used, or if a whole folder of mattes is too faint to be one
+            of mattes; the message has all problems.
     """
-    found = in_threads(lambda case: _problems(case, resize), cases, workers, "checking")
-    problems = [problem for of_case in found for problem in of_case]
+    found = in_threads(lambda case: _check_case(case, resize), cases, workers, "checking")
+    problems = [problem for of_case, _ in found for problem in of_case]
+    for kind in ("alpha", "prediction"):
+        peak = max((peaks[kind] for _, peaks in found if kind in peaks), default=None)
+        message = None if peak is None else faint_set(str(folders[kind]), peak)
+        if message and peak:
+            problems.append(message)
+        elif message:  # photos without a subject, or a model that found none
+            print(f"warning: {message}", file=sys.stderr)
     if problems:
         lines = [f"{len(problems)} problems, nothing scored.", *problems[:LISTED]]
         if len(problems) > LISTED:
@@ -269,11 +326,11 @@ def load_model(
         threads: as in `kmatting.inference.matter.Matter`.
     """
     if path is None:
-        return lambda case: read_alpha(case.prediction)  # type: ignore[arg-type]
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # errors only
+        return lambda case: read_alpha(case.prediction, exact=True)  # type: ignore[arg-type]
     from kmatting.inference.matter import Matter
 
-    matter = Matter(path, size=size, threads=threads)
+    with quiet():
+        matter = Matter(path, size=size, threads=threads)
     return lambda case: to_levels(matter(case.image).alpha)  # type: ignore[arg-type]
 
 
@@ -312,8 +369,19 @@ def read_mattes(case: Case, predict: Callable[[Case], np.ndarray]) -> tuple[np.n
     return truth, prediction
 
 
-def make_report(rows: Sequence[dict[str, Any]], arguments: argparse.Namespace) -> dict[str, Any]:
-    """Gathers what was scored, how, the means, and the figures of each image."""
+def make_report(
+    rows: Sequence[dict[str, Any]], failed: dict[str, str], arguments: argparse.Namespace
+) -> dict[str, Any]:
+    """Gathers what was scored, how, the means, and the figures of each image.
+
+    Args:
+        rows: what `score_case` returns, for each image scored.
+        failed: why the others could not be scored, by name.
+        arguments: the parsed command line.
+
+    Returns:
+        The report, as it is written to `report.json`.
+    """
     with_band = [row for row in rows if row["unknown_share"] > 0]
     mean = {figure: _mean(row[figure] for row in rows) for figure in FIGURES}
     mean |= {
@@ -328,13 +396,14 @@ def make_report(rows: Sequence[dict[str, Any]], arguments: argparse.Namespace) -
     )
     protocol = {**PROTOCOL, "unknown": unknown}
     if arguments.resize_predictions:
-        protocol["resized"] = "predictions of another size were brought to the alpha's, bilinear"
+        protocol["resized"] = "predictions of another size were resized to the alpha's, bilinear"
     at_size = f" at size {arguments.size}" if arguments.size else ""
     return {
         "predictions": f"{arguments.model or arguments.predictions}{at_size}",
         "alphas": str(arguments.alphas),
         "protocol": protocol,
         "images": len(rows),
+        "failed": failed,
         "images_with_unknown": len(with_band),
         "unknown_share": _mean(row["unknown_share"] for row in rows),
         "mean": mean,
@@ -344,7 +413,11 @@ def make_report(rows: Sequence[dict[str, Any]], arguments: argparse.Namespace) -
 
 def as_text(report: dict[str, Any]) -> str:
     """Writes the means as a table under a header that says how they were computed."""
-    lines = [f"{report['predictions']} against {report['alphas']}: {report['images']} images"]
+    count = f"{report['images']} images"
+    if report["failed"]:
+        total = report["images"] + len(report["failed"])
+        count = f"{report['images']} of {total} images; {len(report['failed'])} could not be scored"
+    lines = [f"{report['predictions']} against {report['alphas']}: {count}"]
     lines += [f"  {name:<13} {meaning}" for name, meaning in report["protocol"].items()]
     lines.append(
         f"  {'':<13} {report['unknown_share']:.1%} of the pixels, "
@@ -419,45 +492,65 @@ def in_threads(
         pool.shutdown(cancel_futures=True)  # after an error or Ctrl-C, what waits is dropped
 
 
-def _by_stem(folder: Path) -> tuple[dict[str, Path], list[str]]:
-    """Lists a folder by stem; returns also one message for each stem that occurs twice."""
+def _by_stem(folder: Path, kind: str, recursive: bool) -> tuple[dict[str, Path], list[str], str]:
+    """Lists a folder by stem.
+
+    Returns:
+        The paths by stem, one message for each stem that occurs twice, and what was left out.
+    """
+    listing = scan_folder(folder, recursive)
+    note = listing.note()
+    if listing.subfolders:  # the last thing that the note says
+        note += " (--recursive does)"
     paths: dict[str, Path] = {}
     problems = []
-    for path in list_images(folder):
-        if path.stem in paths:
+    for path in listing.photos:
+        stem = path.stem if kind == "image" else matte_stem(path)
+        name = path.relative_to(folder).with_name(stem).as_posix()
+        if name in paths:
             problems.append(
-                f"{folder}: {paths[path.stem].name} and {path.name} have one stem; remove one"
+                f"{folder}: {paths[name].name} and {path.name} have the same stem; remove one"
             )
-        paths[path.stem] = path
-    return paths, problems
+        paths[name] = path
+    return paths, problems, note
 
 
-def _problems(case: Case, resize: bool) -> list[str]:
-    """Says what is wrong with the files of a case, one line each."""
+def _check_case(case: Case, resize: bool) -> tuple[list[str], dict[str, int]]:
+    """Reads the files of a case.
+
+    Returns:
+        What is wrong with them, one line each; and the highest level of its mattes, by kind.
+    """
     problems = []
-    pixels: dict[Path, np.ndarray] = {}
-    for path in (case.alpha, case.prediction, case.image, case.trimap):
-        if path is not None:
-            try:
-                pixels[path] = read_image(path) if path == case.image else read_alpha(path)
-            except ImageError as error:
-                problems.append(str(error))
-    scored = case.prediction or case.image
-    for path in (case.trimap, None if resize else scored):
-        if path in pixels and case.alpha in pixels:
-            size, expected = _size(pixels[path]), _size(pixels[case.alpha])
+    pixels: dict[str, np.ndarray] = {}
+    for kind in ("alpha", "prediction", "image", "trimap"):
+        path = getattr(case, kind)
+        if path is None:
+            continue
+        try:
+            if kind == "image":
+                pixels[kind] = read_image(path)
+            else:
+                pixels[kind] = read_alpha(path, exact=kind == "prediction")
+        except ImageError as error:
+            problems.append(str(error))
+    scored = "image" if case.prediction is None else "prediction"
+    for kind in ("trimap", None if resize else scored):
+        if kind in pixels and "alpha" in pixels:
+            size, expected = _size(pixels[kind]), _size(pixels["alpha"])
             if size != expected:
                 hint = "predict at that size, or pass --resize-predictions"
                 problems.append(
-                    f"{path}: is {size}, but the true alpha is {expected}"
-                    + (f"; {hint}." if path == scored else ".")
+                    f"{getattr(case, kind)}: is {size}, but the true alpha is {expected}"
+                    + (f"; {hint}." if kind == scored else ".")
                 )
-    if case.trimap in pixels:
+    if "trimap" in pixels:
         try:
-            unknown_of_trimap(pixels[case.trimap])
+            unknown_of_trimap(pixels["trimap"])
         except ValueError as error:
             problems.append(f"{case.trimap}: {error}")
-    return problems
+    mattes = {kind: pixels[kind] for kind in ("alpha", "prediction") if kind in pixels}
+    return problems, {kind: int(matte.max()) for kind, matte in mattes.items()}
 
 
 def _size(pixels: np.ndarray) -> str:

@@ -7,6 +7,7 @@ import hashlib
 import os
 import re
 import socket
+import tempfile
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -44,6 +45,25 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
         _sync_folder(folder)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def check_writable(folder: Path) -> None:
+    """Checks that files can be made in a folder, or in the one that it will be made in.
+
+    Args:
+        folder: the folder; it need not exist.
+
+    Raises:
+        OSError: if they cannot.
+    """
+    place = next(each for each in (folder, *folder.absolute().parents) if each.exists())
+    if not place.is_dir():
+        raise NotADirectoryError(f"{folder}: expected a folder, but {place} is a file.")
+    try:
+        with tempfile.TemporaryFile(dir=place):
+            pass
+    except OSError as error:
+        raise OSError(f"{folder}: cannot be written to: {error.strerror}.") from error
 
 
 def _sync(path: Path) -> None:

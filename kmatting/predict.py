@@ -4,7 +4,6 @@ import argparse
 import errno
 import io
 import sys
-import tempfile
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -24,6 +23,7 @@ from kmatting.cli import (
     make_parser,
     say,
 )
+from kmatting.files import check_writable
 from kmatting.images import ImageError, scan_folder, write_image
 from kmatting.inference.cutout import (
     PNG_LEVEL,
@@ -172,7 +172,7 @@ def plan(args: argparse.Namespace) -> list[Job]:
         )
     jobs = [job for job in jobs if job.outputs]
     for folder in {Path(output).parent for job in jobs for output in job.outputs.values()}:
-        _check_writable(folder)
+        check_writable(folder)
     return jobs
 
 
@@ -191,18 +191,6 @@ def _job(photo: Path, folder: Path, args: argparse.Namespace) -> Job:
         for kind in args.kinds
     }
     return Job(str(photo), {kind: str(target / name) for kind, name in names.items()})
-
-
-def _check_writable(folder: Path) -> None:
-    """Checks that files can be made in a folder, or in the one that it will be made in."""
-    place = next(each for each in (folder, *folder.absolute().parents) if each.exists())
-    if not place.is_dir():
-        raise ValueError(f"{folder}: expected a folder to write to, but {place} is a file.")
-    try:
-        with tempfile.TemporaryFile(dir=place):
-            pass
-    except OSError as error:
-        raise OSError(f"{folder}: cannot be written to: {error.strerror}.") from error
 
 
 def _predict_files(args: argparse.Namespace) -> int:
@@ -241,7 +229,7 @@ def _predict_pipe(args: argparse.Namespace) -> int:
     if args.file is not None:
         if args.file.exists() and not args.overwrite:
             raise ValueError(f"{args.file} exists. Use --overwrite to replace it.")
-        _check_writable(args.file.parent)
+        check_writable(args.file.parent)
     background = _read_background(args)
     matter = _load(args)
     try:

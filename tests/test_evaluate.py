@@ -48,7 +48,7 @@ def expected_scores(folder, unknown_of=metrics.unknown_band):
     scores = []
     for name in SHAPES:
         truth = read_alpha(folder / "alphas" / f"{name}.png")
-        prediction = read_alpha(folder / "predictions" / f"{name}.png")
+        prediction = read_alpha(folder / "predictions" / f"{name}.png", exact=True)
         scores.append(metrics.score(truth, prediction, unknown_of(truth)))
     return scores
 
@@ -218,7 +218,7 @@ def test_all_unmatched_stems_are_reported_at_once(folders, capsys):
         "error: ",
         "no prediction for 2 of 3 alphas: ape, cat",
         "no image for 1 of 3 alphas: bee",
-        "bee.bmp and bee.png have one stem",
+        "bee.bmp and bee.png have the same stem",
         "1 without an alpha: cat_alpha",
     ):
         assert part in captured.err
@@ -267,6 +267,64 @@ def test_predictions_without_an_alpha_are_left_out_with_a_note(folders, capsys):
     assert "3 images" in captured.out
 
 
+def test_predictions_of_the_predict_command(folders):
+    expected = expected_scores(folders)
+    for name in SHAPES:
+        path = folders / "predictions" / f"{name}.png"
+        path.rename(path.with_name(f"{name}.alpha.png"))
+    write_image(folders / "predictions/ape.cutout.png", np.zeros((2, 2, 4), np.uint8))
+    assert run(folders, "--output", "./report") == 0
+    rows = read_report(folders / "report")["per_image"]
+    assert [row["sad"] for row in rows] == [row["sad"] for row in expected]
+
+
+def test_folders_in_folders(folders, capsys):
+    for kind in ("alphas", "predictions"):
+        (folders / kind / "deep").mkdir()
+        path = folders / kind / "cat.png"
+        path.rename(folders / kind / "deep" / path.name)
+        (folders / kind / "x.psd").touch()
+    assert run(folders) == 0
+    captured = capsys.readouterr()
+    assert "2 images" in captured.out
+    left_out = "left out 1 .psd: not photos that can be read"
+    assert captured.err.splitlines() == [
+        f"note: {folders / kind}: {left_out}; did not search 1 folder(s) in it (--recursive does)"
+        for kind in ("alphas", "predictions")
+    ]
+    assert run(folders, "--recursive", "--output", "./report") == 0
+    rows = read_report(folders / "report")["per_image"]
+    assert [row["name"] for row in rows] == ["ape", "bee", "deep/cat"]
+
+
+def test_masks_of_0_and_1_are_understood_as_truth_and_refused_as_predictions(folders, capsys):
+    masks = {name: (make_alpha(shape, 0) > 127).astype(np.uint8) for name, shape in SHAPES.items()}
+    for name, mask in masks.items():
+        write_image(folders / "alphas" / f"{name}.png", mask)
+        write_image(folders / "predictions" / f"{name}.png", mask * np.uint8(255))
+    assert run(folders, "--output", "./report") == 0
+    assert read_report(folders / "report")["mean"]["iou"] == 1
+    for name, mask in masks.items():
+        write_image(folders / "predictions" / f"{name}.png", mask)
+    capsys.readouterr()
+    assert run(folders) == 2
+    assert "predictions: no matte is above level 1, expected 255" in capsys.readouterr().err
+
+
+def test_empty_predictions_are_scored_with_a_warning(folders, capsys):
+    for name, shape in SHAPES.items():
+        write_image(folders / "predictions" / f"{name}.png", np.zeros(shape, np.uint8))
+    assert run(folders) == 0
+    assert "warning: " in capsys.readouterr().err
+
+
+def test_a_report_that_cannot_be_written_is_known_first(folders, capsys, monkeypatch):
+    monkeypatch.setattr(evaluate, "find_cases", lambda *_: pytest.fail("files were read"))
+    (folders / "file").touch()
+    assert run(folders, "--output", "./file") == 2
+    assert "file: expected a folder" in capsys.readouterr().err
+
+
 def test_missing_and_empty_folders_are_named(folders, capsys):
     (folders / "empty").mkdir()
     assert evaluate.main(["--predictions", f"{folders}/no", "--alphas", f"{folders}/alphas"]) == 2
@@ -291,7 +349,6 @@ def test_missing_and_empty_folders_are_named(folders, capsys):
         ["--predictions", "p", "--alphas", "a", "--threads", "2"],
         ["--predictions", "p", "--alphas", "a", "--band", "-1"],
         ["--predictions", "p", "--alphas", "a", "--workers", "0"],
-        ["--predictions", "p", "--alphas", "a", "--output", __file__],
     ],
 )
 def test_wrong_options_are_refused(options, capsys):
@@ -304,7 +361,7 @@ def test_wrong_options_are_refused(options, capsys):
 def test_tensorflow_is_not_imported_to_score_files(folders):
     code = (
         "import sys; from kmatting.evaluate import main; status = main(sys.argv[1:]); "
-        "heavy = {'tensorflow', 'keras', 'scipy', 'kmatting.inference.matter'}; "
+        "heavy = {'tensorflow', 'keras', 'scipy', 'pydantic', 'kmatting.inference.matter'}; "
         "print(sorted(heavy & set(sys.modules))); "
         "sys.exit(status)"
     )
@@ -333,11 +390,14 @@ def fake_matter(monkeypatch):
         def __call__(self, source):
             if Matter.interrupt:
                 raise KeyboardInterrupt
+            if Matter.fails_for is not None and Matter.fails_for in str(source):
+                raise ValueError("the model returned numbers that are not finite.")
             red = np.asarray(Image.open(source))[..., 0]
             alpha = np.clip(red.astype(np.float32) / 255 + 0.001, 0, 1)
             return types.SimpleNamespace(alpha=alpha)
 
     Matter.interrupt = False
+    Matter.fails_for = None
     Matter.calls = calls
     module = types.ModuleType("kmatting.inference.matter")
     module.Matter = Matter
@@ -368,6 +428,25 @@ def test_photos_of_another_size_than_their_alphas_are_refused(folders, fake_matt
     assert "cat.jpg: is 20x30, but the true alpha is 48x48" in capsys.readouterr().err
     assert not (folders / "report").exists()
     assert run_model(folders, "--resize-predictions") == 0
+
+
+def test_an_image_that_cannot_be_scored_is_named(folders, fake_matter, capsys):
+    """Its absence from the means is never silent."""
+    fake_matter.fails_for = "bee"
+    assert run_model(folders) == 1
+    captured = capsys.readouterr()
+    assert captured.err == "error: bee: the model returned numbers that are not finite.\n"
+    assert "2 of 3 images; 1 could not be scored" in captured.out
+    report = read_report(folders / "report")
+    assert [row["name"] for row in report["per_image"]] == ["ape", "cat"]
+    assert report["failed"] == {"bee": "the model returned numbers that are not finite."}
+
+
+def test_no_image_can_be_scored(folders, fake_matter, capsys):
+    fake_matter.fails_for = ""
+    assert run_model(folders) == 2
+    assert capsys.readouterr().err.endswith("error: no image could be scored.\n")
+    assert not (folders / "report").exists()
 
 
 def test_interruption_writes_nothing(folders, fake_matter, capsys):

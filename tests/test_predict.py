@@ -448,7 +448,7 @@ def test_a_folder_that_cannot_be_written_to_is_known_before_any_work(
     def refuse(dir):
         raise OSError(errno.EROFS, "Read-only file system")
 
-    monkeypatch.setattr(predict.tempfile, "TemporaryFile", refuse)
+    monkeypatch.setattr("kmatting.files.tempfile.TemporaryFile", refuse)
     monkeypatch.setattr(predict, "_load", lambda args: pytest.fail("the model was loaded"))
     status, _, err = run(photos / "a.png", photos / "b.jpg", "-o", tmp_path / "out")
     assert status == 2
