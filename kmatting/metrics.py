@@ -348,7 +348,7 @@ def _connectivity_map(truth: np.ndarray, prediction: np.ndarray) -> np.ndarray:
     in_source = np.ones(both.shape, np.bool_)
     connected = np.zeros(both.shape, np.uint8)  # in tenths
     for tenths in range(1, 11):
-        in_source &= _largest_component(both >= -(-255 * tenths // 10))
+        in_source &= largest_component(both >= -(-255 * tenths // 10))
         if not in_source.any():
             break
         connected += in_source
@@ -363,7 +363,7 @@ def _disconnected(levels: np.ndarray, connected_level: np.ndarray) -> np.ndarray
     return above
 
 
-def _largest_component(filled: np.ndarray) -> np.ndarray:
+def largest_component(filled: np.ndarray) -> np.ndarray:
     """Finds the largest 4-connected component; of equal ones the first in column order.
 
     Works on horizontal runs of filled pixels: runs that touch from one row to the next are joined,

@@ -2,6 +2,7 @@ import io
 import json
 import os
 import resource
+import shutil
 import struct
 import subprocess
 import sys
@@ -233,6 +234,25 @@ def test_predict_reads_the_export(model, export):
     by_keras = Matter(model.file, size=100)(image).prediction
     by_saved_model = Matter(export.parent, size=100)(image).prediction
     np.testing.assert_allclose(by_saved_model, by_keras, atol=1e-4)
+
+
+@pytest.mark.parametrize("shape", [(100, 90), (400, 300)])
+def test_predict_runs_the_export_at_its_size(model, export, shape):
+    """At another size its graph would reduce the photo a second time, in silence."""
+    image = photo(*shape)
+    by_keras = Matter(model.file, size=MAX_SIZE)(image).prediction
+    matter = Matter(export.parent)
+    assert matter.size == MAX_SIZE
+    np.testing.assert_allclose(matter(image).prediction, by_keras, atol=1e-4)
+    with pytest.raises(ValueError, match="Use at most"):
+        Matter(export.parent, size=MAX_SIZE + 1)
+
+
+def test_an_export_that_does_not_say_its_size_is_refused(export, tmp_path):
+    shutil.copytree(export, tmp_path / "1")
+    (tmp_path / "1" / "assets.extra" / "kmatting.json").unlink()
+    with pytest.raises(ValueError, match="does not say its size; export it again"):
+        Matter(tmp_path)
 
 
 # Bad requests

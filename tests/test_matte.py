@@ -2,7 +2,11 @@
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 from PIL import Image
+from scipy import ndimage
 
 from kmatting.images import Photo
 from kmatting.inference.matte import Matte
@@ -76,3 +80,88 @@ def test_save_refuses_formats_without_transparency(disc, tmp_path, name):
     with pytest.raises(ValueError, match=rf"{name}: expected a format with transparency .*\.png"):
         disc.save(tmp_path / name, "none")
     assert not list(tmp_path.iterdir())
+
+
+# Changed mattes
+
+SIDES = st.integers(1, 12)
+
+
+@st.composite
+def mattes(draw):
+    """Small mattes with empty, soft and opaque parts."""
+    shape = draw(SIDES), draw(SIDES)
+    alpha = draw(arrays(np.float32, shape, elements=st.sampled_from([0, 0.04, 0.06, 0.5, 1])))
+    return make_matte(alpha)
+
+
+@given(mattes(), st.integers(0, 15))
+def test_crop_keeps_all_of_the_subject(matte, margin):
+    visible = matte.alpha >= 0.05
+    if not visible.any():
+        with pytest.raises(ValueError, match="no subject to crop to"):
+            matte.crop(margin)
+        return
+    cropped = matte.crop(margin)
+    assert (cropped.alpha >= 0.05).sum() == visible.sum()
+    for axis, length in enumerate(matte.alpha.shape):
+        lines = np.flatnonzero(visible.any(1 - axis))
+        expected = min(length, lines[-1] + 1 + margin) - max(0, lines[0] - margin)
+        assert cropped.alpha.shape[axis] == cropped.photo.rgb.shape[axis] == expected
+
+
+def test_crop_moves_photo_and_matte_alike(disc):
+    opacity = np.random.default_rng(1).integers(200, 256, (60, 80), dtype=np.uint8)
+    cropped = Matte(Photo(disc.photo.rgb, opacity), disc.prediction).crop(3)
+    part = np.s_[30 - 12 : 30 + 13, 40 - 12 : 40 + 13]  # a radius of 9 pixels, and 3
+    assert cropped.alpha.shape == (25, 25)
+    np.testing.assert_array_equal(cropped.photo.rgb, disc.photo.rgb[part])
+    np.testing.assert_array_equal(cropped.photo.opacity, opacity[part])
+    np.testing.assert_array_equal(cropped.prediction, disc.prediction[part])
+
+
+@given(mattes(), st.floats(0, 1, exclude_min=True))
+def test_threshold(matte, value):
+    hard = matte.threshold(value)
+    np.testing.assert_array_equal(hard.alpha, matte.alpha >= np.float32(value))
+    assert hard.alpha.dtype == np.float32
+
+
+@pytest.mark.parametrize("value", [0, -1, 1.01, float("nan")])
+def test_thresholds_out_of_range(disc, value):
+    with pytest.raises(ValueError, match="above 0 and at most 1"):
+        disc.threshold(value)
+
+
+@given(mattes(), st.integers(-14, 14))
+def test_erode_takes_the_extreme_of_each_square(matte, pixels):
+    height, width = matte.alpha.shape
+    reach, choose = abs(pixels), np.min if pixels > 0 else np.max
+    expected = np.empty_like(matte.alpha)
+    for row in range(height):
+        for column in range(width):
+            rows = slice(max(0, row - reach), row + reach + 1)
+            columns = slice(max(0, column - reach), column + reach + 1)
+            expected[row, column] = choose(matte.alpha[rows, columns])
+    np.testing.assert_array_equal(matte.erode(pixels).alpha, expected)
+
+
+@given(mattes())
+def test_keep_largest(matte):
+    kept = matte.keep_largest()
+    parts, count = ndimage.label(matte.alpha >= 0.05)  # 4-connected
+    sizes = np.bincount(parts.ravel(), minlength=2)[1:]
+    support = kept.alpha > 0
+    assert support.sum() == sizes.max()
+    assert len(np.unique(parts[support])) == min(count, 1)
+    np.testing.assert_array_equal(kept.alpha[support], matte.alpha[support])
+
+
+def test_arguments_of_wrong_types(disc):
+    for wrong in (1.5, "1", None):
+        with pytest.raises(TypeError, match="pixels: expected a whole number"):
+            disc.erode(wrong)
+        with pytest.raises(TypeError, match="margin: expected a whole number"):
+            disc.crop(wrong)
+    with pytest.raises(ValueError, match="margin: expected a number from 0"):
+        disc.crop(-1)

@@ -252,7 +252,7 @@ def test_gradient_agrees_on_any_mattes(pair):
 @given(hnp.arrays(np.bool_, hnp.array_shapes(min_dims=2, max_dims=2, max_side=14)))
 def test_largest_component_agrees_on_any_picture(filled):
     np.testing.assert_array_equal(
-        metrics._largest_component(filled), reference_largest_component(filled)
+        metrics.largest_component(filled), reference_largest_component(filled)
     )
 
 
@@ -269,7 +269,7 @@ def test_largest_component_follows_a_spiral_and_a_comb():
     comb[:, ::2] = True
     comb[-1] = True
     for picture in (spiral, comb):
-        np.testing.assert_array_equal(metrics._largest_component(picture), picture)
+        np.testing.assert_array_equal(metrics.largest_component(picture), picture)
 
 
 # Properties.

@@ -1,4 +1,4 @@
-"""Cutouts and composites, made of foreground colours and a matte."""
+"""Makes cutouts and composites from foreground colours and an alpha."""
 
 import operator
 from collections.abc import Sequence
@@ -10,11 +10,11 @@ from PIL import Image, ImageColor, ImageOps
 from kmatting.images import ImageError, Source, read_image
 from kmatting.inference.tiles import tiles
 
-# Of cutouts and composites: higher levels take three times as long and save at most a fifth.
+# For cutouts and composites. Higher levels take three times as long and save at most a fifth.
 PNG_LEVEL = 1
 WEBP_QUALITY = 90
 
-# What Pillow's writer is told, by the suffix of a cutout's file.
+# Options of Pillow's writer by the suffix of a cutout's file.
 CUTOUT_OPTIONS: dict[str, dict[str, Any]] = {
     ".png": {"compress_level": PNG_LEVEL},
     ".webp": {"quality": WEBP_QUALITY},
@@ -24,19 +24,19 @@ CUTOUT_OPTIONS: dict[str, dict[str, Any]] = {
 
 Colour = tuple[int, int, int]
 
-_TILE = 256  # pixels a side
+_TILE = 256  # side in pixels
 
 
 def cutout(foreground: np.ndarray, alpha: np.ndarray) -> Image.Image:
-    """Joins colours and matte.
+    """Joins foreground colours and alpha.
 
     Args:
-        foreground: uint8 array (H, W, 3), the foreground's colours.
+        foreground: uint8 array (H, W, 3), the colours of the foreground.
         alpha: float array (H, W) in [0, 1].
 
     Returns:
-        PIL image in mode RGBA, not premultiplied. Transparent pixels are black, so that nothing of
-        the background stays in the file.
+        PIL image in mode RGBA, not premultiplied. Transparent pixels are black, so that the file
+        holds nothing of the background.
     """
     opacity = _to_levels(alpha)
     colours = np.where((opacity > 0)[..., None], foreground, np.uint8(0))
@@ -49,13 +49,13 @@ def composite(
     """Lays a foreground over a new background: alpha * foreground + (1 - alpha) * background.
 
     Args:
-        foreground: uint8 array (H, W, 3), the foreground's colours.
+        foreground: uint8 array (H, W, 3), the colours of the foreground.
         alpha: float array (H, W) in [0, 1].
-        background: what `read_background` returns. An image is scaled until it covers the photo
-            and cropped around its centre.
+        background: a colour or an image, as returned by `read_background`. An image is scaled to
+            cover the photo and cropped around its centre.
 
     Returns:
-        PIL image in mode RGB of the photo's size.
+        PIL image in mode RGB, of the photo's size.
     """
     height, width = alpha.shape
     if isinstance(background, tuple):
@@ -72,7 +72,7 @@ def composite(
 
 
 def read_background(background: Source | Colour) -> Colour | np.ndarray:
-    """Reads a colour or an image to lay foregrounds over.
+    """Reads a background: a colour or an image.
 
     Args:
         background: a colour, or an image as in `read_image`. A colour is a name ("white"), a

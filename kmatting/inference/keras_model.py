@@ -32,7 +32,7 @@ def load_model(path: str | os.PathLike[str] | None = None) -> "keras.Model":
         ModelError: (a `ValueError`) if the file is missing or cannot be loaded, or TensorFlow is
             not installed (extra `train`).
 
-    Example:
+    Examples:
         >>> model = kmatting.load_model("runs/mine/best.keras")
         >>> model.summary()
     """

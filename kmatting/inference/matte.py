@@ -17,9 +17,13 @@ from kmatting.inference.cutout import (
     read_background,
 )
 from kmatting.inference.foreground import estimate_foreground
+from kmatting.metrics import largest_component
 from kmatting.panel import draw_panel
+from kmatting.sizes import whole_number
 
 _OPAQUE_SHARE = 0.001  # of the photo: a smaller subject counts as none
+_VISIBLE = 0.05  # alpha below which a pixel does not count as a part of the subject
+_MOST_PIXELS = 65536  # of a margin or a radius
 
 
 class PhotoError(ImageError):
@@ -36,11 +40,12 @@ class Matte:
         photo: the photo, upright.
         prediction: float32 array (H, W) in [0, 1], the network's matte at the photo's size.
 
-    Example:
+    Examples:
         >>> matte = Matter()("photo.jpg")
         >>> matte.save("cutout.png")
         >>> matte.alpha_image().save("alpha.png")
         >>> matte.composite("white").save("composite.jpg")
+        >>> matte.keep_largest().crop(margin=20).save("subject.png")
     """
 
     photo: Photo
@@ -67,6 +72,77 @@ class Matte:
     def is_empty(self) -> bool:
         """Whether no subject was found: less than 0.1 % of the photo is at least half opaque."""
         return bool((self.alpha >= 0.5).mean() < _OPAQUE_SHARE)
+
+    def crop(self, margin: int = 0) -> "Matte":
+        """Crops photo and matte to the subject.
+
+        Args:
+            margin: pixels kept around the subject, as far as the photo has them.
+
+        Returns:
+            The `Matte` of the smallest rectangle that holds every pixel of an alpha of at least
+            0.05, and the margin.
+
+        Raises:
+            ValueError: if there is no such pixel, or the margin is negative.
+            TypeError: if the margin is not a whole number.
+        """
+        margin = whole_number("margin", margin, 0, _MOST_PIXELS)
+        visible = self.alpha >= _VISIBLE
+        rows, columns = (np.flatnonzero(visible.any(axis)) for axis in (1, 0))
+        if not rows.size:
+            raise ValueError("The matte is empty: there is no subject to crop to.")
+        part = (
+            slice(max(0, rows[0] - margin), rows[-1] + 1 + margin),
+            slice(max(0, columns[0] - margin), columns[-1] + 1 + margin),
+        )
+        # Copies, or the whole photo would stay in memory.
+        opacity = None if self.photo.opacity is None else self.photo.opacity[part].copy()
+        return Matte(Photo(self.photo.rgb[part].copy(), opacity), self.prediction[part].copy())
+
+    def threshold(self, value: float = 0.5) -> "Matte":
+        """Makes the prediction hard: 1 where it is at least `value`, 0 elsewhere.
+
+        Args:
+            value: number above 0, at most 1.
+
+        Returns:
+            The `Matte`. The photo's own opacity is not changed.
+
+        Raises:
+            ValueError: if the value is out of range.
+        """
+        if not 0 < value <= 1:
+            raise ValueError(f"value: expected a number above 0 and at most 1, received {value}.")
+        return Matte(self.photo, (self.prediction >= value).astype(np.float32))
+
+    def erode(self, pixels: int) -> "Matte":
+        """Shrinks the subject, or grows it.
+
+        Args:
+            pixels: each pixel gets the least prediction of the square that reaches this many
+                pixels to each side. A negative number grows the subject: the greatest prediction.
+                Where the subject touches the border of the photo, it keeps touching it.
+
+        Returns:
+            The `Matte`. The photo's own opacity is not changed.
+
+        Raises:
+            TypeError: if `pixels` is not a whole number.
+        """
+        pixels = whole_number("pixels", pixels, -_MOST_PIXELS, _MOST_PIXELS)
+        choose = np.minimum if pixels > 0 else np.maximum
+        return Matte(self.photo, _over_squares(self.prediction, abs(pixels), choose))
+
+    def keep_largest(self) -> "Matte":
+        """Keeps the largest connected part of the subject and removes everything else.
+
+        Returns:
+            The `Matte` whose prediction is 0 outside the largest 4-connected component of the
+            pixels of a prediction of at least 0.05.
+        """
+        largest = largest_component(self.prediction >= _VISIBLE)
+        return Matte(self.photo, np.where(largest, self.prediction, np.float32(0)))
 
     def foreground(self, method: str = "ml") -> np.ndarray:
         """Estimates the colours of the foreground.
@@ -179,6 +255,20 @@ class Matte:
 
         opacity = None if self.photo.opacity is None else reduced(self.photo.opacity)
         return Matte(Photo(reduced(self.photo.rgb), opacity), reduced(self.prediction))
+
+
+def _over_squares(values: np.ndarray, reach: int, choose: np.ufunc) -> np.ndarray:
+    """Takes the least or the greatest value of the square around each pixel of an array (H, W)."""
+    for _axis in range(2):
+        done = 0
+        while done < min(reach, len(values)):
+            shift = min(done + 1, reach - done)  # leaves no gap between the copies
+            chosen = values.copy()
+            choose(chosen[shift:], values[:-shift], out=chosen[shift:])
+            choose(chosen[:-shift], values[shift:], out=chosen[:-shift])
+            values, done = chosen, done + shift
+        values = values.T
+    return values
 
 
 def _read_only(array: np.ndarray) -> np.ndarray:

@@ -64,7 +64,7 @@ class Matter:
         ValueError: if the size or the number of threads is out of range.
         TypeError: if the size or the number of threads is not a whole number.
 
-    Example:
+    Examples:
         >>> matter = Matter()
         >>> matte = matter("photo.jpg")
         >>> matte.alpha.dtype, matte.cutout().mode

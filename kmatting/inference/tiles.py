@@ -1,4 +1,4 @@
-"""Large photos piece by piece, so that intermediate results in floats stay small."""
+"""Works on large photos tile by tile, so that intermediate float arrays stay small."""
 
 from collections.abc import Iterator
 
@@ -7,12 +7,12 @@ from PIL import Image
 
 
 def tiles(height: int, width: int, side: int = 1024) -> Iterator[tuple[slice, slice]]:
-    """Cuts an area into tiles.
+    """Cuts an array into tiles.
 
     Args:
-        height: rows of the area.
-        width: columns of the area.
-        side: pixels a tile measures at most each way.
+        height: number of rows.
+        width: number of columns.
+        side: largest height and width of a tile, in pixels.
 
     Yields:
         The rows and the columns of each tile.
@@ -25,36 +25,36 @@ def tiles(height: int, width: int, side: int = 1024) -> Iterator[tuple[slice, sl
 def covered(
     small: tuple[int, ...], large: tuple[int, ...], rows: slice, columns: slice
 ) -> tuple[float, float, float, float]:
-    """Says which part of a small picture a tile of the large one shows.
+    """Finds the box of a small image that a tile of the large image shows.
 
     Args:
-        small: height and width of the small picture.
-        large: height and width of the large one.
-        rows: of the tile.
-        columns: of the tile.
+        small: height and width of the small image.
+        large: height and width of the large image.
+        rows: rows of the tile.
+        columns: columns of the tile.
 
     Returns:
-        Left, upper, right and lower border in pixels of the small picture.
+        Left, upper, right and lower border, in pixels of the small image.
     """
-    down, across = small[0] / large[0], small[1] / large[1]
-    # Rounding must not lead out of the picture.
-    right, lower = min(columns.stop * across, small[1]), min(rows.stop * down, small[0])
-    return columns.start * across, rows.start * down, right, lower
+    y_scale, x_scale = small[0] / large[0], small[1] / large[1]
+    # Rounding must not lead out of the image.
+    right, lower = min(columns.stop * x_scale, small[1]), min(rows.stop * y_scale, small[0])
+    return columns.start * x_scale, rows.start * y_scale, right, lower
 
 
 def enlarge_tile(
     small: np.ndarray, large: tuple[int, ...], rows: slice, columns: slice
 ) -> np.ndarray:
-    """Computes one tile of a picture's bilinear enlargement.
+    """Computes one tile of an image's bilinear enlargement.
 
     Args:
-        small: array (h, w) of float32, or (h, w, 3) of uint8.
+        small: float32 array (h, w), or uint8 array (h, w, 3).
         large: height and width of the whole enlargement.
-        rows: of the tile.
-        columns: of the tile.
+        rows: rows of the tile.
+        columns: columns of the tile.
 
     Returns:
-        Array of the same dtype; the same numbers as in the whole enlargement, without seams.
+        Array of the same dtype. The values are those of the whole enlargement, without seams.
     """
     size = (columns.stop - columns.start, rows.stop - rows.start)
     box = covered(small.shape, large, rows, columns)
