@@ -3,7 +3,7 @@
 Importing the package is cheap: NumPy and Pillow are imported on first use, and TensorFlow only by
 the parts that need it (training, export, models that are not `.tflite` files).
 
-Example:
+Examples:
     >>> import kmatting
     >>> kmatting.remove("photo.jpg").save("cutout.png")
     >>> matte = kmatting.Matter()("photo.jpg")

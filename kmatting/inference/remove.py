@@ -42,7 +42,7 @@ def remove(photo: Source) -> bytes | np.ndarray | Image.Image:
         ImageError: if the photo cannot be read.
         TypeError: if `photo` is of another type.
 
-    Example:
+    Examples:
         >>> kmatting.remove("photo.jpg").save("cutout.png")
         >>> png = kmatting.remove(request.body)
     """

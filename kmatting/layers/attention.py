@@ -24,7 +24,7 @@ class CWise(keras.layers.Layer):
     Output shape:
         Same as the input.
 
-    Example:
+    Examples:
         >>> CWise()(keras.ops.ones((1, 4, 4, 64))).shape
         (1, 4, 4, 64)
 
@@ -92,7 +92,7 @@ class SWise(keras.layers.Layer):
     Output shape:
         Same as the input.
 
-    Example:
+    Examples:
         >>> SWise()(keras.ops.ones((1, 32, 32, 8))).shape
         (1, 32, 32, 8)
 

@@ -31,7 +31,7 @@ def model1(
     Raises:
         ConfigError: for an unknown encoder, or weights that are missing or do not fit.
 
-    Example:
+    Examples:
         >>> model = model1(encoder_weights="none")
         >>> alpha = model.predict(images)
     """

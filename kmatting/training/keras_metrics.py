@@ -57,7 +57,7 @@ class SAD(_PerImageMean):
         name: name in logs.
         dtype: dtype of the computation; float32 also under a mixed precision policy.
 
-    Example:
+    Examples:
         >>> model.compile(optimizer, loss, metrics=[SAD(), MSE(), MAD()])
 
     Reference:

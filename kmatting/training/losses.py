@@ -25,7 +25,7 @@ class MattingLoss(keras.losses.Loss):
     Output shape:
         (N,) before reduction: one value an image.
 
-    Example:
+    Examples:
         >>> loss = MattingLoss({"l1": 1.0, "ssim": 1.0})
         >>> float(loss(alphas, alphas))
         0.0
