@@ -90,6 +90,10 @@ class Browser:
         self.choose(photo, selector)
         self.wait_for_results(before)
 
+    def remove_photo(self):
+        """Presses the cross at the photo."""
+        self.find("#photo button[aria-label*=emove], #photo button[aria-label=Clear]")[0].click()
+
     def paste(self, photo: Path):
         before = self.results()
         self.driver.execute_script(_PASTE, base64.b64encode(photo.read_bytes()).decode())

@@ -396,6 +396,7 @@ WRONG_ARGUMENTS = [
     {"photo": {}},
     {"photo": file(5)},
     {"photo": file("a\0b")},
+    {"photo": None},
     {"photo": None, "edges": "maybe"},
     {"photo": None, "edges": None},
     {"photo": None, "edges": [1]},
@@ -585,6 +586,18 @@ def test_a_bad_photo_is_said_and_the_next_one_works(server, browser, model, phot
     photo.rename(tmp_path / "again.jpg")
     browser.give(tmp_path / "again.jpg")
     assert browser.save("alpha")[0] == "again.alpha.png"
+
+
+@needs_gradio
+@needs_browser
+def test_a_photo_can_be_removed(server, browser, photo):
+    browser.open(server.url)
+    browser.give(photo)
+    browser.remove_photo()
+    wait_for(lambda: browser.results() == set())
+    assert not browser.button("Save alpha").is_enabled()
+    assert browser.messages() == ""
+    browser.give(photo)
 
 
 @needs_gradio

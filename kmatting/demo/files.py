@@ -53,6 +53,15 @@ class VisitorFiles:
         with self._lock:
             self._needed[session] = {}
 
+    def is_open(self, session: str) -> bool:
+        """Tells whether a session is that of an open page, not of an HTTP call.
+
+        Args:
+            session: the session.
+        """
+        with self._lock:
+            return session in self._needed
+
     def close_page(self, session: str) -> None:
         """Deletes the files of a page that was closed.
 

@@ -77,12 +77,14 @@ class Steps:
             size: the network sees about size x size pixels.
 
         Returns:
-            Paths of alpha and cutout, PNG files; (None, None) without a photo.
+            Paths of alpha and cutout, PNG files; (None, None) if the page's photo was removed.
         """
         session = str(request.session_hash)
         with self._messages():
             _check_options(edges, size)
             if photo is None:
+                if not self.files.is_open(session):
+                    raise ImageError("Expected an uploaded photo, received none.")
                 self.files.keep(session, "photo", set())
                 self.files.keep(session, "result", set())
                 return None, None

@@ -62,7 +62,8 @@ def export_saved_model(
         name: the model's name.
         version: the version's number; by default the next free one.
         max_size: side in pixels. A photo of a larger area than `max_size` x `max_size` is reduced
-            to that area for the network.
+            to that area for the network. Its alpha is enlarged bilinearly, without the refinement
+            along the photo's edges that `kmatting.inference.matter.Matter` adds.
         photos: uint8 arrays (H, W, 3). The SavedModel must give the Keras model's alpha on them.
         warmup: whether to write warm-up requests (needs the extra `serving`).
         size: side in pixels of the square that the network was trained at, if known.
