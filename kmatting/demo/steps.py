@@ -94,8 +94,7 @@ class Steps:
             # Nobody can guess the folder's name and fetch a stranger's result.
             folder = self._folder / secrets.token_hex(16)
             alpha, cutout = (folder / output_name(path.name, kind) for kind in ("alpha", "cutout"))
-            levels = np.rint(matte.alpha * 255).astype(np.uint8)
-            write_image(alpha, levels)
+            write_image(alpha, matte.alpha_image())
             method = FOREGROUND_METHODS[0] if edges else "none"
             write_image(cutout, matte.cutout(method), compress_level=PNG_LEVEL)
             _write_preview(folder / "photo.jpg", Image.fromarray(matte.photo.flatten()))
