@@ -1,4 +1,4 @@
-"""Measures kmatting's speed on this machine: `python -m kmatting.benchmark`.
+"""Measures kmatting's speed on this machine: `kmatting benchmark`.
 
 Every row runs in a process of its own, so that its memory is its own and nothing is warm from the
 row before. A row's rate is also given as a share of what the machine can do: the rate of a large
@@ -28,36 +28,49 @@ from typing import Any
 
 import numpy as np
 
-from kmatting.config import ENCODERS
-from kmatting.files import whole_file
+from kmatting.cli import at_least, command, make_parser, say
+from kmatting.files import check_writable, whole_file
 from kmatting.images import write_image
 from kmatting.inference.formats import load_network
 from kmatting.quiet import quiet
 from kmatting.shipped import shipped_model
-from kmatting.sizes import DEFAULT_SIZE
+from kmatting.sizes import DEFAULT_SIZE, STRIDE
 
-EXAMPLES = """examples:
+EXAMPLES = """\
+examples:
   everything:
-    python -m kmatting.benchmark
+    kmatting benchmark
   only training, and the figures for a script:
-    python -m kmatting.benchmark --train --json train.json
+    kmatting benchmark --train --json train.json
   the small encoder:
-    python -m kmatting.benchmark --predict --encoder densenet121
+    kmatting benchmark --predict --encoder densenet121
+
+rows:
+  train      a step of fit: forward pass, backward pass, update. The batch is in memory already; the
+             clock stops when the device has finished.
+  predict    the network alone: from 8-bit pixels in memory to an alpha in memory. With a GPU, Keras
+             and SavedModel rows include the copies to and from it; TFLite runs on the processor.
+             Rows "from the shell" include all that kmatting predict does.
+  data       reading and augmenting a sample, as processor time.
 
 columns:
   ms         median time of a step, a photo or a sample
   images/s   images of a step by that time
   GFLOP/s    operations of the convolutions and matrix products in the graph, by that time
-  of peak    GFLOP/s as a share of a large matrix product's in the same precision (float32 for
-             TFLite), in the same process
+  of peak    GFLOP/s as a share of a large matrix product's, in the same process, on the same device
+             and in the same precision (float32 for TFLite), copies left out
   first s    from the start of the process until the first step or photo is done
   MB         largest memory of the process
+  includes   what was timed
 """
 
 FORMATS = ("keras", "saved_model", "float32", "float16", "dynamic", "int8")
+_ON_GPU = ("keras", "saved_model")  # where there is one
+_NETWORK = "network, copies to and from a GPU"
 _REPEATS = 7  # timed calls of which the median is taken
 _WARM_UP = 2  # calls before them
-_MATRIX = 2048  # side of the matrices that the machine's rate is measured with
+# Side of the matrices that the machine's rate is measured with: large enough to keep it busy.
+_MATRIX = {"CPU": 2048, "GPU": 8192}
 _PAIR = (384, 512)  # height and width of the photos that are read
 _PHOTO = (960, 1280)  # and of those that are predicted from the shell
 _PHOTOS = 24  # of the folder that is predicted
@@ -70,6 +83,7 @@ class Row:
     Attributes:
         group: `train`, `predict` or `data`.
         name: what was measured.
+        includes: what was timed.
         milliseconds: median time of a step, a photo or a sample.
         images_per_second: by that time.
         gflops: billions of operations a second.
@@ -80,6 +94,7 @@ class Row:
 
     group: str
     name: str
+    includes: str
     milliseconds: float
     images_per_second: float
     gflops: float | None = None
@@ -130,7 +145,8 @@ def training_step(
     ends: list[float] = []
 
     class Clock(keras.callbacks.Callback):
-        def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        def on_train_batch_end(self, batch: int, logs: dict[str, Any]) -> None:
+            float(logs["loss"])  # waits for the device
             ends.append(time.perf_counter())
 
     steps = 1 + _WARM_UP + _REPEATS
@@ -151,6 +167,7 @@ def training_step(
         "train",
         f"{name} {encoder} {size} px, batch {batch}, {precision.removeprefix('mixed_')}"
         + (", recomputed" if recompute else ""),
+        "forward, backward, update",
         milliseconds=1000 * seconds,
         images_per_second=batch / seconds,
         gflops=count / seconds / 1e9,
@@ -219,10 +236,11 @@ def prediction(encoder: str, kind: str, size: int, folder: str, count: int) -> R
     return Row(
         "predict",
         f"model2 {encoder} {size} px, {kind}",
+        _NETWORK,
         milliseconds=1000 * seconds,
         images_per_second=1 / seconds,
         gflops=count / seconds / 1e9,
-        share=count / seconds / matrix_rate(tf.float32),
+        share=count / seconds / matrix_rate(tf.float32, on_processor=kind not in _ON_GPU),
         first_seconds=first,
         megabytes=megabytes,
     )
@@ -240,6 +258,7 @@ def shipped() -> Row:
     return Row(
         "predict",
         f"shipped model, {height}x{width}",
+        _NETWORK,
         milliseconds=1000 * seconds,
         images_per_second=1 / seconds,
         first_seconds=first,
@@ -248,7 +267,7 @@ def shipped() -> Row:
 
 
 def from_the_shell(folder: Path) -> list[Row]:
-    """Measures `python -m kmatting.predict` with the model that kmatting ships.
+    """Measures `kmatting predict --alpha` with the model that kmatting ships.
 
     Args:
         folder: for photos.
@@ -265,10 +284,10 @@ def from_the_shell(folder: Path) -> list[Row]:
 
     def seconds(source: Path) -> float:
         with tempfile.TemporaryDirectory() as output:
-            command = [sys.executable, "-m", "kmatting.predict", str(source)]
-            command += ["--output", output, "--alpha"]
+            arguments = [sys.executable, "-m", "kmatting", "predict", str(source)]
+            arguments += ["--output", output, "--alpha"]
             start = time.perf_counter()
-            subprocess.run(command, check=True, capture_output=True)
+            subprocess.run(arguments, check=True, capture_output=True)
             return time.perf_counter() - start
 
     seconds(photos / "000.jpg")  # reads the files of the interpreter once
@@ -277,8 +296,8 @@ def from_the_shell(folder: Path) -> list[Row]:
     each = (all_of_them - one) / (_PHOTOS - 1)
     what = f"shipped model from the shell, {_PHOTO[1]}x{_PHOTO[0]} JPEG to alpha"
     return [
-        Row("predict", f"{what}: one photo", 1000 * one, 1 / one, first_seconds=one),
-        Row("predict", f"{what}: each more", 1000 * each, 1 / each),
+        Row("predict", f"{what}: one photo", "start, all steps", 1000 * one, 1 / one),
+        Row("predict", f"{what}: each more", "all steps", 1000 * each, 1 / each),
     ]
 
 
@@ -322,7 +341,12 @@ def reading(kind: str, size: int) -> Row:
             next(batches)
         seconds = (time.process_time() - start) / (8 * count)
     return Row(
-        "data", f"{kind} {size} px, per core", 1000 * seconds, 1 / seconds, megabytes=peak_memory()
+        "data",
+        f"{kind} {size} px, per core",
+        "read, augment",
+        1000 * seconds,
+        1 / seconds,
+        megabytes=peak_memory(),
     )
 
 
@@ -362,21 +386,28 @@ def operations(graph: Any) -> int:
     return total
 
 
-def matrix_rate(dtype: Any) -> float:
+def matrix_rate(dtype: Any, on_processor: bool = False) -> float:
     """Measures what the machine can do.
 
     Args:
         dtype: TensorFlow dtype.
+        on_processor: whether to leave out a GPU.
 
     Returns:
-        Operations a second of a product of two large matrices, with TensorFlow's threads.
+        Operations a second of a product of two large matrices, with TensorFlow's threads. Only one
+        number is copied from the device.
     """
     import tensorflow as tf
 
-    left = tf.cast(tf.random.normal((_MATRIX, _MATRIX)), dtype)
-    right = tf.cast(tf.random.normal((_MATRIX, _MATRIX)), dtype)
-    product = tf.function(tf.matmul)
-    return 2 * _MATRIX**3 / median_seconds(lambda: product(left, right).numpy())
+    has_gpu = bool(tf.config.list_physical_devices("GPU")) and not on_processor
+    device = "GPU" if has_gpu else "CPU"
+    side = _MATRIX[device]
+    with tf.device(f"{device}:0"):
+        left = tf.cast(tf.random.normal((side, side)), dtype)
+        right = tf.cast(tf.random.normal((side, side)), dtype)
+        # The sum needs the whole product, and takes a thousandth of its operations.
+        product = tf.function(lambda: tf.reduce_sum(tf.matmul(left, right)))
+        return 2 * side**3 / median_seconds(lambda: product().numpy())
 
 
 def median_seconds(run: Callable[[], Any]) -> float:
@@ -477,21 +508,20 @@ def _format(row: Row) -> str:
     return (
         f"{row.group:8}{row.name:66}{row.milliseconds:9.1f}{row.images_per_second:10.2f}"
         f"{cell(row.gflops, '9.0f')}{share:>9}{cell(row.first_seconds, '9.1f')}"
-        f"{cell(row.megabytes, '8.0f')}"
+        f"{cell(row.megabytes, '8.0f')}  {row.includes}"
     )
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m kmatting.benchmark",
-        description="Measure kmatting's speed on this machine; nothing else should run on it.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    from kmatting.config import ENCODERS
+
+    parser = make_parser(
+        "benchmark", "Measure kmatting's speed on this machine, which should be idle.", EXAMPLES
     )
-    parser.add_argument("--train", action="store_true", help="training steps")
-    parser.add_argument("--predict", action="store_true", help="prediction in every format")
-    parser.add_argument("--data", action="store_true", help="the input pipeline")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures to FILE, too")
+    parser.add_argument("--train", action="store_true", help="measure training steps")
+    parser.add_argument("--predict", action="store_true", help="measure prediction in every format")
+    parser.add_argument("--data", action="store_true", help="measure the input pipeline")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures to FILE too")
     parser.add_argument(
         "--encoder",
         default="densenet201",
@@ -499,27 +529,39 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         help="encoder of the networks (default: %(default)s)",
     )
     parser.add_argument(
-        "--train-sizes", type=int, nargs="+", default=[256, 512], metavar="PIXELS",
+        "--train-sizes",
+        type=at_least(STRIDE),
+        nargs="+",
+        default=[256, 512],
+        metavar="PIXELS",
         help="sides of the training images (default: 256 512)",
-    )  # fmt: skip
+    )
     parser.add_argument(
-        "--sizes", type=int, nargs="+", default=[512, 1024], metavar="PIXELS",
+        "--sizes",
+        type=at_least(STRIDE),
+        nargs="+",
+        default=[512, 1024],
+        metavar="PIXELS",
         help="sides of the photos to predict (default: 512 1024)",
-    )  # fmt: skip
+    )
     return parser.parse_args(argv)
 
 
+@command
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command and returns its exit code."""
+    """Runs the command; returns its exit status."""
     args = _parse(argv)
+    if args.json:
+        check_writable(args.json.parent)
     facts = _alone(machine)
     for name, value in facts.items():
-        print(f"{name:16} {value if isinstance(value, str | int) else f'{value:.1f}'}")
-    print(f"\n{'':74}{'ms':>9}{'images/s':>10}{'GFLOP/s':>9}{'of peak':>9}{'first s':>9}{'MB':>8}")
+        say(f"{name:16} {value if isinstance(value, str | int) else f'{value:.1f}'}")
+    titles = f"{'ms':>9}{'images/s':>10}{'GFLOP/s':>9}{'of peak':>9}{'first s':>9}{'MB':>8}"
+    say(f"\n{'':74}{titles}  includes")
     rows = []
     with tempfile.TemporaryDirectory(prefix="kmatting-benchmark-") as folder:
         for row in measure(args, Path(folder)):
-            print(_format(row), flush=True)
+            say(_format(row))
             rows.append(asdict(row))
     if args.json:
         with whole_file(args.json) as partial:

@@ -18,6 +18,7 @@ from typing import IO, Any, NoReturn, Protocol
 
 from kmatting import __version__
 from kmatting.extras import EXTRA_OF, install_command
+from kmatting.sizes import STRIDE
 
 # Module and summary of each subcommand.
 COMMANDS = {
@@ -31,8 +32,6 @@ COMMANDS = {
     "synthetic": ("kmatting.data.synthetic", "write synthetic training data"),
     "benchmark": ("kmatting.benchmark", "measure the speed of training and prediction"),
 }
-
-SMALLEST_SIZE = 16  # pixels, the stride of the networks
 
 
 class Main(Protocol):
@@ -149,7 +148,7 @@ def add_size(parser: Any) -> None:
     """
     parser.add_argument(
         "--size",
-        type=at_least(SMALLEST_SIZE),
+        type=at_least(STRIDE),
         metavar="PIXELS",
         help="the network sees a photo at about PIXELS x PIXELS (default: the size the model was "
         "trained at); not for .tflite files, whose size is fixed",

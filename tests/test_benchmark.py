@@ -1,5 +1,8 @@
 """What the benchmark counts and prints; how long anything takes is not tested."""
 
+import sys
+import time
+
 import pytest
 import tensorflow as tf
 
@@ -61,11 +64,12 @@ def test_reading_gives_a_row():
 
 
 def test_rows_stand_in_columns_whatever_is_missing():
-    full = benchmark.Row("train", "model1", 12.34, 81.0, 100.0, 0.5, 30.0, 900.0)
-    part = benchmark.Row("data", "pairs", 12.34, 81.0)
+    full = benchmark.Row("train", "model1", "all", 12.34, 81.0, 100.0, 0.5, 30.0, 900.0)
+    part = benchmark.Row("data", "pairs", "all", 12.34, 81.0)
     lines = [benchmark._format(row) for row in (full, part)]
     assert "50%" in lines[0]
     assert len(lines[0]) == len(lines[1])
+    assert lines[0].endswith("  all")
     assert lines[0].index("81.00") == lines[1].index("81.00")
 
 
@@ -79,3 +83,49 @@ def test_the_median_leaves_the_first_calls_out(monkeypatch):
     monkeypatch.setattr(benchmark.time, "perf_counter", lambda: clock[0])
     assert benchmark.median_seconds(run) == 4
     assert next(seconds, None) is None
+
+
+def test_a_step_ends_when_the_device_has_finished(monkeypatch):
+    """A callback is called while a GPU still works; reading the loss waits for it."""
+    read = []
+
+    class Loss(float):
+        def __float__(self):
+            read.append(time.perf_counter())
+            return 1.0
+
+    import keras
+
+    def fit(self, data, callbacks, steps_per_epoch, **_):
+        for step in range(steps_per_epoch):
+            callbacks[0].on_train_batch_end(step, {"loss": Loss(1)})
+
+    monkeypatch.setattr(keras.Model, "fit", fit)
+    monkeypatch.setattr(benchmark, "matrix_rate", lambda dtype: 1.0)
+    benchmark.training_step("efficientnet_lite0", "model1", 32, 1, "float32")
+    assert len(read) == 1 + benchmark._WARM_UP + benchmark._REPEATS
+
+
+def test_the_machines_rate_leaves_out_the_copy_of_the_product(monkeypatch):
+    shapes = []
+
+    def once(run):
+        shapes.append(run().shape)
+        return 0.5
+
+    monkeypatch.setattr(benchmark, "_MATRIX", {"CPU": 8, "GPU": 8})
+    monkeypatch.setattr(benchmark, "median_seconds", once)
+    assert benchmark.matrix_rate(tf.float32) == 2 * 8**3 / 0.5
+    assert shapes == [()]
+
+
+def test_a_command_without_its_extra_says_so(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "kmatting.config", None)
+    monkeypatch.delitem(sys.modules, "kmatting.config")
+    monkeypatch.setitem(sys.modules, "pydantic", None)
+    monkeypatch.setitem(sys.modules, "kmatting.section", None)
+    monkeypatch.delitem(sys.modules, "kmatting.section")
+    assert benchmark.main(["--data"]) == 2
+    assert capsys.readouterr().err == (
+        'error: pydantic is not installed: pip install -e ".[train]"\n'
+    )
