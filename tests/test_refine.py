@@ -47,6 +47,35 @@ def test_gets_the_edges_of_the_photo(sigma):
     assert error < 0.4 * np.abs(stretched(small, truth.shape) - truth).mean()
 
 
+def defocused(sigma, noise=50, height=240, width=320):
+    """An edge out of focus by a Gaussian over textured layers, and its alpha."""
+    rng = np.random.default_rng(3)
+    y, x = np.mgrid[:height, :width]
+    sharp = (np.hypot(y - height / 2, x - width / 2) < 80 + 20 * np.sin(x / 15)).astype(float)
+    alpha = ndimage.gaussian_filter(sharp, sigma).astype(np.float32)
+    textures = ndimage.gaussian_filter(rng.normal(0, noise, (2, height, width, 3)), (0, 2, 2, 0))
+    subject, behind = textures[0] + (200, 150, 90), textures[1] + (60, 90, 120)
+    image = alpha[..., None] * subject + (1 - alpha[..., None]) * behind
+    return np.rint(image.clip(0, 255)).astype(np.uint8), alpha
+
+
+@pytest.mark.parametrize("blur", [0, 0.8])
+@pytest.mark.parametrize("factor", [2, 5])
+@pytest.mark.parametrize("sigma", [2, 4, 6, 8])
+def test_as_good_as_bilinear_out_of_focus(sigma, factor, blur):
+    image, truth = defocused(sigma)
+    small = np.rint(reduced(truth, factor, blur) * 255) / np.float32(255)
+    error = np.abs(refine(small, image) - truth).mean()
+    assert error < 1.06 * np.abs(stretched(small, truth.shape) - truth).mean()
+
+
+def test_stays_bilinear_where_colours_say_nothing():
+    truth = rays()[1]
+    small = reduced(truth, 4, 0)
+    error = np.abs(refine(small, textured(*truth.shape)) - truth).mean()
+    assert error < 1.4 * np.abs(stretched(small, truth.shape) - truth).mean()
+
+
 @pytest.mark.parametrize("level", [0.0, 0.3, 1.0])
 def test_a_flat_matte_stays_flat(level):
     refined = refine(np.full((20, 30), level, np.float32), textured(173, 260))

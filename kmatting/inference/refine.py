@@ -1,33 +1,20 @@
 """Brings a matte from the network's size to the photo's own, with the edges of the photo.
 
-A network sees a large photo reduced, and stretching its matte back leaves edges as soft as the
-reduction made them. Here the matte is expressed, in each 3x3 window of the small photo, as a
+A network sees a large photo reduced, so a bilinear enlargement of its matte has edges as soft as
+the reduction made them. Here the matte is expressed, in each 3x3 window of the small photo, as a
 linear function of the colours (the guided filter of He, Sun and Tang 2013), and that function is
-applied to the full photo (its fast variant, He and Sun 2015, arXiv 1505.00996). Two things are
-added:
+applied to the full photo (its fast variant, He and Sun 2015). Three things are added:
 
-- A predicted matte is softer than the photo it came from, so a fit against the sharp photo comes
-  out too flat. The small photo is therefore softened as the matte is: of a few blurs the one whose
-  fit explains the matte best. This, not the filter itself, is most of the gain.
-- The result stays within the range of the small matte's 5x5 neighbourhood, so that a flat part
-  stays flat: nothing is invented where the network saw nothing.
+- Softness. A predicted matte is softer than the photo it came from, so a fit against the sharp
+  photo comes out too flat. The small photo is therefore blurred as the matte is: by the least blur
+  that explains the matte nearly as well as the best does, since more blur tends to fit better.
+- Trust. An edge that is much wider than a pixel of the small matte is out of focus: bilinear
+  enlargement is right there, and the texture of the photo would only disturb it. The same holds
+  where colours do not explain the matte. There the enlargement stays bilinear.
+- Range. The result stays within the range of the small matte's 5x5 neighbourhood, so nothing is
+  invented where the network saw nothing.
 
-Compared on 55 real photos with soft mattes (up to 1280 pixels): the true matte is reduced to about
-256x256 and softened by a Gaussian of sigma s (in small pixels), or reduced to 128x128 beside a
-noisy photo; and on 26 predictions of a salience network (U2-Net-p) at 320x320. Each entry is the
-mean absolute error x 1000 in the band around soft pixels and the gradient error (Rhemann et al.
-2009) / 1000:
-
-==================  ============  ============  ============  ============  ============
-way                 s = 0         s = 0.6       s = 1.0       128, noisy    network
-==================  ============  ============  ============  ============  ============
-bilinear             56.0  0.163   80.3  0.292  108.8  0.430  153.5  0.578  164.1  0.192
-bicubic              47.4  0.118   72.2  0.255  103.9  0.412  146.6  0.561  160.5  0.187
-joint bilateral      46.0  0.092   66.1  0.187   93.8  0.323  118.9  0.394  154.5  0.154
-guided, 3x3          32.9  0.034   55.4  0.126   88.3  0.289  109.3  0.317  154.1  0.153
-guided, 9x9          56.3  0.085   68.6  0.141   87.6  0.237  115.8  0.288  148.1  0.131
-this                 33.8  0.045   43.1  0.109   54.8  0.194   76.1  0.285  136.4  0.146
-==================  ============  ============  ============  ============  ============
+`docs/edges.md` compares this with bilinear enlargement.
 """
 
 import functools
@@ -40,10 +27,17 @@ from kmatting.inference.tiles import covered, enlarge_tile, tiles
 
 _EPSILON = 1e-4  # variance of colours in [0, 1] under which a window counts as flat
 _SOFTNESS = (0.0, 0.5, 0.8, 1.1, 1.5)  # sigmas tried on the small photo, in its pixels
+_NEARLY_BEST = 1.35  # times the least squared error: a blur that fits as well is preferred
+# Largest step between neighbours within 5x5 by the range within 9x9: out of focus, in focus. A
+# sharp edge has 1; one blurred by a Gaussian of sigma 1, 1.5 and 2 pixels has 0.38, 0.26 and 0.2.
+_STEEPNESS = (0.27, 0.37)
+_LEAST_RANGE = 0.02  # below it steps are those of 8-bit levels
+# Squared error of the fit by the matte's squared distance from its 3x3 mean: explained, not.
+_UNEXPLAINED = (0.3, 1.0)
 _GRAIN = 0.15  # sigma on the full photo, in pixels of the small one: takes the sensor's noise out
 _TILE = 256  # pixels a side of the full photo; flat tiles are quick
 _FIT_TILE = 64  # and of the small one: its intermediate results fit into a processor's cache
-_JUDGED_TILES = 8  # from which the softness of the whole matte is told
+_JUDGED_TILES = 8  # that decide on the softness of the whole matte
 _FLAT = 1e-3  # a quarter of an 8-bit level
 
 
@@ -78,10 +72,15 @@ def refine(alpha: np.ndarray, image: np.ndarray) -> np.ndarray:
         small = Image.fromarray(alpha).resize((width, height), Image.Resampling.BILINEAR)
         return np.asarray(small).clip(0, 1)
 
-    lowest, highest = _local(alpha, np.minimum), _local(alpha, np.maximum)
+    lowest, highest = _local(alpha, np.minimum, 5), _local(alpha, np.maximum, 5)
     spread = highest - lowest
     guide = Image.fromarray(image).resize(alpha.shape[::-1], Image.Resampling.BOX)
-    slope, offset = _fit(alpha, np.asarray(guide), spread)
+    slope, offset, error = _fit(alpha, np.asarray(guide), spread)
+    trust = _trust(alpha, error)
+    # The enlargement of trust * fit + (1 - trust) * alpha, at the cost of the fit alone.
+    slope = [trust * plane for plane in slope]
+    offset = trust * offset + (1 - trust) * alpha
+    spread[trust == 0] = 0
     sigma = _GRAIN * max(height / alpha.shape[0], width / alpha.shape[1])
     refined = np.empty(full, np.float32)
     for tile in tiles(height, width, _TILE):
@@ -99,25 +98,28 @@ def refine(alpha: np.ndarray, image: np.ndarray) -> np.ndarray:
 
 def _fit(
     alpha: np.ndarray, guide: np.ndarray, spread: np.ndarray
-) -> tuple[list[np.ndarray], np.ndarray]:
+) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
     """Fits the matte by a linear function of the colours around each pixel.
 
     Args:
         alpha: float array (h, w).
         guide: uint8 array (h, w, 3), the photo at the same size.
-        spread: float array (h, w), by how much the matte differs around each pixel.
+        spread: float array (h, w), range of the matte around each pixel.
 
     Returns:
-        Three slopes (h, w), one a channel and to be multiplied with 8-bit colours, and the offset.
+        slope: three arrays (h, w), one for each channel, to be multiplied by 8-bit colours.
+        offset: array (h, w).
+        error: array (h, w), squared error of the fit on the softened photo.
     """
     if not np.isfinite(alpha).all():
         raise ValueError("Expected a matte of finite numbers, received some that are none.")
     slope = [np.zeros(alpha.shape, np.float32) for _ in range(3)]
+    error = np.zeros(alpha.shape, np.float32)
     offset = alpha.astype(np.float32)  # right wherever the matte is flat
     height, width = alpha.shape
     edges = [tile for tile in tiles(height, width, _FIT_TILE) if spread[tile].max() >= _FLAT]
     if not edges:
-        return slope, offset
+        return slope, offset, error
 
     widest = _reach(_SOFTNESS[-1]) + 2
     borders = ((widest, widest), (widest, widest))
@@ -126,8 +128,8 @@ def _fit(
 
     def fit(
         rows: slice, columns: slice, sigma: float
-    ) -> tuple[list[np.ndarray], np.ndarray, float]:
-        """Fits a tile; the last value is the squared error."""
+    ) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
+        """Fits a tile; the last array is the squared error."""
 
         def with_margin(values: np.ndarray, margin: int) -> np.ndarray:
             trim = widest - margin
@@ -139,15 +141,45 @@ def _fit(
         slopes, offsets = _window_fit(with_margin(padded_alpha, 2), colours)
         inner = (colour[2:-2, 2:-2] for colour in colours)
         fitted = offsets + sum(a * colour for a, colour in zip(slopes, inner, strict=True))
-        return slopes, offsets, np.square(fitted - with_margin(padded_alpha, 0)).sum()
+        return slopes, offsets, np.square(fitted - with_margin(padded_alpha, 0))
 
     judged = edges[:: -(-len(edges) // _JUDGED_TILES)]
-    softness = min(_SOFTNESS, key=lambda sigma: sum(fit(*tile, sigma)[2] for tile in judged))
+    errors = [sum(fit(*tile, sigma)[2].sum() for tile in judged) for sigma in _SOFTNESS]
+    softness = next(
+        sigma
+        for sigma, total in zip(_SOFTNESS, errors, strict=True)
+        if total <= _NEARLY_BEST * min(errors)
+    )
     for tile in edges:
-        slopes, offset[tile], _ = fit(*tile, softness)
+        slopes, offset[tile], error[tile] = fit(*tile, softness)
         for plane, values in zip(slope, slopes, strict=True):
             plane[tile] = values / 255
-    return slope, offset
+    return slope, offset, error
+
+
+def _trust(alpha: np.ndarray, error: np.ndarray) -> np.ndarray:
+    """Says how far the fit may replace the bilinear enlargement.
+
+    Args:
+        alpha: float array (h, w) in [0, 1].
+        error: float array (h, w), squared error of the fit.
+
+    Returns:
+        float32 array (h, w) in [0, 1].
+    """
+    padded = np.pad(alpha, ((0, 1), (0, 1)), mode="edge")
+    steps = np.hypot(padded[:-1, 1:] - alpha, padded[1:, :-1] - alpha)
+    extent = _local(alpha, np.maximum, 9) - _local(alpha, np.minimum, 9)
+    steepness = _local(steps, np.maximum, 5) / np.maximum(extent, _LEAST_RANGE)
+    structure = np.square(alpha - _local(alpha, np.add, 3) / 9)
+    unexplained = _local(error, np.add, 5) / np.maximum(_local(structure, np.add, 5), 1e-6)
+    trust = _share(steepness, *_STEEPNESS) * (1 - _share(unexplained, *_UNEXPLAINED))
+    return trust.astype(np.float32)
+
+
+def _share(values: np.ndarray, low: float, high: float) -> np.ndarray:
+    """Says how far values are on the way from `low`, 0, to `high`, 1."""
+    return ((values - low) / (high - low)).clip(0, 1)
 
 
 def _window_fit(
@@ -214,12 +246,14 @@ def _reach(sigma: float) -> int:
     return int(np.ceil(3 * sigma))
 
 
-def _local(values: np.ndarray, choose: Callable[..., np.ndarray]) -> np.ndarray:
-    """Takes the least (`np.minimum`) or the greatest (`np.maximum`) value of each 5x5 window."""
+def _local(
+    values: np.ndarray, combine: Callable[[np.ndarray, np.ndarray], np.ndarray], side: int
+) -> np.ndarray:
+    """Takes the minimum, maximum or sum (`np.add`) of each window of side x side pixels."""
     height, width = values.shape
-    padded = np.pad(values, 2, mode="edge")
-    rows = functools.reduce(choose, (padded[shift : shift + height] for shift in range(5)))
-    return functools.reduce(choose, (rows[:, shift : shift + width] for shift in range(5)))
+    padded = np.pad(values, side // 2, mode="edge")
+    rows = functools.reduce(combine, (padded[shift : shift + height] for shift in range(side)))
+    return functools.reduce(combine, (rows[:, shift : shift + width] for shift in range(side)))
 
 
 def _is_flat(spread: np.ndarray, box: tuple[float, float, float, float]) -> bool:
