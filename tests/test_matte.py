@@ -1,5 +1,7 @@
 """What a `Matte` offers beside the alpha itself."""
 
+import pickle
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -35,6 +37,14 @@ def test_arrays_are_read_only(disc):
     with pytest.raises(ValueError, match="read-only"):
         with_opacity.alpha[0, 0] = 1
     given[0, 0] = 1  # the caller's own array stays theirs
+
+
+def test_a_copy_is_as_safe(disc):
+    assert disc.alpha is disc.prediction
+    copy = pickle.loads(pickle.dumps(disc))
+    np.testing.assert_array_equal(copy.alpha, disc.alpha)
+    with pytest.raises(ValueError, match="read-only"):
+        copy.prediction[0, 0] = 1
 
 
 def test_repr_is_short(disc):

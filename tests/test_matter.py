@@ -269,18 +269,21 @@ def test_a_photo_that_fails_does_not_stop_the_others(models, tmp_path):
     def run(batch):
         if batch[0, 0, 0, 0] == 1:
             raise MemoryError
+        if batch[0, 0, 0, 0] == 3:
+            raise RuntimeError("failed to invoke\nand many more lines")
         return good(batch) * (np.nan if batch[0, 0, 0, 0] == 2 else 1)
 
     matter._network = dataclasses.replace(matter._network, run=run)
-    paths = [tmp_path / f"{level}.png" for level in range(4)]
+    paths = [tmp_path / f"{level}.png" for level in range(5)]
     for level, path in enumerate(paths):
         Image.fromarray(np.full((20, 30, 3), level, np.uint8)).save(path)
     results = [result for _, result in matter.stream(paths)]
     assert [type(result).__name__ for result in results] == [
-        "Matte", "PhotoError", "PhotoError", "Matte",
+        "Matte", "PhotoError", "PhotoError", "PhotoError", "Matte",
     ]  # fmt: skip
     assert str(results[1]) == f"{paths[1]}: not enough memory for this photo."
     assert str(results[2]) == f"{paths[2]}: the model returned numbers that are not finite."
+    assert str(results[3]) == f"{paths[3]}: the model cannot run on it (failed to invoke)."
     with pytest.raises(ImageError, match="image: not enough memory"):
         matter(np.full((20, 30, 3), 1, np.uint8))
 
@@ -449,6 +452,11 @@ class TestShippedModel:
         assert face.mean() > 0.9
         assert suit.mean() > 0.9
         assert flag.mean() < 0.1
+
+
+def test_suffixes_in_capitals(models, tmp_path):
+    (tmp_path / "RED.TFLITE").write_bytes((models / "red.tflite").read_bytes())
+    assert Matter(tmp_path / "RED.TFLITE").frame == red_model.FRAME
 
 
 @pytest.mark.parametrize("name", ["none.keras", "none.tflite", "none", "none.onnx"])

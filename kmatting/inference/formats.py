@@ -26,10 +26,10 @@ def load_network(path: Path, threads: int | None = None) -> Network:
     if path.is_dir():
         with loading(path, "a SavedModel"):
             return load_saved_model(version_folder(path), threads)
-    if path.suffix == ".keras":
+    if path.suffix.lower() == ".keras":
         with loading(path, "a Keras model"):
             return load_keras(path, threads)
-    if path.suffix == ".tflite":
+    if path.suffix.lower() == ".tflite":
         with loading(path, "a TFLite model"):
             return load_tflite(path.read_bytes(), threads)
     raise ModelError(

@@ -37,7 +37,7 @@ def load_model(path: str | os.PathLike[str] | None = None) -> "keras.Model":
         >>> model.summary()
     """
     path = shipped_model(".keras") if path is None else Path(path)
-    if path.is_dir() or path.suffix != ".keras":
+    if path.is_dir() or path.suffix.lower() != ".keras":
         raise ModelError(f"{path}: expected a .keras file.")
     with loading(path, "a Keras model"):
         return _load(path)

@@ -4,6 +4,7 @@ import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -53,6 +54,9 @@ class Matte:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "prediction", _read_only(self.prediction))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Matte, (self.photo, self.prediction)
 
     def __repr__(self) -> str:
         height, width = self.prediction.shape

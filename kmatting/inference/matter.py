@@ -120,8 +120,8 @@ class Matter:
 
         Raises:
             ImageError: if the photo cannot be read.
-            PhotoError: (an `ImageError`) if the model returns numbers that are not finite for this
-                photo, or there is not enough memory for it.
+            PhotoError: (an `ImageError`) if the model cannot run on this photo or returns numbers
+                that are not finite, or there is not enough memory.
             ModelError: if the model returns something else than a matte, or this process was
                 forked and the model runs in TensorFlow.
             ValueError: if the size is out of range.
@@ -195,7 +195,13 @@ class Matter:
 
     def _matte(self, photo: Photo, name: str, size: int | None = None) -> Matte:
         image = photo.flatten()
-        alpha = self._predict(image, size)
+        try:
+            alpha = self._predict(image, size)
+        except (ModelError, MemoryError):
+            raise
+        except Exception as error:  # TensorFlow and LiteRT raise types of their own
+            reason = next(iter(str(error).splitlines()), type(error).__name__)
+            raise PhotoError(f"{name}: the model cannot run on it ({reason[:300]}).") from error
         if not np.isfinite(alpha).all():
             raise PhotoError(f"{name}: the model returned numbers that are not finite.")
         return Matte(photo, refine(alpha.clip(0, 1), image))

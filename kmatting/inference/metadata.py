@@ -7,12 +7,15 @@ user.
 """
 
 import json
+import lzma
 import os
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
 METADATA = "kmatting.json"
+_ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, lzma.LZMAError)
 
 
 def read_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -30,24 +33,31 @@ def read_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
     """
     path = Path(path)
     try:
-        if path.is_dir():
-            content = (path / "assets.extra" / METADATA).read_bytes()
-        else:
-            with zipfile.ZipFile(path) as archive:
-                if archive.namelist().count(METADATA) > 1:
-                    raise ValueError(f"{path}: damaged, it holds {METADATA} twice.")
-                content = archive.read(METADATA)
-    except (FileNotFoundError, NotADirectoryError, zipfile.BadZipFile, KeyError):
-        return {}
-    try:
+        content = _content(path)
+        if content is None:
+            return {}
         metadata = json.loads(content)
-    except ValueError as error:
+    except (ValueError, RuntimeError, EOFError, *_ZIP_ERRORS) as error:
         raise ValueError(f"{path}: damaged {METADATA} ({error}).") from error
     if not isinstance(metadata, dict):
         raise ValueError(f"{path}: damaged {METADATA}: expected an object.")
     if not (metadata.get("max_size") is None or _is_side(metadata["max_size"])):
         raise ValueError(f"{path}: damaged {METADATA}: expected max_size to be a number of pixels.")
     return metadata
+
+
+def _content(path: Path) -> bytes | None:
+    """Returns the file `kmatting.json` of a model, or None if it has none."""
+    if path.is_dir():
+        file = path / "assets.extra" / METADATA
+        return file.read_bytes() if file.is_file() else None
+    if not zipfile.is_zipfile(path):
+        return None
+    with zipfile.ZipFile(path) as archive:
+        count = archive.namelist().count(METADATA)
+        if count > 1:
+            raise ValueError(f"it is there {count} times")
+        return archive.read(METADATA) if count else None
 
 
 def read_size(path: str | os.PathLike[str]) -> tuple[int, int] | None:
