@@ -14,6 +14,7 @@ EXTRAS = {
     "train": [
         "tensorflow>=2.21",
         "keras>=3.15,<3.16",
+        "filelock>=3.20",
         "tensorboard>=2.20",
         "pydantic>=2.10",
         "pyyaml>=6",

@@ -80,8 +80,9 @@ def train(config: "Config", folder: Path, resume: bool = False) -> None:
             checkpoint=checkpoint.read_bytes() if checkpoint else b"",
         )
 
-    # Only the chief writes.
+    # Only the chief writes to the folder.
     with run_folder.lock(folder) if cluster.is_chief else contextlib.nullcontext():
+        # Another run may have written one before the lock.
         checkpoint = run_folder.find_checkpoint(folder, resume)
         state = run_folder.read_state(checkpoint) if checkpoint else run_folder.RunState()
         model = make_network(config, strategy, data.steps_per_epoch, checkpoint)

@@ -1,12 +1,19 @@
 """The one tester that all models go through, and what is special to each."""
 
+import importlib
+import re
+
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
 from kmatting import models
-from kmatting.config import ConfigError
+from kmatting.config import ENCODERS, ConfigError
+from kmatting.layers import FusedBatchNormalization
+from kmatting.models import densenet
+from kmatting.models.encoder import build_encoder
+from kmatting.models.weights import explain, load_weights
 
 
 class TestEveryModel:
@@ -161,7 +168,7 @@ def test_model2_is_model1_with_attention():
     assert counts["model2"] - counts["model1"] == c_wise + s_wise
 
 
-def test_skips_bring_the_encoders_way_into_the_decoder():
+def test_skips_bring_the_encoders_features_into_the_decoder():
     plain = models.model1("densenet121", encoder_weights="none")
     model = models.model1("densenet121", encoder_weights="none", skips=True)
     for stride, channels in ((8, 512 + 64), (4, 256 + 32), (2, 64 + 16)):
@@ -183,6 +190,78 @@ def test_encoder_weights_are_loaded_from_a_file(tmp_path, photos):
     np.testing.assert_allclose(features(image), expected(normalised), atol=1e-4)
 
 
+def test_downloaded_weights_are_those_of_the_network(monkeypatch):
+    """Keras is told to download, by a builder that gives each variable a value of its own."""
+    values = {}
+
+    def download(include_top, weights, input_tensor):
+        assert (include_top, weights) == (False, "imagenet")
+        network = keras.applications.DenseNet121(
+            include_top=False, weights=None, input_tensor=input_tensor
+        )
+        for index, variable in enumerate(network.weights):
+            values[variable.path] = index / 1000
+            variable.assign(keras.ops.full(variable.shape, index / 1000))
+        return network
+
+    monkeypatch.setitem(densenet._DENSENETS, "densenet121", download)
+    model = models.model1("densenet121", "imagenet")
+    encoder = [weight for layer in models.encoder_layers(model) for weight in layer.weights]
+    assert len(encoder) > 400
+    for variable in encoder:
+        np.testing.assert_array_equal(variable, np.float32(values[variable.path]))
+
+
+def test_batch_norm_follows_the_weights_closely(small_model):
+    norms = [layer for layer in small_model.layers if isinstance(layer, FusedBatchNormalization)]
+    assert len(norms) > 50
+    assert {norm.momentum for norm in norms} == {0.97}
+    assert not [
+        layer
+        for layer in small_model.layers
+        if isinstance(layer, keras.layers.BatchNormalization) and layer not in norms
+    ]
+
+
+@pytest.fixture(scope="module")
+def v2_model():
+    return models.model2("efficientnet_v2b0", "none", skips=True)
+
+
+class TestEfficientNetV2:
+    def test_features_have_the_strides_that_the_decoder_expects(self):
+        encoder = build_encoder("efficientnet_v2b0", "none")
+        shapes = encoder.compute_output_shape((1, 80, 48, 3))
+        assert [shape[1:] for shape in shapes] == [
+            (5, 3, 112),
+            (10, 6, 48),
+            (20, 12, 32),
+            (40, 24, 16),
+        ]
+
+    def test_weights_of_the_whole_network_are_loaded(self, tmp_path, photos):
+        whole = keras.applications.EfficientNetV2B0(include_top=False, weights=None)
+        whole.save_weights(tmp_path / "whole.weights.h5")
+        encoder = build_encoder("efficientnet_v2b0", str(tmp_path / "whole.weights.h5"))
+        expected = keras.Model(whole.input, whole.get_layer("block5e_add").output)
+        image = photos(1, 32, 48)
+        np.testing.assert_allclose(encoder(image)[0], expected(image * 255), atol=1e-4)
+
+    def test_exported_graph_takes_any_size(self, v2_model, photos, tmp_path):
+        v2_model.export(tmp_path / "export", verbose=False)
+        exported = tf.saved_model.load(tmp_path / "export")
+        image = photos(2, 32, 48)
+        np.testing.assert_allclose(
+            exported.serve(image), v2_model(image, training=False), atol=1e-5
+        )
+
+    def test_a_training_step_lowers_the_loss(self, v2_model, photos):
+        image = photos(2, 32, 48)
+        v2_model.compile(keras.optimizers.Adam(0.01), "mse")
+        losses = [v2_model.train_on_batch(image, image[..., :1]) for _ in range(5)]
+        assert losses[-1] < losses[0]
+
+
 @pytest.mark.parametrize("weights", ["missing.h5", "broken.weights.h5"])
 def test_wrong_encoder_weights_name_the_choices(weights, tmp_path):
     (tmp_path / "broken.weights.h5").write_bytes(b"not HDF5")
@@ -199,6 +278,42 @@ def test_failed_download_names_the_choices(monkeypatch):
         models.model1("densenet121", "imagenet")
 
 
+def test_every_encoder_has_its_module():
+    for module in ENCODERS.values():
+        assert callable(importlib.import_module(f"kmatting.models.{module}").build)
+
+
+def test_weights_of_a_larger_network_are_not_dropped_in_silence(tmp_path):
+    image = keras.Input((None, None, 3))
+    x = keras.layers.Conv2D(3, 3)(image)
+    small = keras.Model(image, x)
+    large = keras.Model(image, keras.layers.Conv2D(3, 3)(x))
+    for name in ("large.keras", "large.weights.h5"):
+        save = large.save if name.endswith(".keras") else large.save_weights
+        save(tmp_path / name)
+        with pytest.raises(ValueError, match="expected 2 weights, received 4"):
+            load_weights(small, tmp_path / name)
+        load_weights(large, tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("message", "explanation"),
+    [
+        ("", "ValueError"),
+        ("one line\nand another", "one line"),
+        ("x " * 30_000, "x " * 97 + "x ..."),
+        ("A total of 2 objects: example <Adam at 0x1>:\n\nSkipped.\n\nList", "Skipped."),
+        (
+            "object <Dense name=top, built=True>:\n\nLayer 'top' expected 2 variables, but "
+            "received 0 variables during loading. Expected: ['kernel', 'bias']",
+            "layer top: expected 2 variables, received 0",
+        ),
+    ],
+)
+def test_explanations_are_a_line(message, explanation):
+    assert explain(ValueError(message)) == explanation
+
+
 def test_unknown_encoder_is_refused():
     with pytest.raises(ConfigError, match="resnet50"):
         models.model1("resnet50")
@@ -213,7 +328,7 @@ def test_build_model_starts_from_a_trained_model(small_model, small_config, phot
         models.build_model(config)(image, training=False), small_model(image, training=False)
     )
     wrong = config.model_copy(update={"encoder": "densenet169"})
-    with pytest.raises(
-        ConfigError, match=r"does not fit model[12] with densenet169: layer .* expected"
-    ):
+    with pytest.raises(ConfigError, match="does not fit") as caught:
         models.build_model(wrong)
+    assert re.search(r"with densenet169: layer \w+: expected .*, received", str(caught.value))
+    assert len(str(caught.value)) < 300

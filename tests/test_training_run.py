@@ -269,9 +269,15 @@ class TestDamage:
         model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(64)])
         model.save(tmp_path / "last.keras")
         strategy = tf.distribute.get_strategy()
-        with pytest.raises(CheckpointError, match="another network: layer conv1_conv") as caught:
+        with pytest.raises(CheckpointError, match="network or optimizer: layer conv1_") as caught:
             make_network(config_of(), strategy, 1, tmp_path / "last.keras")
         assert len(str(caught.value)) < 300
+
+    def test_the_state_of_another_optimizer_is_not_dropped_in_silence(self, finished):
+        strategy = tf.distribute.get_strategy()
+        make_network(config_of(average=0.5), strategy, 1, finished / "last.keras")
+        with pytest.raises(CheckpointError, match="Skipping variable loading for optimizer"):
+            make_network(config_of(), strategy, 1, finished / "last.keras")
 
     @pytest.mark.parametrize("content", [b"\xff\xfe", b"loss\n1\n", b"epoch\nmany\n", b"\0"])
     def test_a_damaged_log_is_named(self, tmp_path, content):

@@ -1,5 +1,7 @@
 """Builds the two matting networks from their blocks."""
 
+from pathlib import Path
+
 import keras
 
 from kmatting.config import ConfigError, ModelConfig
@@ -10,7 +12,7 @@ from kmatting.models.blocks import (
     apply_low_level_branch,
 )
 from kmatting.models.encoder import build_encoder
-from kmatting.models.weights import explain
+from kmatting.models.weights import explain, load_weights
 from kmatting.shipped import shipped_model
 
 
@@ -91,7 +93,7 @@ def build_model(config: ModelConfig) -> keras.Model:
     model = builder(config.encoder, "none", config.skips)
     try:
         shipped = str(config.weights) == "shipped"
-        model.load_weights(shipped_model(".keras") if shipped else config.weights)
+        load_weights(model, Path(shipped_model(".keras")) if shipped else config.weights)
     except Exception as error:  # h5py and Keras raise many types for a wrong file
         raise ConfigError(
             f"model.weights: {config.weights} does not fit {config.name} with {config.encoder}: "

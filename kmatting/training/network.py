@@ -1,5 +1,6 @@
 """The network of a run: built, compiled and, in a resumed run, with its trained weights."""
 
+import warnings
 from pathlib import Path
 
 import keras
@@ -7,7 +8,7 @@ import tensorflow as tf
 
 from kmatting import models
 from kmatting.config import Config
-from kmatting.models.weights import explain
+from kmatting.models.weights import explain, load_weights
 from kmatting.training import replicas
 from kmatting.training.compiling import compile_model
 from kmatting.training.optimizer import make_optimizer
@@ -46,10 +47,18 @@ def make_network(
     if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
         replicas.let_keras_fit(model)
     if checkpoint:
-        try:
-            model.load_weights(checkpoint)
-        except Exception as error:  # h5py and Keras raise many types for a damaged file
-            raise CheckpointError(
-                f"{checkpoint}: damaged, or of another network: {explain(error)}."
-            ) from error
+        _load_checkpoint(model, checkpoint)
     return model
+
+
+def _load_checkpoint(model: keras.Model, checkpoint: Path) -> None:
+    """Loads the weights and the state of the optimizer."""
+    try:
+        with warnings.catch_warnings():
+            # Keras only warns if the state is that of another optimizer, and starts from step 0.
+            warnings.filterwarnings("error", message="Skipping variable loading")
+            load_weights(model, checkpoint)
+    except Exception as error:  # h5py and Keras raise many types for a damaged file
+        raise CheckpointError(
+            f"{checkpoint}: damaged, or of another network or optimizer: {explain(error)}."
+        ) from error

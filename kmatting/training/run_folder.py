@@ -1,7 +1,6 @@
 """The folder of a training run: its config, its checkpoints, and how to resume it."""
 
 import contextlib
-import fcntl
 import importlib.metadata
 import json
 import math
@@ -11,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated
 
+from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from kmatting import __version__
@@ -117,17 +117,18 @@ def lock(folder: Path) -> Iterator[None]:
         ConfigError: if another process trains in this folder.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / LOCK).open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ConfigError(
-                f"{folder}: another process is training in this folder. Wait for its end, or "
-                "choose another folder with --output DIR."
-            ) from None
-        except OSError:  # a file system without locks, as some network shares are
-            pass
+    run_lock = FileLock(folder / LOCK)
+    try:
+        run_lock.acquire(timeout=0)
+    except Timeout:
+        raise ConfigError(
+            f"{folder}: another process is training in this folder. Wait for its end, or choose "
+            "another folder with --output DIR."
+        ) from None
+    try:
         yield
+    finally:
+        run_lock.release()
 
 
 def describe_run(config: Config, folder: Path) -> None:
