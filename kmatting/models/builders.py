@@ -1,7 +1,5 @@
 """Builds the two matting networks from their blocks."""
 
-from pathlib import Path
-
 import keras
 
 from kmatting.config import ConfigError, ModelConfig
@@ -93,7 +91,7 @@ def build_model(config: ModelConfig) -> keras.Model:
     model = builder(config.encoder, "none", config.skips)
     try:
         shipped = str(config.weights) == "shipped"
-        load_weights(model, Path(shipped_model(".keras")) if shipped else config.weights)
+        load_weights(model, shipped_model(".keras") if shipped else config.weights)
     except Exception as error:  # h5py and Keras raise many types for a wrong file
         raise ConfigError(
             f"model.weights: {config.weights} does not fit {config.name} with {config.encoder}: "
