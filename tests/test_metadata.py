@@ -39,6 +39,15 @@ def test_damaged_metadata(tmp_path, content):
         read_size(path)
 
 
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_metadata_that_is_there_twice(tmp_path):
+    path = write(tmp_path / "a.keras", '{"size": [288, 512]}')
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr(METADATA, '{"size": [64, 64]}')
+    with pytest.raises(ValueError, match=r"damaged .* there 2 times"):
+        read_size(path)
+
+
 @pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_LZMA])
 def test_damaged_archive(tmp_path, method):
     """Not taken for a file without metadata, which would run at another size in silence."""
