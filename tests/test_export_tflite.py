@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from export_models import tiny_model
 from PIL import Image
+from red_model import convert, step
 
 from kmatting.data.synthetic import sample
 from kmatting.export import main
@@ -198,6 +199,14 @@ def test_snippet_of_the_page_on_phones(model, exports, variant, tmp_path, monkey
     alpha = np.asarray(Image.open(tmp_path / "alpha.png"))
     assert alpha.shape == (128, 192)
     assert np.abs(alpha / 255 - np.asarray(expected)).mean() < 0.03
+
+
+def test_snippet_gives_opaque_pixels_of_an_int8_model(tmp_path, monkeypatch):
+    convert(step(), tmp_path / "step.tflite", integer=True)
+    Image.new("RGB", (80, 60), "white").save(tmp_path / "photo.jpg")
+    monkeypatch.chdir(tmp_path)
+    run_alone(page_snippet().replace("model.tflite", "step.tflite"))
+    assert Image.open(tmp_path / "alpha.png").getextrema() == (255, 255)
 
 
 # The command
