@@ -10,6 +10,7 @@ import numpy as np
 from kmatting.data.backgrounds import Background, open_backgrounds
 from kmatting.data.compositing import composite
 from kmatting.data.folders import list_stems, match_folders
+from kmatting.data.foregrounds import ForegroundCache
 from kmatting.data.pairs import compare_sizes
 from kmatting.data.samples import Checker, Draw, Size, SourceSection, split, stem_fraction
 from kmatting.images import ImageError, read_alpha, read_photo
@@ -23,6 +24,9 @@ class CompositeSource(SourceSection):
         alphas: folder of mattes, matched by stem.
         backgrounds: folder of photos without a subject.
         recursive: search the folders in them too.
+        estimate_foreground: with `alphas`, estimate the colours of the subject, without the
+            background that shines through at soft edges. Set it to false where the files show pure
+            foreground colours, as those of Deep Image Matting do.
     """
 
     kind: Literal["composite"] = "composite"
@@ -30,6 +34,7 @@ class CompositeSource(SourceSection):
     alphas: Path | None = None
     backgrounds: Path
     recursive: bool = False
+    estimate_foreground: bool = True
 
     def open(self, checker: Checker) -> "CompositeSet":
         """See `SourceSection`."""
@@ -38,7 +43,11 @@ class CompositeSource(SourceSection):
         good = checker.keep_good(cutouts, str(self.alphas or self.foregrounds))
         backgrounds = open_backgrounds(self.backgrounds, self.recursive, checker)
         return CompositeSet(
-            good if backgrounds else [], backgrounds, str(self.foregrounds), self.weight
+            good if backgrounds else [],
+            backgrounds,
+            str(self.foregrounds),
+            self.weight,
+            ForegroundCache() if self.alphas and self.estimate_foreground else None,
         )
 
 
@@ -110,12 +119,22 @@ def find_cutouts(
 
 @dataclass
 class CompositeSet:
-    """Foregrounds over backgrounds, which are drawn anew each time; see `SampleSet`."""
+    """Foregrounds over backgrounds, which are drawn anew each time; see `SampleSet`.
+
+    Attributes:
+        cutouts: the foregrounds.
+        backgrounds: the backgrounds.
+        name: as in `SampleSet`.
+        weight: as in `SampleSet`.
+        estimates: loads the foregrounds that are photos; None if their colours are pure.
+        coarse: as in `SampleSet`.
+    """
 
     cutouts: Sequence[Cutout]
     backgrounds: Sequence[Background]
     name: str
     weight: float = 1.0
+    estimates: ForegroundCache | None = None
     coarse: bool = False
 
     def __len__(self) -> int:
@@ -132,13 +151,14 @@ class CompositeSet:
         if not all(backgrounds):
             backgrounds = list(self.backgrounds), list(self.backgrounds)
         return (
-            CompositeSet(kept, backgrounds[0], self.name, self.weight),
-            CompositeSet(held_out, backgrounds[1], self.name, self.weight),
+            CompositeSet(kept, backgrounds[0], self.name, self.weight, self.estimates),
+            CompositeSet(held_out, backgrounds[1], self.name, self.weight, self.estimates),
         )
 
     def load(self, index: int, size: Size, draw: Draw) -> np.ndarray:
         """Lays a foreground over a background."""
         random = np.random.default_rng(draw)
-        foreground, alpha = self.cutouts[index].read()
+        cutout = self.cutouts[index]
+        foreground, alpha = self.estimates.load(cutout, size) if self.estimates else cutout.read()
         background, _ = self.backgrounds[int(random.integers(len(self.backgrounds)))].read()
         return composite(foreground, alpha, background, size, random)

@@ -1,11 +1,12 @@
 """Lists the photos of folders and matches those of two folders by name; reads no file."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from kmatting.images import ImageError, scan_folder
+from kmatting.inference.output_names import matte_stem
 
 
 @dataclass
@@ -58,7 +59,7 @@ def list_stems(folder: Path, recursive: bool = False) -> Found:
         What was found, sorted by name.
     """
     found = list_folder(folder, recursive)
-    named, problems = _by_name(folder, found)
+    named, problems = _by_name(folder, found, _name)
     files: list[tuple[Path, ...]] = [(named[name],) for name in sorted(named)]
     return Found(files, found.problems + problems, found.notes)
 
@@ -80,7 +81,7 @@ def match_folders(images: Path, alphas: Path, kind: str, recursive: bool = False
     if photos.problems or mattes.problems:
         return Found([], photos.problems + mattes.problems, notes)
     photo_names = {_name(images, path) for (path,) in photos.files}
-    matte_names = {_name(alphas, path) for (path,) in mattes.files}
+    matte_names = {_matte_name(alphas, path) for (path,) in mattes.files}
     if not photo_names & matte_names:
         problem = (
             f"{images} and {alphas}: no two files have the same stem (such as "
@@ -93,12 +94,12 @@ def match_folders(images: Path, alphas: Path, kind: str, recursive: bool = False
         for (path,) in photos.files
         if _name(images, path) not in matte_names
     ] + [
-        f"{path}: alpha without {kind} ({_name(alphas, path)}.* in {images})."
+        f"{path}: alpha without {kind} ({_matte_name(alphas, path)}.* in {images})."
         for (path,) in mattes.files
-        if _name(alphas, path) not in photo_names
+        if _matte_name(alphas, path) not in photo_names
     ]
-    photo_of, same_photos = _by_name(images, photos)
-    matte_of, same_mattes = _by_name(alphas, mattes)
+    photo_of, same_photos = _by_name(images, photos, _name)
+    matte_of, same_mattes = _by_name(alphas, mattes, _matte_name)
     matched = sorted(photo_of.keys() & matte_of.keys())
     files: list[tuple[Path, ...]] = [(photo_of[name], matte_of[name]) for name in matched]
     return Found(files, problems + same_photos + same_mattes, notes)
@@ -109,11 +110,18 @@ def _name(folder: Path, path: Path) -> str:
     return path.relative_to(folder).with_suffix("").as_posix()
 
 
-def _by_name(folder: Path, found: Found) -> tuple[dict[str, Path], list[str]]:
+def _matte_name(folder: Path, path: Path) -> str:
+    """Names the photo that a matte belongs to, as `_name` would; `cat.alpha.png` is of `cat`."""
+    return path.relative_to(folder).with_name(matte_stem(path)).as_posix()
+
+
+def _by_name(
+    folder: Path, found: Found, name_of: Callable[[Path, Path], str]
+) -> tuple[dict[str, Path], list[str]]:
     """Returns the files with a name of their own, and a problem for each name of several."""
     paths_of: dict[str, list[Path]] = defaultdict(list)
     for (path,) in found.files:
-        paths_of[_name(folder, path)].append(path)
+        paths_of[name_of(folder, path)].append(path)
     problems = [
         f"{paths[0].parent}: {_names(paths)} have the same stem; keep one."
         for paths in paths_of.values()
