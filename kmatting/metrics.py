@@ -1,23 +1,24 @@
-"""Figures that say how far a matte is from the truth, as matting papers report them.
+"""Metrics that compare a matte with the truth, as matting papers report them.
 
 SAD, MSE, MAD, gradient error and connectivity error follow Rhemann et al., "A Perceptually
 Motivated Online Benchmark for Image Matting" (CVPR 2009), with the constants and the scaling of the
 MATLAB evaluation code of "Deep Image Matting" (Xu et al., CVPR 2017), whose numbers papers quote.
 
 All functions take the truth first, then the prediction, both of one shape (H, W): uint8 levels, or
-floats in [0, 1], which are rounded to 8 bits as a matte on disk is. They leave their inputs alone,
-and give exactly 0 (IoU: 1) for two equal mattes. Levels are compared as integers, so that an alpha
-of 153/255 is 0.6 whatever the rounding of floats says. Nothing here imports TensorFlow.
+floats in [0, 1], which are rounded to 8 bits as a matte on disk is. They do not change their
+inputs, and return exactly 0 (IoU: 1) for two equal mattes. Levels are compared as integers, so that
+rounding errors of floats do not matter: an alpha of 153/255 is exactly 0.6. Nothing here imports
+TensorFlow.
 
-One step of the MATLAB code is left out: its gradient error stretches each matte from its minimum
-and maximum to 0 and 1 (`mat2gray`), which the paper does not, and which would forgive a prediction
-that is too faint. Mattes that reach both 0 and 1 score the same either way.
+One step of the MATLAB code is left out. Its gradient error stretches each matte to the range from 0
+to 1 (`mat2gray`), which the paper does not, and which would forgive a prediction that is too faint.
+Mattes that reach both 0 and 1 score the same either way.
 """
 
 import numpy as np
 
-SIGMA = 1.4  # pixels, of the Gaussian whose derivative the gradient error takes
-BAND_WIDTH = 10  # pixels, by which the unknown band of a true alpha is dilated
+SIGMA = 1.4  # of the Gaussian in the gradient error, in pixels
+BAND_WIDTH = 10  # dilation of the unknown band of a true alpha, in pixels
 
 FIGURES = ("sad", "mse", "mad", "gradient", "connectivity", "iou")
 
@@ -116,7 +117,7 @@ def mad(truth: np.ndarray, prediction: np.ndarray, region: np.ndarray | None = N
 def gradient_error(
     truth: np.ndarray, prediction: np.ndarray, region: np.ndarray | None = None
 ) -> float:
-    """Gradient error: are the edges where they should be, and as sharp?
+    """Gradient error: compares the position and the sharpness of edges.
 
     Both mattes are convolved with the first derivatives of a Gaussian (sigma 1.4 pixels, a kernel
     of 9x9 with unit Frobenius norm, borders replicated). The error is the sum of the squared
@@ -139,14 +140,14 @@ def gradient_error(
 def connectivity_error(
     truth: np.ndarray, prediction: np.ndarray, region: np.ndarray | None = None
 ) -> float:
-    """Connectivity error: does the matte hang together as the truth does?
+    """Connectivity error: compares how much of each matte is disconnected from its main body.
 
     At each threshold 0.1, 0.2, ..., 1 the source is the largest 4-connected component of the pixels
-    where both mattes reach it (of equal ones, the first in column order, as MATLAB numbers them).
-    A pixel's level is the last threshold before it first leaves the source. What a matte has
-    above that level is disconnected; less than 0.15 is forgiven. The error is the sum of the
-    absolute differences of what is disconnected in the two mattes, divided by 1000. An empty
-    prediction has no source and costs the whole foreground.
+    where both mattes reach the threshold (of components of equal size, the first in column order,
+    as MATLAB numbers them). The level of a pixel is the last threshold before it first leaves the
+    source. The part of a matte's value above that level is disconnected; parts below 0.15 do not
+    count. The error is the sum of the absolute differences of the disconnected parts of the two
+    mattes, divided by 1000. An empty prediction has no source and costs the whole foreground.
 
     Args:
         truth: as in `sad`.
@@ -183,11 +184,11 @@ def iou(truth: np.ndarray, prediction: np.ndarray, region: np.ndarray | None = N
 
 
 def unknown_band(truth: np.ndarray, width: int = BAND_WIDTH) -> np.ndarray:
-    """Makes the unknown band of a trimap from a true alpha.
+    """Computes the unknown band of a trimap from a true alpha.
 
-    A pixel is unknown if something that is not fully foreground and something that is not fully
-    background both lie within `width` pixels of it along rows and columns (a square of side
-    2 * width + 1): semi-transparent pixels and borders, dilated by `width`.
+    A pixel is unknown if the square of side 2 * width + 1 around it holds both a pixel that is not
+    fully foreground and one that is not fully background. These are the semi-transparent pixels and
+    the borders between foreground and background, dilated by `width`.
 
     Args:
         truth: true alpha, (H, W), uint8 or float in [0, 1].
@@ -230,7 +231,7 @@ def unknown_of_trimap(trimap: np.ndarray) -> np.ndarray:
 
 
 def to_levels(alpha: np.ndarray) -> np.ndarray:
-    """Brings an alpha to the levels that a matte on disk has.
+    """Converts an alpha to 8-bit levels.
 
     Args:
         alpha: array (H, W), uint8 or float in [0, 1].
@@ -312,7 +313,7 @@ def _gradient_map(truth: np.ndarray, prediction: np.ndarray) -> np.ndarray:
             rows = slice(top, top + _TILE + 2 * radius)
             columns = slice(left, left + _TILE + 2 * radius)
             true, predicted = (levels[rows, columns] for levels in padded)
-            if np.array_equal(true, predicted):  # most of most photos
+            if np.array_equal(true, predicted):  # true of most of a usual photo
                 continue
             magnitudes = [_gradient_magnitude(tile, smooth, derive) for tile in (true, predicted)]
             errors[top : top + _TILE, left : left + _TILE] = np.square(
@@ -323,13 +324,13 @@ def _gradient_map(truth: np.ndarray, prediction: np.ndarray) -> np.ndarray:
 
 def _gradient_magnitude(levels: np.ndarray, smooth: np.ndarray, derive: np.ndarray) -> np.ndarray:
     alpha = levels / 255
-    across = _correlated(_correlated(alpha, smooth, 0), derive, 1)
-    down = _correlated(_correlated(alpha, derive, 0), smooth, 1)
-    return np.sqrt(np.square(across) + np.square(down))
+    gradient_x = _correlated(_correlated(alpha, smooth, 0), derive, 1)
+    gradient_y = _correlated(_correlated(alpha, derive, 0), smooth, 1)
+    return np.sqrt(np.square(gradient_x) + np.square(gradient_y))
 
 
 def _correlated(values: np.ndarray, kernel: np.ndarray, axis: int) -> np.ndarray:
-    """Correlates along an axis, which gets shorter by the kernel's length less one."""
+    """Correlates along an axis, without padding."""
     if axis == 1:
         return _correlated(values.T, kernel, 0).T
     size = len(values) - len(kernel) + 1
@@ -340,9 +341,9 @@ def _correlated(values: np.ndarray, kernel: np.ndarray, axis: int) -> np.ndarray
 
 
 def _connectivity_map(truth: np.ndarray, prediction: np.ndarray) -> np.ndarray:
-    """Differences of what is disconnected, int16 (H, W), in units of 1/510.
+    """Computes the differences of the disconnected parts, int16 (H, W), in units of 1/510.
 
-    It divides both a level, 1/255, and a step of the thresholds, 1/10: all stays integer.
+    Both a level, 1/255, and a step of the thresholds, 1/10, are whole multiples of this unit.
     """
     both = np.minimum(truth, prediction)
     in_source = np.ones(both.shape, np.bool_)
@@ -364,7 +365,7 @@ def _disconnected(levels: np.ndarray, connected_level: np.ndarray) -> np.ndarray
 
 
 def largest_component(filled: np.ndarray) -> np.ndarray:
-    """Finds the largest 4-connected component; of equal ones the first in column order.
+    """Finds the largest 4-connected component; of components of equal size, the first by column.
 
     Works on horizontal runs of filled pixels: runs that touch from one row to the next are joined,
     all at once, until each points to the first run of its component.
@@ -409,11 +410,11 @@ def _joined(upper: np.ndarray, lower: np.ndarray, runs: int) -> np.ndarray:
     """Gives each run the lowest number of the runs it is connected to through pairs."""
     root = np.arange(runs)
     while True:
-        one, other = root[upper], root[lower]
-        apart = one != other
+        upper, lower = root[upper], root[lower]
+        apart = upper != lower
         if not apart.any():
             return root
-        upper, lower = one[apart], other[apart]
+        upper, lower = upper[apart], lower[apart]
         root[np.maximum(upper, lower)] = np.minimum(upper, lower)
         while not np.array_equal(root, higher := root[root]):
             root = higher

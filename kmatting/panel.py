@@ -1,4 +1,4 @@
-"""Panels: rows of pictures side by side with captions, for people who would rather look."""
+"""Panels: rows of pictures side by side, with captions."""
 
 from collections.abc import Sequence
 
@@ -18,11 +18,11 @@ def draw_panel(
     """Draws pictures as a grid.
 
     Args:
-        rows: rows of pictures; each a uint8 array (H, W, 3) or (H, W), or a float array in [0, 1]
-            of these shapes or (H, W, 1). All rows have the same number of pictures.
-        captions: one caption a column, above the first row.
-        row_captions: one caption a row, above each row.
-        cell: side in pixels of the square that each picture is fitted into.
+        rows: rows of pictures, all of the same length. A picture is a uint8 array, or a float array
+            in [0, 1], of shape (H, W), (H, W, 1) or (H, W, 3).
+        captions: a caption for each column, above the first row.
+        row_captions: a caption for each row, above it.
+        cell: side in pixels of the square that each picture is scaled to fit.
 
     Returns:
         uint8 array (H, W, 3).
@@ -62,7 +62,7 @@ def draw_panel(
 
 
 def _fitted(picture: np.ndarray, cell: int) -> Image.Image:
-    """Turns an array into an RGB picture that fills the cell in one direction."""
+    """Turns an array into an RGB picture, scaled to fit the cell."""
     if picture.ndim == 3 and picture.shape[2] == 1:
         picture = picture[..., 0]
     if picture.dtype != np.uint8:

@@ -59,9 +59,9 @@ def _stream(seed: Any, stream: int) -> Any:
 
 
 def _move(sample: Any, size: tuple[int, int], config: Augmentation, draws: Any) -> Any:
-    """Does the geometry of `augment`."""
+    """Resizes, flips, rotates and crops a sample for `augment`."""
     height, width = size
-    # The part of the picture that is shown: its size after the resize, and its corner (y, x).
+    # Size of the resized picture, and the corner (y, x) of the part of it that is shown.
     if config.fit == "resize":
         resized = tf.constant([height, width])
         corner = tf.constant([0.0, 0.0])
@@ -74,7 +74,7 @@ def _move(sample: Any, size: tuple[int, int], config: Augmentation, draws: Any) 
             sides = tf.cast(tf.shape(sample)[:2], tf.float32)
             resized = sides / (tf.reduce_min(sides / [height, width]) * share[0])
         resized = tf.maximum(tf.cast(tf.round(resized), tf.int32), [height, width])
-        # Whole pixels, so that a part that is not turned is not blurred either.
+        # Whole pixels, so that a part that is not rotated is not blurred.
         room = tf.cast(resized - [height, width] + 1, tf.float32)
         corner = tf.floor(draws[2:4] * room)
     sample = tf.image.resize(sample, resized, antialias=True)
@@ -104,7 +104,7 @@ def change_light(image: Any, strength: float, seed: Any) -> Any:
     Args:
         image: float32 tensor (H, W, 3) in [0, 1].
         strength: 0 changes nothing; with 1 brightness, contrast and saturation are multiplied by 0
-            to 2, and each channel by 0.5 to 1.5.
+            to 2, and each channel by 0.5 to 1.5 on top.
         seed: integer tensor (2,); the same seed draws the same change.
 
     Returns:
@@ -202,8 +202,8 @@ def rotate(
         images: tensor (N, H, W, C), float32 or uint8.
         angle: scalar, in radians.
         interpolation: `bilinear` or `nearest`.
-        fill_mode: what is outside of the images: `reflect`, `nearest`, `wrap`, or `constant`.
-        fill_value: with `constant`, the value outside.
+        fill_mode: what fills the outside of the images: `reflect`, `nearest`, `wrap` or `constant`.
+        fill_value: value outside the images with `constant`.
 
     Returns:
         Tensor (N, H, W, C) of the dtype of `images`.
@@ -220,7 +220,7 @@ def rotate(
 
 
 def rotation(angle: Any, height: int, width: int) -> Any:
-    """Makes the matrix of a rotation about the centre of a picture.
+    """Computes the matrix of a rotation about the centre of a picture.
 
     Args:
         angle: scalar, in radians, counterclockwise.

@@ -13,9 +13,9 @@ def composite(
 ) -> np.ndarray:
     """Places a foreground at random over a random part of a background.
 
-    The foreground is scaled to between half and 1.2 times of what fits. Where its alpha is cut off
-    by a border of its own picture, it is cut off by the same border of the new one: half a person
-    does not float in the air.
+    The foreground is scaled to between 0.5 and 1.2 times the largest size that fits. A subject that
+    is cut off by a border of its own picture is cut off by the same border of the composite: half a
+    person does not float in the air.
 
     Args:
         foreground: uint8 array (H, W, 3).
@@ -40,14 +40,14 @@ def composite(
 def _part_of(
     background: np.ndarray, size: tuple[int, int], random: np.random.Generator
 ) -> np.ndarray:
-    """Cuts out a random part of a background, mirrors half of them; adds an alpha of 0."""
+    """Crops a random part of a background, mirrors it in half of the cases, adds an alpha of 0."""
     height, width = size
     rows, columns = background.shape[:2]
     scale = min(rows / height, columns / width) * random.uniform(0.5, 1)
     left = random.uniform(0, columns - width * scale)
     top = random.uniform(0, rows - height * scale)
     box = (left, top, left + width * scale, top + height * scale)
-    # `box` may end a rounding error behind the border, which Pillow refuses.
+    # By a rounding error `box` may end outside the picture, which Pillow refuses.
     box = tuple(np.minimum(box, (columns, rows, columns, rows)).tolist())
     part = Image.fromarray(background).resize(
         (width, height), Image.Resampling.BILINEAR, box, reducing_gap=2.0
@@ -64,7 +64,7 @@ def _placed(
     size: tuple[int, int],
     random: np.random.Generator,
 ) -> tuple[np.ndarray, int, int]:
-    """Scales a foreground and draws its place.
+    """Scales a foreground and draws its position.
 
     Returns:
         float32 array (H, W, 4) of colours times alpha, and alpha; its left and its top.
@@ -88,7 +88,7 @@ def _placed(
 
 
 def _start(room: int, cut_low: bool, cut_high: bool, random: np.random.Generator) -> int:
-    """Draws where a foreground starts along one axis, given the room that it leaves there."""
+    """Draws the position of a foreground along one axis, given the room that it leaves."""
     start = int(random.integers(min(room, 0), max(room, 0), endpoint=True))
     if cut_low:
         start = min(start, 0)
@@ -98,11 +98,11 @@ def _start(room: int, cut_low: bool, cut_high: bool, random: np.random.Generator
 
 
 def _resized(foreground: np.ndarray, alpha: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Resizes colours times alpha, so that colours where alpha is 0 do not bleed into the edge."""
+    """Resizes colours times alpha: colours of transparent pixels must not bleed into the edge."""
     coverage = alpha.astype(np.float32) / 255
 
     def shrunk(channel: np.ndarray) -> np.ndarray:
-        picture = Image.fromarray(channel)  # of floats: nothing is rounded before compositing
+        picture = Image.fromarray(channel)  # floats: nothing is rounded before compositing
         return np.asarray(picture.resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0))
 
     channels = [shrunk(foreground[..., channel] * (coverage / 255)) for channel in range(3)]

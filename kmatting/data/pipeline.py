@@ -1,8 +1,8 @@
 """The tf.data pipeline: from the sources of a config to batches.
 
-Everything in training follows from the seed and the number of a sample, counted from the first step
-of the first epoch: which sample it is and every random draw in it. So the order is the same each
-time, whatever runs in parallel, and a resumed run starts at any epoch without replaying the others.
+The seed and the number of a sample, counted from the first step of the first epoch, decide which
+sample it is and every random draw in it. So the order is the same each time, whatever runs in
+parallel, and a resumed run starts at any epoch without replaying the others.
 """
 
 import contextlib
@@ -71,7 +71,7 @@ class Data:
     _failure: DataError | None = field(default=None, init=False)
 
     def description(self) -> str:
-        """Writes down all that the samples follow from, but the pixels of the files."""
+        """Describes everything that decides the samples, except the pixels of the files."""
         sets = [
             [
                 (type(samples).__name__, len(samples), samples.weight, samples.fractions())
@@ -102,7 +102,7 @@ class Data:
         return math.ceil(self.validation_samples / self.batch_size)
 
     def train(self, first_epoch: int = 0) -> tf.data.Dataset:
-        """Makes the training dataset, which has no end.
+        """Makes the training dataset, which is endless.
 
         Args:
             first_epoch: number of the epoch to start at, from 0.
@@ -117,8 +117,8 @@ class Data:
     def validation(self) -> tf.data.Dataset | None:
         """Makes the validation dataset: every sample once, in fixed order, not augmented.
 
-        All batches are full. The last is padded with samples of weight 0, and the weight of the
-        others makes up for it, so that Keras's mean over the batches is the mean over the samples.
+        All batches are full. The last is padded with samples of weight 0, and the other samples
+        weigh more in turn, so that Keras's mean over the batches is the mean over the samples.
 
         Returns:
             Dataset of batches (image, alpha, weight): float32 (N, H, W, 3) and (N, H, W, 1) in
@@ -136,10 +136,10 @@ class Data:
         return self._batches(tf.data.Dataset.range(self.validation_steps), weighted_sample)
 
     def panel_samples(self, count: int) -> tuple[np.ndarray, np.ndarray]:
-        """Loads a few fixed samples to look at: of validation, or else of training.
+        """Loads a few fixed samples to look at, from the validation data if there is some.
 
         Args:
-            count: how many; fewer come where there are fewer.
+            count: number of samples; fewer are returned if there are fewer.
 
         Returns:
             images: float32 array (N, H, W, 3) in [0, 1].
@@ -153,7 +153,7 @@ class Data:
 
     @contextlib.contextmanager
     def clear_errors(self) -> Iterator[None]:
-        """Makes the DataError again of what TensorFlow makes of it, while the datasets are read.
+        """Raises the original DataError where TensorFlow has wrapped it in an error of its own.
 
         Raises:
             DataError: if a file became unreadable since it was checked.
@@ -166,7 +166,7 @@ class Data:
             raise self._failure from None
 
     def _batches(self, steps: tf.data.Dataset, sample: Callable[[Any], Any]) -> tf.data.Dataset:
-        """Makes this worker's part of the batch of each step from the numbers of its samples."""
+        """Makes this worker's part of each batch from the numbers of the samples in it."""
         part = self.batch_size // self.workers
         places = np.arange(part) + self.worker * part
         numbers = steps.map(lambda step: step * self.batch_size + places).unbatch()
@@ -191,15 +191,15 @@ class Data:
     def _load(self, load: Callable[[int], tuple[np.ndarray, bool]], number: Any) -> Any:
         """Calls a loader from the graph; returns the sample, and whether its outline is coarse."""
 
-        @tf.autograph.experimental.do_not_convert  # it is plain Python and stays so
-        def load_or_tell(number: np.ndarray) -> tuple[np.ndarray, bool]:
+        @tf.autograph.experimental.do_not_convert  # it runs as plain Python
+        def load_or_remember(number: np.ndarray) -> tuple[np.ndarray, bool]:
             try:
                 return load(int(number))
             except ImageError as error:
                 self._failure = DataError(f"A file changed since it was checked: {error}")
                 raise self._failure from error
 
-        sample, coarse = tf.numpy_function(load_or_tell, [number], (tf.float32, tf.bool))
+        sample, coarse = tf.numpy_function(load_or_remember, [number], (tf.float32, tf.bool))
         sample.set_shape([None, None, 4])
         coarse.set_shape([])
         return sample, coarse
@@ -209,7 +209,7 @@ class Data:
         epoch, place = divmod(number, count)
         lengths, shown = tuple(map(len, self.training_sets)), tuple(_shown(self.training_sets))
         which, index = _order(self.seed, epoch, lengths, shown, count)[place].tolist()
-        # A part is shown, so that the whole has to be larger.
+        # Only a part is shown, so the whole has to be larger.
         augmentation = self.config.augmentation
         part = 1 if augmentation.fit == "resize" else augmentation.crop_scale[0]
         height, width = (math.ceil(side / part) for side in self.config.size)
@@ -217,7 +217,7 @@ class Data:
         return samples.load(index, (height, width), (2 * self.seed, number)), samples.coarse
 
     def _load_plain(self, number: int) -> tuple[np.ndarray, bool]:
-        # Another stream of draws: what is drawn to validate on is never drawn to train on.
+        # A stream of draws of its own: no sample that is validated on is ever trained on.
         index = number
         for samples in self.validation_sets or self.training_sets:
             if index < len(samples):
@@ -242,8 +242,9 @@ def _order(
         seed: of the run.
         epoch: number of the epoch.
         lengths: samples of each set.
-        shown: how many of them the epoch has: fewer are a random choice, more come once more.
-        count: how long the order is; after the last sample of the epoch it begins once more.
+        shown: samples of each set in an epoch. If there are fewer than the set has, they are a
+            random choice; if there are more, samples are repeated.
+        count: length of the order; the samples of the epoch are repeated to fill it.
 
     Returns:
         int64 array (count, 2) of set and index.

@@ -1,19 +1,18 @@
 """Procedural samples for matting: no files, any size, the same for the same seed.
 
-The rule that a network can learn: foregrounds are solid, lit things (glossy and mostly colourful,
-fine in texture); backgrounds are duller surfaces with flat shapes lying about in them, some of them
-just as colourful. So neither colour nor outline alone tells the two apart.
+A network can learn to tell foregrounds (solid, lit things, glossy, mostly colourful, with a fine
+texture) from backgrounds (duller surfaces with flat shapes on them, some just as colourful).
+Neither colour nor outline alone tells the two apart.
 
-    python -m kmatting.data.synthetic --output DIR --count 100
+    kmatting synthetic --output DIR --count 100
 
 writes them as a folder of pairs.
 """
 
-import argparse
 import colorsys
 import math
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -21,7 +20,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 from tqdm import tqdm
 
-from kmatting.images import ImageError, write_image
+from kmatting.cli import at_least, command, make_parser
+from kmatting.images import write_image
 
 Size = tuple[int, int]
 Option = TypeVar("Option")
@@ -30,7 +30,7 @@ _SUPERSAMPLING = 4  # shapes are drawn this much larger, so that their edges com
 
 
 def sample(seed: int, index: int, size: Size) -> tuple[np.ndarray, np.ndarray]:
-    """Makes one sample.
+    """Draws one sample.
 
     Args:
         seed: seed of the set, 0 or more.
@@ -48,7 +48,7 @@ def sample(seed: int, index: int, size: Size) -> tuple[np.ndarray, np.ndarray]:
 
 
 def layers(seed: int, index: int, size: Size) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Makes the layers of one sample; its image is alpha*foreground + (1-alpha)*background.
+    """Draws the layers of one sample; its image is alpha*foreground + (1-alpha)*background.
 
     Args:
         seed: seed of the set, 0 or more.
@@ -159,7 +159,7 @@ class _Window(NamedTuple):
 
     @classmethod
     def around(cls, outline: np.ndarray, margin: float, size: Size) -> "_Window":
-        """Returns the part of a picture that an outline and a margin take; never an empty one."""
+        """Returns the part of a picture around an outline, with a margin; it is never empty."""
         left, top = np.floor(outline.min(axis=0) - margin).astype(int).tolist()
         right, bottom = np.ceil(outline.max(axis=0) + margin).astype(int).tolist()
         left, top = min(max(left, 0), size[1] - 1), min(max(top, 0), size[0] - 1)
@@ -189,17 +189,17 @@ class _Canvas:
 
     def draw_hair(self, strands: np.ndarray, width: float) -> None:
         thick = max(1, round(width * _SUPERSAMPLING))
-        middle = strands.shape[1] // 2
-        self._trace(strands[:, :middle], thick)
+        half = strands.shape[1] // 2
+        self._trace(strands[:, :half], thick)
         self._trace(strands, max(1, thick // 2))  # thinner towards the tips
 
     def _trace(self, strands: np.ndarray, width: int) -> None:
-        """Draws all strands as one line, up and down each: far faster than line by line."""
+        """Draws all strands as one line, up and down each, which is faster than many lines."""
         line = np.concatenate([strands, strands[:, ::-1]], axis=1)
         self.pen.line(self._placed(line).ravel().tolist(), fill=255, width=width)
 
     def cover(self) -> Image.Image:
-        """Returns what share of each pixel is drawn, as an 8-bit grey picture."""
+        """Returns the share of each pixel that is drawn, as an 8-bit grey picture."""
         return self.picture.reduce(_SUPERSAMPLING)
 
     def _placed(self, points: np.ndarray) -> np.ndarray:
@@ -212,7 +212,7 @@ class _Canvas:
 def _thing(
     random: np.random.Generator, size: Size, radius: float
 ) -> tuple[_Window, np.ndarray, np.ndarray]:
-    """Makes a foreground thing: where it is, its colours (3, H, W) and its alpha (H, W)."""
+    """Draws a thing; returns its window, its colours (3, H, W) and its alpha (H, W)."""
     edge = _pick(random, "hard", "soft", "hair", "hair", "glass")
     length = radius * random.uniform(0.2, 0.8) if edge == "hair" else 0
     blur = radius * random.uniform(0.03, 0.18) if edge == "soft" else 0
@@ -264,8 +264,8 @@ def _lit_material(
 
     slope_y, slope_x = np.gradient(bulge * np.float32(0.9 * radius))
     upright = 1 / np.sqrt(slope_x**2 + slope_y**2 + 1)
-    towards = random.uniform(0, 2 * math.pi)
-    lamp_x, lamp_y, lamp_z = 0.65 * math.cos(towards), 0.65 * math.sin(towards), 0.76
+    direction = random.uniform(0, 2 * math.pi)
+    lamp_x, lamp_y, lamp_z = 0.65 * math.cos(direction), 0.65 * math.sin(direction), 0.76
     facing = (lamp_z - lamp_x * slope_x - lamp_y * slope_y) * upright
     shade = 0.25 + 0.9 * facing.clip(0, 1)
     # The gloss is strongest half way between lamp and eye (Blinn 1977).
@@ -282,13 +282,13 @@ def _fine_pattern(random: np.random.Generator, size: Size, short: int) -> np.nda
     x, y = _grid(size, short)
     match _pick(random, "plain", "gradient", "speckle", "stripes", "mottled"):
         case "gradient":
-            across, down = random.normal(0, 1.5, 2).tolist()
-            return (0.5 + across * x + down * y).clip(0, 1)
+            slope_x, slope_y = random.normal(0, 1.5, 2).tolist()
+            return (0.5 + slope_x * x + slope_y * y).clip(0, 1)
         case "speckle":
             return (1.5 * _octave(random, size, 0.012 * short)).clip(0, 1)
         case "stripes":
-            angle, often = random.uniform(0, math.pi), 2 * math.pi * random.uniform(14, 26)
-            wave = often * (math.cos(angle) * x + math.sin(angle) * y)
+            angle, frequency = random.uniform(0, math.pi), 2 * math.pi * random.uniform(14, 26)
+            wave = frequency * (math.cos(angle) * x + math.sin(angle) * y)
             return 0.5 + 0.5 * np.sin(wave + 1.5 * _octave(random, size, 0.25 * short))
         case "mottled":
             return (0.5 + 1.2 * _octave(random, size, 0.05 * short)).clip(0, 1)
@@ -297,9 +297,10 @@ def _fine_pattern(random: np.random.Generator, size: Size, short: int) -> np.nda
 
 
 def _bulge(body: Image.Image, sigma: float) -> np.ndarray:
-    """Blurs a flat body widely, which makes it a pillow, float32 (H, W) from 0 to 1.
+    """Blurs a flat body widely, so that it bulges like a pillow; float32 (H, W) from 0 to 1.
 
-    In floats, for the steps of 8 bits would show as bands in the shading, and on a small picture.
+    It is computed on a reduced picture, which is faster, and in floats, since the steps of 8 bits
+    would show as bands in the shading.
     """
     shrink = max(1, int(sigma / 4))
     small = np.asarray(body.reduce(shrink), np.float32) / 255
@@ -340,9 +341,9 @@ def _pattern(random: np.random.Generator, size: Size, short: int) -> Image.Image
     """Draws the texture of a background as an 8-bit grey picture."""
     x, y = _grid(size, short)
     angle = random.uniform(0, math.pi)
-    along = math.cos(angle) * x + math.sin(angle) * y
-    across = math.cos(angle) * y - math.sin(angle) * x
-    often = random.uniform(2, 12)
+    u = math.cos(angle) * x + math.sin(angle) * y  # the axes, rotated
+    v = math.cos(angle) * y - math.sin(angle) * x
+    count = random.uniform(2, 12)  # repetitions of the pattern
     match _pick(random, "clouds", "gradient", "stripes", "checks", "bricks"):
         case "clouds":
             cell = random.uniform(0.1, 0.5) * short
@@ -350,18 +351,18 @@ def _pattern(random: np.random.Generator, size: Size, short: int) -> Image.Image
             for step in range(4):
                 values = values + 0.8 / 1.6**step * _octave(random, size, cell / 2**step)
         case "gradient":
-            values = 0.5 + along
+            values = 0.5 + u
         case "stripes":
-            wave = np.sin(2 * math.pi * often * along + _octave(random, size, 0.4 * short))
+            wave = np.sin(2 * math.pi * count * u + _octave(random, size, 0.4 * short))
             values = 0.5 + random.uniform(0.5, 4) * wave
         case "checks":
-            wave = np.sin(2 * math.pi * often * along) * np.sin(2 * math.pi * often * across)
+            wave = np.sin(2 * math.pi * count * u) * np.sin(2 * math.pi * count * v)
             values = 0.5 + random.uniform(1, 6) * wave
         case _:
-            row, down = np.divmod(often * along, 1)
-            column, right = np.divmod(often * across / 2 + 0.5 * (row % 2), 1)
+            row, in_row = np.divmod(count * u, 1)
+            column, in_column = np.divmod(count * v / 2 + 0.5 * (row % 2), 1)
             shades = random.random(64, np.float32)[(row * 7 + column * 13).astype(int) % 64]
-            values = np.where(np.minimum(down, 2 * right) < 0.12, 1, 0.6 * shades)
+            values = np.where(np.minimum(in_row, 2 * in_column) < 0.12, 1, 0.6 * shades)
     return Image.fromarray(_to_bytes(values.clip(0, 1)))
 
 
@@ -385,7 +386,7 @@ def _add_flat_shape(random: np.random.Generator, picture: Image.Image) -> None:
     picture.paste(paint, (window.left, window.top), cover)
 
 
-# Tools
+# Helpers
 
 
 def _pick(random: np.random.Generator, *options: Option) -> Option:
@@ -434,43 +435,35 @@ def _to_bytes(values: np.ndarray) -> np.ndarray:
 # Command
 
 
+@command
 def main(argv: Sequence[str] | None = None) -> int:
-    """Writes a folder of synthetic pairs."""
-    parser = argparse.ArgumentParser(
-        prog="python -m kmatting.data.synthetic",
-        description="Writes synthetic samples as pairs: DIR/image/*.png and DIR/alpha/*.png.",
-        epilog="example: python -m kmatting.data.synthetic --output pairs --count 200",
-    )
-    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="where to write")
-    parser.add_argument(
-        "--count", type=_at_least(1), default=100, help="number of samples (%(default)s)"
+    """Runs `kmatting synthetic`; returns its exit status."""
+    parser = make_parser(
+        "synthetic",
+        "Write synthetic samples as pairs: DIR/image/*.png and DIR/alpha/*.png.",
+        "example: kmatting synthetic --output pairs --count 200",
     )
     parser.add_argument(
-        "--size", type=_at_least(16), default=256, help="side in pixels (%(default)s)"
+        "--output", type=Path, required=True, metavar="DIR", help="folder to write to"
     )
     parser.add_argument(
-        "--seed", type=_at_least(0), default=0, help="another seed makes another set (%(default)s)"
+        "--count", type=at_least(1), default=100, help="number of samples (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--size", type=at_least(16), default=256, help="side in pixels (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--seed",
+        type=at_least(0),
+        default=0,
+        help="another seed draws another set (default: %(default)s)",
     )
     options = parser.parse_args(argv)
-    try:
-        for index in tqdm(range(options.count), unit="sample", disable=None):
-            image, alpha = sample(options.seed, index, (options.size, options.size))
-            write_image(options.output / "image" / f"{index:05d}.png", image)
-            write_image(options.output / "alpha" / f"{index:05d}.png", alpha)
-    except (ImageError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    for index in tqdm(range(options.count), unit="sample", disable=None):
+        image, alpha = sample(options.seed, index, (options.size, options.size))
+        write_image(options.output / "image" / f"{index:05d}.png", image)
+        write_image(options.output / "alpha" / f"{index:05d}.png", alpha)
     return 0
-
-
-def _at_least(lowest: int) -> Callable[[str], int]:
-    def number(text: str) -> int:
-        value = int(text)
-        if value < lowest:
-            raise argparse.ArgumentTypeError(f"expected {lowest} or more, received {value}")
-        return value
-
-    return number
 
 
 if __name__ == "__main__":
