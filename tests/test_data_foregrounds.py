@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kmatting.config import DataConfig
-from kmatting.data import foregrounds, pipeline, synthetic
+from kmatting.data import foregrounds, synthetic
 from kmatting.data.checking import FileChecker
 from kmatting.data.composites import CompositeSource, Cutout
+from kmatting.data.config import DataConfig
 from kmatting.data.foregrounds import ForegroundCache
 
 SIZE = (96, 96)
@@ -76,11 +76,15 @@ def test_composites_use_it_by_default(tmp_path, estimates, estimate):
     source |= {"backgrounds": tmp_path / "backgrounds"}
     if not estimate:
         source["estimate_foreground"] = False
-    config = DataConfig(train=[source], validation=0.0, size=SIZE, augmentation={"fit": "crop"})
-    data = pipeline.build(config, 0, 3)
-    for image, _alpha in data.train().take(3):
-        assert image.shape == (3, *SIZE, 3)
+    (section,) = DataConfig(train=[source]).train
+    samples = section.open(FileChecker())
+    for lap in range(3):
+        for index in range(3):
+            assert samples.load(index, SIZE, (lap, index)).shape == (*SIZE, 4)
     assert len(estimates) == (3 if estimate else 0)
+    # The validation part estimates as well.
+    parts = samples.split(0.5)
+    assert all((part.estimates is not None) == estimate for part in parts)
 
 
 def test_cutouts_with_transparency_keep_their_colours(tmp_path, estimates):
