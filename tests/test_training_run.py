@@ -239,7 +239,7 @@ class TestDamage:
         [
             ("[1, 2]", "expected an object"),
             ("{", "damaged kmatting.json"),
-            ("{}", "it holds no state of a run"),
+            ("{}", "not a checkpoint of a run"),
             ('{"epoch": "three"}', "epoch: Input should be a valid integer"),
             ('{"epoch": true}', "epoch: Input should be a valid integer"),
             ('{"epoch": -1}', "epoch: Input should be greater than or equal to 0"),
@@ -254,7 +254,7 @@ class TestDamage:
         path = tmp_path / "last.keras"
         with zipfile.ZipFile(path, "w") as archive:
             archive.writestr(METADATA, content)
-        with pytest.raises(CheckpointError, match=r"last\.keras: not a checkpoint") as caught:
+        with pytest.raises(CheckpointError, match=r"last\.keras: ") as caught:
             read_state(path)
         assert message in str(caught.value)
 
@@ -262,7 +262,9 @@ class TestDamage:
         with pytest.warns(UserWarning, match="Duplicate name"):
             for epoch in (1, 2):
                 write_state(tmp_path / "last.keras", epoch, 0.5, (32, 32))
-        with pytest.raises(CheckpointError, match=r"it holds kmatting\.json twice"):
+        with pytest.raises(
+            CheckpointError, match=r"damaged kmatting\.json \(it is there 2 times\)"
+        ):
             read_state(tmp_path / "last.keras")
 
     def test_a_checkpoint_of_another_network_is_named_in_a_line(self, tmp_path):

@@ -180,16 +180,18 @@ def read_state(checkpoint: Path) -> RunState:
     """
     try:
         metadata = read_metadata(checkpoint)
-        if not metadata:
-            raise ValueError("it holds no state of a run")
+    except ValueError as error:
+        raise CheckpointError(str(error)) from error
+    if not metadata:
+        raise CheckpointError(f"{checkpoint}: not a checkpoint of a run; it holds no {METADATA}.")
+    try:
         return RunState.model_validate(metadata)
     except ValidationError as error:
         problem = error.errors()[0]
-        name = ".".join(map(str, problem["loc"]))
-        reason = f"{METADATA}: {name}: {problem['msg']}"
-    except ValueError as error:
-        reason = str(error)
-    raise CheckpointError(f"{checkpoint}: not a checkpoint that can be resumed ({reason}).")
+        key = ".".join(map(str, problem["loc"]))
+        raise CheckpointError(
+            f"{checkpoint}: damaged {METADATA}: {key}: {problem['msg']}."
+        ) from error
 
 
 def how_to_resume(folder: Path) -> str:
