@@ -10,7 +10,7 @@ import pytest
 
 @pytest.fixture(scope="session", params=["model1", "model2"])
 def small_config(request):
-    """What `small_model` is: each network over one family of encoders."""
+    """The config of `small_model`: each network with another family of encoders."""
     from kmatting.config import ModelConfig
 
     encoder = {"model1": "densenet121", "model2": "efficientnet_lite0"}[request.param]
@@ -19,7 +19,7 @@ def small_config(request):
 
 @pytest.fixture(scope="session")
 def small_model(small_config):
-    """An untrained network, as `small_config` says; tests leave it so."""
+    """An untrained network of `small_config`; tests must not change it."""
     import keras
 
     from kmatting import models
@@ -45,7 +45,7 @@ def photos():
 
 @pytest.fixture
 def float32_afterwards():
-    """Restores Keras's dtype policy behind a test that changes it."""
+    """Restores Keras's dtype policy after a test that changes it."""
     import keras
 
     yield

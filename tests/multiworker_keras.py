@@ -1,7 +1,7 @@
-"""Says which of the two places Keras's `fit` fails in under MultiWorkerMirroredStrategy.
+"""Tries Keras's `fit` under MultiWorkerMirroredStrategy with each of our two helpers.
 
-One worker of two, each in a process of its own, started with TF_CONFIG. Prints, as JSON, the loss
-with each helper alone, with none and with both, or what failed.
+Runs as one worker of two, each in a process of its own, started with TF_CONFIG. Prints JSON: the
+loss, or what failed, with each helper alone, with none and with both.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""The one tester that all models go through, and what is special to each."""
+"""Tests that every network passes, and tests of what is special to one."""
 
 import importlib
 import re
@@ -84,7 +84,7 @@ class TestEveryModel:
         for received, right in zip(gradients(model), expected, strict=True):
             scale = float(tf.reduce_max(tf.abs(right)))
             np.testing.assert_allclose(received, right, atol=1e-4 * scale)
-        # The sign that a block was computed twice.
+        # The averages show that a block was computed twice.
         twice = norm.moving_mean.numpy() - before
         np.testing.assert_allclose(twice, (1 + norm.momentum) * once, rtol=1e-3, atol=1e-6)
         model.save(tmp_path / "model.keras")
@@ -92,7 +92,7 @@ class TestEveryModel:
         np.testing.assert_array_equal(loaded(image, training=False), model(image, training=False))
 
     def test_low_level_branch_sees_at_most_15_pixels(self, small_model, photos):
-        """Changes one pixel and looks how far the branch's output changes."""
+        """Changes a pixel and looks where the output of the branch changes."""
         last = "s_wise" if small_model.name == "model2" else "low_level_4_relu"
         branch = keras.Model(small_model.input, small_model.get_layer(last).output)
         image = np.full((1, 48, 48, 3), 0.4, "float32")
@@ -101,7 +101,7 @@ class TestEveryModel:
         change = np.abs(np.asarray(branch(touched) - branch(image))).max(axis=(0, 3))
         rows, columns = np.nonzero(change)
         field = 15 if small_model.name == "model2" else 9
-        # All that is seen, and not one pixel more.
+        # The whole receptive field, and not a pixel more.
         assert (rows.min(), rows.max()) == (24 - field // 2, 24 + field // 2)
         assert (columns.min(), columns.max()) == (24 - field // 2, 24 + field // 2)
         assert change.shape == (48, 48)  # no stride

@@ -1,4 +1,4 @@
-"""Training over several machines: real processes that speak over the loopback interface."""
+"""Training on several machines: real processes that talk over the loopback interface."""
 
 import json
 import os
@@ -184,7 +184,7 @@ def test_workers_that_differ_say_so_and_end(config, ports, tmp_path):
 
 
 def test_keras_still_needs_help(ports):
-    """When this fails, Keras has learnt it: take the helper out of kmatting/replicas.py."""
+    """When this fails, Keras trains without help: remove `let_keras_fit` from replicas.py."""
     script = TESTS / "multiworker_keras.py"
     for code, output, errors in end([start(index, ports, script) for index in (0, 1)]):
         assert code == 0, errors

@@ -56,7 +56,7 @@ def config(tmp_path):
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """A whole run of three epochs; not to be changed by tests."""
+    """A complete run of three epochs; tests must not change it."""
     folder = tmp_path_factory.mktemp("finished")
     path = folder / "config.yaml"
     path.write_text(yaml.safe_dump(BASE))
@@ -161,7 +161,7 @@ class TestResume:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
-            # It is ignored, by inheritance, where the tests run in a shell's background.
+            # A shell's background jobs inherit that SIGINT is ignored.
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         deadline = time.monotonic() + 300
@@ -220,7 +220,7 @@ def test_two_replicas_agree_with_one(finished, config, tmp_path):
     for one, two in zip(log_of(finished), log_of(folder), strict=True):
         for name in ("loss", "val_loss", "val_mad", "val_sad"):
             assert np.isfinite(float(two[name]))
-            # Each replica's batch norm sees half of the batch, so that they part slowly.
+            # Batch norm sees half of the batch on each replica, so the runs drift apart slowly.
             assert float(two[name]) == pytest.approx(float(one[name]), rel=0.05)
     for name in ("val_loss", "val_mad"):
         first = [float(log_of(which)[0][name]) for which in (finished, folder)]
@@ -303,7 +303,7 @@ def test_wrong_settings_end_in_one_message(config, tmp_path, override, message):
 
 @pytest.mark.parametrize("error", ["ResourceExhaustedError", "RuntimeError"])
 def test_an_unexpected_error_ends_the_process(config, tmp_path, error):
-    """It did not: the exception kept the threads alive that read data."""
+    """An exception that keeps a tf.data iterator alive makes the process wait forever."""
     result = run("--config", config, "--output", tmp_path / "run", TINY_RAISES=error)
     assert result.returncode == 1
     assert "Traceback" in result.stderr

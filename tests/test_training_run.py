@@ -1,4 +1,4 @@
-"""Runs of training in this process, on a tiny network: what arrives where, and what is kept."""
+"""Trains a tiny network in this process: settings, checkpoints, resuming, damaged files."""
 
 import csv
 import os
@@ -55,7 +55,7 @@ def tiny(monkeypatch):
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """A whole run of two epochs with averaged weights; not to be changed by tests."""
+    """A complete run of two epochs with averaged weights; tests must not change it."""
     folder = tmp_path_factory.mktemp("run")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(models, "build_model", build_tiny)
