@@ -95,6 +95,20 @@ def test_workers_read_their_own_part_and_share_what_they_know(pairs, reads):
     assert len(check(pairs, "skip", 1, 3)[0]) == 5
 
 
+def test_what_another_worker_finds_meanwhile_is_kept(pairs, reads, monkeypatch):
+    read_all = checking._read_all
+
+    def read_beside_another(samples):
+        monkeypatch.setattr(checking, "_read_all", read_all)
+        check(pairs, "error", 1, 2)
+        return read_all(samples)
+
+    monkeypatch.setattr(checking, "_read_all", read_beside_another)
+    check(pairs, "error", 0, 2)
+    check(pairs)
+    assert reads[-1] == []
+
+
 def test_trusted_files_are_not_read(pairs, reads):
     pairs[0].alpha.write_bytes(b"torn")
     assert check(pairs, "trust") == (pairs, [])

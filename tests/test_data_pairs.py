@@ -148,6 +148,17 @@ def test_folders_in_folders_are_searched_or_named(folders):
     assert len(problems) == 2
 
 
+def test_mattes_may_be_named_as_predict_names_them(folders):
+    images, alphas = folders
+    for stem in "ab":
+        write_pair(folders, stem)
+    (alphas / "b.png").rename(alphas / "b.alpha.png")
+    write(alphas / "c.alpha.png")
+    pairs, problems, _ = find_pairs(images, alphas)
+    assert [pair.alpha.name for pair in pairs] == ["a.png", "b.alpha.png"]
+    assert problems == [f"{alphas / 'c.alpha.png'}: alpha without image (c.* in {images})."]
+
+
 def test_missing_and_empty_folders_are_named(folders, tmp_path):
     images, alphas = folders
     (images / "raw.dng").write_bytes(b"")
