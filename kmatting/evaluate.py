@@ -193,6 +193,7 @@ def run(arguments: argparse.Namespace) -> int:
     """
     if arguments.output:
         check_writable(arguments.output)
+    arguments.source = arguments.model or arguments.predictions or "the shipped model"
     if arguments.data is not None and arguments.model is None:
         # Imported here, since scoring files needs no network.
         from kmatting.shipped import shipped_model
@@ -399,7 +400,7 @@ def make_report(
         protocol["resized"] = "predictions of another size were resized to the alpha's, bilinear"
     at_size = f" at size {arguments.size}" if arguments.size else ""
     return {
-        "predictions": f"{arguments.model or arguments.predictions}{at_size}",
+        "predictions": f"{arguments.source}{at_size}",
         "alphas": str(arguments.alphas),
         "protocol": protocol,
         "images": len(rows),

@@ -19,6 +19,7 @@ from kmatting.cli import (
     add_model,
     add_size,
     add_threads,
+    at_least,
     command,
     make_parser,
     say,
@@ -66,7 +67,7 @@ examples:
   the mattes of a folder, for kmatting evaluate --predictions:
     kmatting predict photos -o mattes --alpha
   a product photo over white:
-    kmatting predict photo.jpg -o white.jpg --composite white
+    kmatting predict photo.jpg -o white.jpg --composite white --crop 20
   with a model of your own:
     kmatting predict photos -o out --model runs/mine/best.keras
   in a pipe:
@@ -309,10 +310,9 @@ def _make(
     args: argparse.Namespace,
 ) -> Iterator[tuple[str, Image.Image]]:
     """Makes the pictures of one photo, one after the other; the colours are estimated once."""
+    matte = _edited(matte, args)
     if "alpha" in kinds:
-        levels = 255 if args.alpha_bits == 8 else 65535
-        dtype = np.uint8 if args.alpha_bits == 8 else np.uint16
-        yield "alpha", Image.fromarray(np.rint(matte.alpha * levels).astype(dtype))
+        yield "alpha", matte.alpha_image(args.alpha_bits)
     if "panel" in kinds:
         yield "panel", matte.panel(args.foreground)
     if "cutout" in kinds or "composite" in kinds:
@@ -321,6 +321,17 @@ def _make(
         yield "cutout", cutout(colours, matte.alpha)
     if background is not None and "composite" in kinds:
         yield "composite", composite(colours, matte.alpha, background)
+
+
+def _edited(matte: Matte, args: argparse.Namespace) -> Matte:
+    """Changes the matte as the options say."""
+    if args.only_largest:
+        matte = matte.keep_largest()
+    if args.threshold is not None:
+        matte = matte.threshold(args.threshold)
+    if args.erode:
+        matte = matte.erode(args.erode)
+    return matte if args.crop is None else matte.crop(args.crop)
 
 
 def _suffix(kind: str, args: argparse.Namespace) -> str:
@@ -379,6 +390,34 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--panel", action="store_true", help="photo, matte and composites side by side, small")
     add_foreground(kinds)
 
+    editing = parser.add_argument_group("editing", "changes to the matte, made in this order")
+    add = editing.add_argument
+    add(
+        "--only-largest",
+        action="store_true",
+        help="keep the largest connected part of the subject",
+    )
+    add(
+        "--threshold",
+        type=_share,
+        metavar="ALPHA",
+        help="make the matte hard: opaque from ALPHA (above 0, at most 1) on, else transparent",
+    )
+    add(
+        "--erode",
+        type=int,
+        metavar="PIXELS",
+        help="shrink the subject by PIXELS; a negative number grows it",
+    )
+    add(
+        "--crop",
+        type=at_least(0),
+        nargs="?",
+        const=0,
+        metavar="MARGIN",
+        help="crop to the subject and MARGIN pixels around it (default: 0)",
+    )
+
     running = parser.add_argument_group("running")
     add_model(running)
     add_size(running)
@@ -398,6 +437,18 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     args.kinds = [kind for kind, wanted in chosen.items() if wanted] or ["cutout"]
     _check_output(parser, args)
     return args
+
+
+def _share(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0
+    if not 0 < value <= 1:
+        raise argparse.ArgumentTypeError(
+            f"expected a number above 0 and at most 1, received {text!r}"
+        )
+    return value
 
 
 def _check_output(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:

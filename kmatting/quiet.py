@@ -12,16 +12,25 @@ def quiet() -> Iterator[None]:
     """Hides what TensorFlow and LiteRT write to standard error while they are loaded.
 
     They write to the file descriptor itself, before any log level applies. Python's own messages
-    are held back too, so keep the block short; exceptions pass through.
+    are hidden too, so keep the block short; exceptions pass through.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    sys.stderr.flush()
-    kept = os.dup(2)
+    try:
+        kept = os.dup(2)
+    except OSError:  # standard error is closed
+        yield
+        return
+    _flush()
     try:
         with Path(os.devnull).open("wb") as nowhere:
             os.dup2(nowhere.fileno(), 2)
         yield
     finally:
-        sys.stderr.flush()
+        _flush()
         os.dup2(kept, 2)
         os.close(kept)
+
+
+def _flush() -> None:
+    if sys.stderr is not None:
+        sys.stderr.flush()

@@ -287,6 +287,8 @@ def test_what_cannot_be_run_as_given(run, photos, tmp_path, options, message):
         ["a.jpg", "--output", "out.webp", "--alpha"],
         ["a.jpg", "--threads", "0"],
         ["a.jpg", "--size", "15"],
+        ["a.jpg", "--threshold", "0"],
+        ["a.jpg", "--crop", "-1"],
         ["-", "--alpha", "--panel"],
         ["a.jpg", "--output", "out", "--overwrite", "--skip-existing"],
         [],
@@ -387,6 +389,43 @@ def test_output_names_the_file(run, photos, tmp_path, name, kind, expected):
     picture = Image.open(target)
     assert (picture.format, picture.mode) == expected
     assert run(photos / "a.png", "-o", target, *kind, *PLAIN)[0] == 2  # it exists
+
+
+@pytest.fixture
+def two_squares(tmp_path):
+    """A photo with a red square of 10x10 at (4, 4) and one of 3x3, on black."""
+    photo = np.zeros((48, 64, 3), np.uint8)
+    photo[4:14, 4:14, 0] = 255
+    photo[30:33, 40:43, 0] = 255
+    Image.fromarray(photo).save(tmp_path / "squares.png")
+    return tmp_path / "squares.png"
+
+
+def test_options_edit_the_matte(run, two_squares, tmp_path):
+    def alpha(*options):
+        target = tmp_path / "alpha.png"
+        assert run(two_squares, "-o", target, "--alpha", "--overwrite", *options)[0] == 0
+        return read_alpha(target, exact=True)
+
+    plain = alpha()
+    assert plain.shape == (48, 64)
+    assert plain[31, 41] > 200
+    assert not alpha("--only-largest")[20:].any()
+    assert set(np.unique(alpha("--threshold", "0.5"))) == {0, 255}
+    hard = ["--threshold", "0.5", "--only-largest"]
+    assert (alpha(*hard) == 255).sum() == 100
+    assert (alpha(*hard, "--erode", "2") == 255).sum() == 36
+    assert (alpha(*hard, "--erode", "-1") == 255).sum() == 144
+    assert alpha(*hard, "--crop").shape == (10, 10)
+    assert alpha(*hard, "--erode", "2", "--crop", "3").shape == (12, 12)
+
+
+def test_nothing_to_crop_to_is_that_photos_error(run, photos, tmp_path):
+    inputs = [photos / "a.png", photos / "b.jpg"]
+    status, _, err = run(*inputs, "-o", tmp_path / "out", "--alpha", "--crop")
+    assert status == 1
+    assert any(line.startswith(f"error: {photos / 'b.jpg'}: The matte is empty") for line in err)
+    assert files(tmp_path / "out") == ["a.alpha.png"]
 
 
 def test_a_folder_whose_name_ends_like_a_file(run, photos, tmp_path):
@@ -506,6 +545,15 @@ def test_a_photo_from_a_pipe(model, photos, tmp_path):
     done = subprocess.run(["bash", "-c", f"{line} -o {tmp_path}/x.png"], capture_output=True)
     assert (done.returncode, done.stderr) == (0, b"")
     assert read_alpha(tmp_path / "x.png")[0, 0] == 255
+
+
+def test_without_a_home_that_can_be_written(photos, tmp_path):
+    nowhere = dict.fromkeys(("HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME"), "/proc/none")
+    command = [sys.executable, "-m", "kmatting", "predict", photos / "a.png", "-o", tmp_path]
+    done = subprocess.run(command, env={**os.environ, **nowhere}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    assert (tmp_path / "a.cutout.png").exists()
 
 
 def test_closed_streams(model, photos, tmp_path):

@@ -20,7 +20,6 @@ from pathlib import PurePosixPath
 from typing import Any
 
 import apache_beam as beam
-import numpy as np
 from apache_beam.io.filesystems import FileSystems
 from apache_beam.metrics.metric import Metrics, MetricsFilter
 from apache_beam.ml.inference.base import KeyedModelHandler, ModelHandler, RunInference
@@ -38,7 +37,6 @@ from apache_beam.transforms.environments import (
     Environment,
     SubprocessSDKEnvironment,
 )
-from PIL import Image
 
 from kmatting.batch.storage import (
     Glob,
@@ -430,7 +428,7 @@ def _encode(matte: Matte, kind: str, foreground: str) -> bytes:
     """Makes one picture of a matte, as a PNG file."""
     encoded = io.BytesIO()
     if kind == "alpha":
-        Image.fromarray(np.rint(matte.alpha * 255).astype(np.uint8)).save(encoded, "png")
+        matte.alpha_image().save(encoded, "png")
     else:
         matte.cutout(foreground).save(encoded, "png", compress_level=PNG_LEVEL)
     return encoded.getvalue()
