@@ -91,8 +91,9 @@ class Browser:
         self.wait_for_results(before)
 
     def remove_photo(self):
-        """Presses the cross at the photo."""
+        """Presses the cross at the photo, and waits until its results are gone."""
         self.find("#photo button[aria-label*=emove], #photo button[aria-label=Clear]")[0].click()
+        wait_for(lambda: not self.find(".comparison img"))
 
     def paste(self, photo: Path):
         before = self.results()

@@ -594,7 +594,7 @@ def test_a_photo_can_be_removed(server, browser, photo):
     browser.open(server.url)
     browser.give(photo)
     browser.remove_photo()
-    wait_for(lambda: browser.results() == set())
+    assert browser.results() == set()
     assert not browser.button("Save alpha").is_enabled()
     assert browser.messages() == ""
     browser.give(photo)
