@@ -21,6 +21,7 @@ from typing import IO, Any
 import numpy as np
 from PIL import Image, ImageCms, ImageFile, ImageOps
 
+from kmatting.extras import install_command
 from kmatting.files import whole_file
 
 MAX_PIXELS = 178_956_970  # where Pillow itself refuses
@@ -31,7 +32,7 @@ IMAGE_SUFFIXES = (
     *(".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm", ".pfm"),
 )
 _HEIF_SUFFIXES = (".heic", ".heif", ".hif")  # with the extra `heic`
-_HEIF_HINT = "HEIC files need pillow-heif: pip install pillow-heif"
+_HEIF_HINT = f"HEIC files need pillow-heif: {install_command('heic')}"
 # Pillow knows more formats, some of which start other programs (EPS starts Ghostscript).
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM", "AVIF", "HEIF")
 _SIXTEEN_BIT = ("I;16", "I;16L", "I;16B", "I;16N")
