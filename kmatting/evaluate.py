@@ -536,7 +536,7 @@ def _check_case(case: Case, resize: bool) -> tuple[list[str], dict[str, int]]:
         except ImageError as error:
             problems.append(str(error))
     scored = "image" if case.prediction is None else "prediction"
-    for kind in ("trimap", None if resize else scored):
+    for kind in ("trimap",) if resize else ("trimap", scored):
         if kind in pixels and "alpha" in pixels:
             size, expected = _size(pixels[kind]), _size(pixels["alpha"])
             if size != expected:
