@@ -30,7 +30,7 @@ _SOFTNESS = (0.0, 0.5, 0.8, 1.1, 1.5)  # sigmas tried on the small photo, in its
 _NEARLY_BEST = 1.35  # times the least squared error: a blur that fits as well is preferred
 # Largest step between neighbours within 5x5 by the range within 9x9: out of focus, in focus. A
 # sharp edge has 1; one blurred by a Gaussian of sigma 1, 1.5 and 2 pixels has 0.38, 0.26 and 0.2.
-_STEEPNESS = (0.27, 0.37)
+_STEEPNESS = (0.3, 0.4)
 _LEAST_RANGE = 0.02  # below it steps are those of 8-bit levels
 # Squared error of the fit by the matte's squared distance from its 3x3 mean: explained, not.
 _UNEXPLAINED = (0.3, 1.0)
