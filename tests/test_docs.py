@@ -166,7 +166,7 @@ def write_small(config, path):
     values["training"].update(epochs=2, batch_size=2)
     for sources in (values["data"]["train"], values["data"]["validation"]):
         for source in sources if isinstance(sources, list) else []:
-            if source["kind"] == "synthetic":
+            if source.get("kind") == "synthetic":
                 source["count"] = 4
     path.write_text(yaml.safe_dump(values))
 
