@@ -4,8 +4,8 @@ import argparse
 import errno
 import io
 import sys
-from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter, defaultdict, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
@@ -35,7 +35,13 @@ from kmatting.inference.cutout import (
 )
 from kmatting.inference.matte import Matte
 from kmatting.inference.matter import LARGE, Matter
-from kmatting.inference.output_names import Job, check_names, is_output, output_name
+from kmatting.inference.output_names import (
+    Job,
+    check_names,
+    is_output,
+    name_clash,
+    output_name,
+)
 from kmatting.quiet import quiet
 
 # Suffixes that `--output FILE` may have, by what is written.
@@ -148,7 +154,8 @@ def plan(args: argparse.Namespace) -> list[Job]:
 
     Raises:
         ValueError: if an output exists and neither --overwrite nor --skip-existing is given, if an
-            output would replace a photo, or if two photos would be written to one file.
+            output would replace a photo, or if two photos would be written to one file; with
+            --skip-existing also if an output may have been made of another photo in the folder.
         OSError: if a folder cannot be written to.
     """
     photos = find_photos(args.inputs, args.recursive, args.folder)
@@ -156,6 +163,7 @@ def plan(args: argparse.Namespace) -> list[Job]:
     jobs = [_job(photo, folder, args) for photo, folder in photos]
     check_names(jobs)
     existing = []
+    namesakes = cache(_photos_by_stem)
     for job in jobs:
         for kind, output in list(job.outputs.items()):
             path = Path(output)
@@ -164,6 +172,8 @@ def plan(args: argparse.Namespace) -> list[Job]:
             if path.exists():
                 existing.append(path)
                 if args.skip_existing:
+                    if args.file is None and not args.keep_suffix:
+                        _check_origin(Path(job.photo), output, namesakes)
                     del job.outputs[kind]
     if existing and not (args.overwrite or args.skip_existing):
         more = f" (and {len(existing) - 1} more)" if len(existing) > 1 else ""
@@ -175,6 +185,22 @@ def plan(args: argparse.Namespace) -> list[Job]:
     for folder in {Path(output).parent for job in jobs for output in job.outputs.values()}:
         check_writable(folder)
     return jobs
+
+
+def _check_origin(
+    photo: Path, output: str, photos_by_stem: Callable[[Path], dict[str, list[Path]]]
+) -> None:
+    """Checks that a file that exists cannot have been made of another photo in the folder."""
+    for other in photos_by_stem(photo.parent)[photo.stem]:
+        if other.name != photo.name:
+            raise ValueError(name_clash(str(other), str(photo), output))
+
+
+def _photos_by_stem(folder: Path) -> dict[str, list[Path]]:
+    photos: dict[str, list[Path]] = defaultdict(list)
+    for path in scan_folder(folder).photos:
+        photos[path.stem].append(path)
+    return photos
 
 
 def _job(photo: Path, folder: Path, args: argparse.Namespace) -> Job:

@@ -445,6 +445,10 @@ def test_photos_that_would_be_written_to_one_file_are_refused(run, photos, tmp_p
         f"error: {photos / 'a.png'} and {photos / 'a.webp'} would both be written to "
         f"{out / 'a.alpha.png'}; --keep-suffix names the files so that they differ."
     )
+    # Named alone, the new photo must not be skipped for the output of the other one either.
+    status, _, err = run(photos / "a.webp", "-o", out, "--alpha", "--skip-existing")
+    assert status == 2
+    assert "would both be written to" in err[-1]
     assert run(photos, "-o", out, "--alpha", "--keep-suffix")[0] == 0
     assert read_alpha(out / "a.webp.alpha.png", exact=True)[0, 0] == 51
     assert read_alpha(out / "a.png.alpha.png", exact=True)[0, 0] == 255
