@@ -239,7 +239,8 @@ def _predict_files(args: argparse.Namespace) -> int:
     except (KeyboardInterrupt, OSError) as error:
         error.add_note(f"{done['photos']} of {len(jobs)} photos are done; --skip-existing goes on")
         raise
-    say(f"{done['photos']} of {len(jobs)} photos done, written to {_destination(jobs, args)}")
+    where = f", written to {_destination(jobs, args)}" if done["photos"] else ""
+    say(f"{done['photos']} of {len(jobs)} photos done{where}")
     return 1 if done["failures"] else 0
 
 
