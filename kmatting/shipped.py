@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-_SHIPPED_NAME = "portrait"  # in saved_models/, of a clone or of the installed package
+_SHIPPED_NAME = "general"  # in saved_models/, of a clone or of the installed package
 
 
 def shipped_model(suffix: str = ".tflite") -> Path:
