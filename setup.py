@@ -71,7 +71,10 @@ setup(
     # saved_models/ lies beside the package in a clone, and in it where it is installed.
     packages=[*find_packages(include=["kmatting", "kmatting.*"]), "kmatting.saved_models"],
     package_dir={"kmatting.saved_models": "saved_models"},
-    package_data={"kmatting": ["py.typed"], "kmatting.saved_models": ["*.keras", "*.tflite", "README.md"]},
+    package_data={
+        "kmatting": ["py.typed"],
+        "kmatting.saved_models": ["*.keras", "*.tflite", "README.md"],
+    },
     python_requires=">=3.11",
     install_requires=[
         "numpy>=1.26",

@@ -408,7 +408,8 @@ def test_wrong_arguments_are_answered_by_a_message(server):
     for arguments in WRONG_ARGUMENTS:
         event, data = server.call_with(**arguments)
         assert event == "error"
-        assert re.search("[Ee]xpected|validation error|null (byte|character)", data["error"]), arguments
+        message = "[Ee]xpected|validation error|null (byte|character)"
+        assert re.search(message, data["error"]), arguments
     for arguments in ({}, {"photo": None, "wrong": 1}):
         status, answer = server.begin_call(**arguments)
         assert status == 400
