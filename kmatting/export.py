@@ -17,7 +17,8 @@ from PIL import Image
 from kmatting.cli import at_least, command, make_parser
 from kmatting.exporting.checkpoint import default_name, find_checkpoint, load_checkpoint
 from kmatting.exporting.keras_file import export_keras
-from kmatting.exporting.tflite import LIMITS, compare, convert, describe, milliseconds, write
+from kmatting.exporting.parity import milliseconds
+from kmatting.exporting.tflite import LIMITS, compare, convert, describe, write
 from kmatting.extras import install_command
 from kmatting.images import read_image, scan_folder
 from kmatting.inference.metadata import read_size

@@ -3,16 +3,15 @@
 import io
 import json
 import os
-import statistics
 import tempfile
-import time
 import zipfile
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from kmatting.exporting import parity
+from kmatting.exporting.parity import Parity
 from kmatting.files import whole_file
 from kmatting.inference.metadata import METADATA
 from kmatting.inference.tflite import load_tflite
@@ -22,22 +21,6 @@ if TYPE_CHECKING:
 
 # The variants, with the largest mean difference from the Keras model's alphas that is accepted.
 LIMITS = {"float32": 1e-5, "float16": 0.002, "dynamic": 0.01, "int8": 0.02}
-_RUNS = 5
-
-
-@dataclass(frozen=True)
-class Parity:
-    """How a TFLite model compares with the Keras model.
-
-    Attributes:
-        mean: mean absolute difference of the alphas over all photos.
-        largest: largest absolute difference.
-        milliseconds: median time of a photo.
-    """
-
-    mean: float
-    largest: float
-    milliseconds: float
 
 
 def convert(
@@ -169,31 +152,4 @@ def compare(
     Returns:
         The `Parity`.
     """
-    network = load_tflite(content, threads)
-    differences = [
-        np.abs(network.run(photo[None]) - alpha)
-        for photo, alpha in zip(photos, expected, strict=True)
-    ]
-    return Parity(
-        mean=float(np.mean(differences)),
-        largest=float(np.max(differences)),
-        milliseconds=milliseconds(lambda: network.run(photos[0][None])),
-    )
-
-
-def milliseconds(run: Callable[[], Any]) -> float:
-    """Measures the time of a call.
-
-    Args:
-        run: the call.
-
-    Returns:
-        The median of five calls, after one that does not count.
-    """
-    run()
-    times = []
-    for _ in range(_RUNS):
-        start = time.perf_counter()
-        run()
-        times.append(time.perf_counter() - start)
-    return statistics.median(times) * 1000
+    return parity.compare(load_tflite(content, threads).run, photos, expected)

@@ -3,7 +3,7 @@
 A `.keras` file is a zip archive that holds it. In a `.tflite` file such an archive follows the
 model, as TFLite's metadata convention has it for associated files: interpreters ignore it, and
 `zipfile` reads it. A SavedModel folder holds it in `assets.extra`, which TF Serving leaves to the
-user.
+user. An `.onnx` file holds it as a metadata property, which every runtime can show.
 """
 
 import json
@@ -34,15 +34,34 @@ def read_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
     path = Path(path)
     try:
         content = _content(path)
-        if content is None:
-            return {}
-        metadata = json.loads(content)
     except (ValueError, RuntimeError, EOFError, *_ZIP_ERRORS) as error:
         raise ValueError(f"{path}: damaged {METADATA} ({error}).") from error
+    try:
+        return {} if content is None else parse_metadata(content)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def parse_metadata(content: str | bytes) -> dict[str, Any]:
+    """Reads the content of `kmatting.json`.
+
+    Args:
+        content: the JSON text.
+
+    Returns:
+        The metadata, as `read_metadata` returns it.
+
+    Raises:
+        ValueError: if it is damaged.
+    """
+    try:
+        metadata = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"damaged {METADATA} ({error}).") from error
     if not isinstance(metadata, dict):
-        raise ValueError(f"{path}: damaged {METADATA}: expected an object.")
+        raise ValueError(f"damaged {METADATA}: expected an object.")
     if not (metadata.get("max_size") is None or _is_side(metadata["max_size"])):
-        raise ValueError(f"{path}: damaged {METADATA}: expected max_size to be a number of pixels.")
+        raise ValueError(f"damaged {METADATA}: expected max_size to be a number of pixels.")
     return metadata
 
 

@@ -1,12 +1,16 @@
 """What networks run on: processors, and TensorFlow's threads, processes and memory."""
 
 import contextlib
+import ctypes
 import os
+import weakref
 from collections.abc import Iterator
+from typing import Any
 
 from kmatting.inference.network import ModelError
 
 _tensorflow_process: int | None = None  # id of the process that loaded the first network
+_kept_in_forks: weakref.WeakSet[Any] = weakref.WeakSet()
 
 
 def processors() -> int:
@@ -66,3 +70,24 @@ def tensorflow_memory() -> Iterator[None]:
         yield
     except tf.errors.ResourceExhaustedError as error:
         raise MemoryError(error.message) from None
+
+
+def keep_in_forks(engine: Any) -> None:
+    """Keeps an object with threads of its own for ever in processes that are forked later.
+
+    Freeing it would wait for its threads, which a fork does not copy: the child would crash or
+    hang, at the latest at its exit.
+
+    Args:
+        engine: an interpreter of LiteRT or a session of ONNX Runtime.
+    """
+    _kept_in_forks.add(engine)
+
+
+def _after_fork_in_child() -> None:
+    for engine in _kept_in_forks:
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(engine))
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -1,24 +1,21 @@
 """Runs `.tflite` files with LiteRT."""
 
 import contextlib
-import ctypes
 import functools
 import os
 import tempfile
 import threading
-import weakref
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
 from kmatting.inference.network import SIGNATURE, ModelError, Network, fixed_frame, only_one
-from kmatting.inference.runtime import processors
+from kmatting.inference.runtime import keep_in_forks, processors
 
 _MOST_THREADS = 8  # by default: more do not make a small network faster
 _NOTICE = b"Created TensorFlow Lite XNNPACK delegate"
 
-_interpreters: weakref.WeakSet[Any] = weakref.WeakSet()
 _notice_lock = threading.Lock()
 
 
@@ -38,7 +35,7 @@ def load_tflite(content: bytes, threads: int | None = None) -> Network:
     threads = threads or min(_MOST_THREADS, processors())
     with _notice_dropped():
         interpreter = _interpreter_class()(model_content=content, num_threads=threads)
-        _interpreters.add(interpreter)
+        keep_in_forks(interpreter)
         interpreter.allocate_tensors()
     if SIGNATURE not in interpreter.get_signature_list():
         raise ModelError(f"has no signature {SIGNATURE!r}; export it by kmatting export.")
@@ -134,15 +131,9 @@ def _temporary_file() -> Any:
 
 
 def _after_fork_in_child() -> None:
-    """Keeps the parent's interpreters for ever, and frees the lock.
-
-    Freeing an interpreter waits for its threads, which do not exist in the child: it would crash or
-    hang, at the latest at its exit.
-    """
+    """Frees the lock, which another thread of the parent may have held."""
     global _notice_lock
     _notice_lock = threading.Lock()
-    for interpreter in _interpreters:
-        ctypes.pythonapi.Py_IncRef(ctypes.py_object(interpreter))
 
 
 if hasattr(os, "register_at_fork"):
