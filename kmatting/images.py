@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
-from PIL import Image, ImageCms, ImageFile, ImageOps
+from PIL import ExifTags, Image, ImageCms, ImageFile, ImageOps
 
 from kmatting.extras import install_command
 from kmatting.files import whole_file
@@ -39,6 +39,10 @@ _SIXTEEN_BIT = ("I;16", "I;16L", "I;16B", "I;16N")
 _COLOUR_TOLERANCE = 16  # levels between the channels of a grey JPEG
 _OVERSHOOT = 1.25  # of floats above their white, by resampling
 _HIGHLIGHT = 16.0  # of floats with fractions: as bright as their highlights are
+# EXIF tags that describe a photo: title, camera, resolution, program, time, author, rights, ...
+_EXIF_TAGS = (0x10E, 0x10F, 0x110, 0x11A, 0x11B, 0x128, 0x131, 0x132, 0x13B, 0x13C, 0x8298)
+# Maker notes are void when they are moved, and the size may change: width, height, related file.
+_EXIF_LEFT = (0x927C, 0xA002, 0xA003, 0xA005)
 _NAME_LENGTH = 500  # characters of a path that a message shows
 
 Source = (
@@ -58,10 +62,15 @@ class Photo:
         rgb: uint8 array (H, W, 3), upright, sRGB. Where the file was transparent, its own colours.
         opacity: uint8 array (H, W) with the transparency of the file (255 is opaque), or None
             for a file without any.
+        exif: the file's EXIF data that say what the photo is (camera, time, place, author), not how
+            its pixels were stored; empty if there are none.
+        icc_profile: the file's ICC profile, or None. `rgb` has been converted from it.
     """
 
     rgb: np.ndarray
     opacity: np.ndarray | None = None
+    exif: bytes = b""
+    icc_profile: bytes | None = None
 
     def flatten(self, grey: int = 255) -> np.ndarray:
         """Lays the photo over a grey level.
@@ -98,7 +107,8 @@ def read_photo(source: Source) -> Photo:
         TypeError: if the source is of another type.
     """
     with _decoded(source) as (image, name), _named_errors(name):
-        return Photo(np.asarray(_to_srgb(image)), _opacity(image))
+        profile = image.info.get("icc_profile")
+        return Photo(np.asarray(_to_srgb(image)), _opacity(image), _exif(image), profile)
 
 
 def read_image(source: Source) -> np.ndarray:
@@ -668,6 +678,23 @@ def _to_srgb(image: Image.Image) -> Image.Image:
         except (ImageCms.PyCMSError, OSError, ValueError):
             pass  # a broken profile, or one for another mode: the plain numbers are the best guess
     return image.convert("RGB")
+
+
+def _exif(image: Image.Image) -> bytes:
+    """Returns the EXIF data of an image that stay true when its pixels are changed."""
+    try:
+        exif = image.getexif()
+        details = exif.get_ifd(ExifTags.IFD.Exif)
+        kept = Image.Exif()
+        kept.update((tag, exif[tag]) for tag in exif if tag in _EXIF_TAGS)
+        kept[ExifTags.IFD.Exif] = {tag: details[tag] for tag in details if tag not in _EXIF_LEFT}
+        kept[ExifTags.IFD.GPSInfo] = dict(exif.get_ifd(ExifTags.IFD.GPSInfo))
+        for tag in (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo):
+            if not kept[tag]:
+                del kept[tag]
+        return kept.tobytes() if kept else b""
+    except Exception:  # Pillow raises nearly every type on broken data; the photo itself is whole
+        return b""
 
 
 def _photo_whites(dtype: np.dtype) -> tuple[int, ...]:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -27,17 +28,21 @@ from kmatting.cli import (
 from kmatting.files import check_writable
 from kmatting.images import ImageError, scan_folder, write_image
 from kmatting.inference.cutout import (
+    LOSSY_QUALITY,
     PNG_LEVEL,
     Colour,
     composite,
     cutout,
+    metadata_options,
     read_background,
+    with_metadata,
 )
 from kmatting.inference.matte import Matte
 from kmatting.inference.matter import LARGE, Matter
 from kmatting.inference.output_names import (
     Job,
     check_names,
+    composite_kinds,
     is_output,
     name_clash,
     output_name,
@@ -51,7 +56,7 @@ _SUFFIXES = {
     "composite": (".png", ".jpg", ".jpeg", ".webp"),
     "panel": (".png", ".jpg", ".jpeg", ".webp"),
 }
-_LOSSY_QUALITY = 90
+Backgrounds = dict[str, Colour | np.ndarray]  # by the kind of the composite
 # Errors that every later photo would meet too.
 _FATAL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
@@ -74,6 +79,8 @@ examples:
     kmatting predict photos -o mattes --alpha
   a product photo over white:
     kmatting predict photo.jpg -o white.jpg --composite white --crop 20
+  over several backgrounds, as JPEG:
+    kmatting predict photos -o out --composite white --composite beach.jpg --composite-format jpg
   with a model of your own:
     kmatting predict photos -o out --model runs/mine/best.keras
   in a pipe:
@@ -225,13 +232,13 @@ def _predict_files(args: argparse.Namespace) -> int:
     if not jobs:
         say("nothing to do: all outputs exist.")
         return 0
-    background = _read_background(args)
+    backgrounds = _read_backgrounds(args)
     matter = _load(args)
     done = Counter(photos=0, failures=0)
     bar = tqdm(total=len(jobs), unit="photo", disable=not sys.stderr.isatty())
     try:
         with bar, ThreadPoolExecutor(1, "kmatting-write") as writer:
-            for problem, failed in _work(jobs, matter, background, args, writer):
+            for problem, failed in _work(jobs, matter, backgrounds, args, writer):
                 done["failures" if failed else "photos"] += 1
                 if problem:
                     tqdm.write(problem, file=sys.stderr)
@@ -258,7 +265,7 @@ def _predict_pipe(args: argparse.Namespace) -> int:
         if args.file.exists() and not args.overwrite:
             raise ValueError(f"{args.file} exists. Use --overwrite to replace it.")
         check_writable(args.file.parent)
-    background = _read_background(args)
+    backgrounds = _read_backgrounds(args)
     matter = _load(args)
     try:
         matte = matter(sys.stdin.buffer.read())
@@ -267,13 +274,13 @@ def _predict_pipe(args: argparse.Namespace) -> int:
         return 1
     if matte.is_empty:
         print(_nothing_found("standard input"), file=sys.stderr)
-    ((kind, image),) = _make(matte, args.kinds, background, args)
+    ((kind, image),) = _make(matte, args.kinds, backgrounds, args)
     if args.file is not None:
-        write_image(args.file, image, **_options(kind, args.file.suffix))
+        write_image(args.file, image, **_options(kind, args.file.suffix, image))
         return 0
     encoded = io.BytesIO()
     suffix = _suffix(kind, args)
-    image.save(encoded, suffix[1:], **_options(kind, suffix))
+    image.save(encoded, Image.registered_extensions()[suffix], **_options(kind, suffix, image))
     sys.stdout.buffer.write(encoded.getvalue())
     sys.stdout.buffer.flush()
     return 0
@@ -282,7 +289,7 @@ def _predict_pipe(args: argparse.Namespace) -> int:
 def _work(
     jobs: Sequence[Job],
     matter: Matter,
-    background: Colour | np.ndarray | None,
+    backgrounds: Backgrounds,
     args: argparse.Namespace,
     writer: ThreadPoolExecutor,
 ) -> Iterator[tuple[str | None, bool]]:
@@ -299,7 +306,7 @@ def _work(
         if writing:
             yield writing.popleft().result()
         if isinstance(matte, Matte):
-            writing.append(writer.submit(_write, job, matte, background, args))
+            writing.append(writer.submit(_write, job, matte, backgrounds, args))
             if matte.prediction.size > LARGE:  # 24-megapixel photos stay under 1.5 GB
                 yield writing.popleft().result()
         else:
@@ -310,13 +317,13 @@ def _work(
 
 
 def _write(
-    job: Job, matte: Matte, background: Colour | np.ndarray | None, args: argparse.Namespace
+    job: Job, matte: Matte, backgrounds: Backgrounds, args: argparse.Namespace
 ) -> tuple[str | None, bool]:
     """Writes the outputs of one photo; returns an error or a warning, and whether it failed."""
     try:
-        for kind, image in _make(matte, list(job.outputs), background, args):
+        for kind, image in _make(matte, list(job.outputs), backgrounds, args):
             path = Path(job.outputs[kind])
-            write_image(path, image, **_options(kind, path.suffix))
+            write_image(path, image, **_options(kind, path.suffix, image))
     except OSError as error:
         if error.errno in _FATAL:
             raise
@@ -333,7 +340,7 @@ def _nothing_found(photo: str) -> str:
 def _make(
     matte: Matte,
     kinds: Sequence[str],
-    background: Colour | np.ndarray | None,
+    backgrounds: Backgrounds,
     args: argparse.Namespace,
 ) -> Iterator[tuple[str, Image.Image]]:
     """Makes the pictures of one photo, one after the other; the colours are estimated once."""
@@ -342,12 +349,15 @@ def _make(
         yield "alpha", matte.alpha_image(args.alpha_bits)
     if "panel" in kinds:
         yield "panel", matte.panel(args.foreground)
-    if "cutout" in kinds or "composite" in kinds:
+    coloured = [kind for kind in kinds if kind == "cutout" or kind in backgrounds]
+    if coloured:
         colours = matte.foreground(args.foreground)
-    if "cutout" in kinds:
-        yield "cutout", cutout(colours, matte.alpha)
-    if background is not None and "composite" in kinds:
-        yield "composite", composite(colours, matte.alpha, background)
+    for kind in coloured:
+        if kind == "cutout":
+            picture = cutout(colours, matte.alpha)
+        else:
+            picture = composite(colours, matte.alpha, backgrounds[kind])
+        yield kind, with_metadata(picture, matte.photo) if args.keep_metadata else picture
 
 
 def _edited(matte: Matte, args: argparse.Namespace) -> Matte:
@@ -362,18 +372,23 @@ def _edited(matte: Matte, args: argparse.Namespace) -> Matte:
 
 
 def _suffix(kind: str, args: argparse.Namespace) -> str:
-    return f".{args.cutout_format}" if kind == "cutout" else ".png"
+    if kind == "cutout":
+        return f".{args.cutout_format}"
+    return f".{args.composite_format}" if kind in args.composites else ".png"
 
 
-def _options(kind: str, suffix: str) -> dict[str, int]:
+def _options(kind: str, suffix: str, image: Image.Image) -> dict[str, Any]:
     """What Pillow's writer is told."""
+    options = metadata_options(image, suffix.lower())
     if suffix.lower() != ".png":
-        return {"quality": _LOSSY_QUALITY}
-    return {"compress_level": PNG_LEVEL} if kind in ("cutout", "composite") else {}
+        options["quality"] = LOSSY_QUALITY
+    elif kind not in ("alpha", "panel"):
+        options["compress_level"] = PNG_LEVEL
+    return options
 
 
-def _read_background(args: argparse.Namespace) -> Colour | np.ndarray | None:
-    return None if args.composite is None else read_background(args.composite)
+def _read_backgrounds(args: argparse.Namespace) -> Backgrounds:
+    return {kind: read_background(each) for kind, each in args.composites.items()}
 
 
 def _load(args: argparse.Namespace) -> Matter:
@@ -411,8 +426,21 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--cutout-format", choices=("png", "webp"), default="png", help="default: %(default)s")
     add(
         "--composite",
+        action="append",
         metavar="COLOUR|IMAGE",
-        help="the subject over a colour (white, '#00ff00') or an image",
+        help="the subject over a colour (white, '#00ff00') or an image; may be repeated: "
+        "photo.composite-white.png, photo.composite-beach.png and so on",
+    )
+    add(
+        "--composite-format",
+        choices=("png", "jpg", "webp"),
+        default="png",
+        help="default: %(default)s",
+    )
+    add(
+        "--keep-metadata",
+        action="store_true",
+        help="cutouts and composites keep the photo's EXIF data and ICC profile",
     )
     add("--panel", action="store_true", help="photo, matte and composites side by side, small")
     add_foreground(kinds)
@@ -455,10 +483,14 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--overwrite", action="store_true", help="replace files that exist")
 
     args = parser.parse_args(argv)
+    try:
+        args.composites = composite_kinds(args.composite or [])
+    except ValueError as error:
+        parser.error(f"--composite: {error}")
     chosen = {
         "alpha": args.alpha,
         "cutout": args.cutout,
-        "composite": args.composite is not None,
+        **dict.fromkeys(args.composites, True),
         "panel": args.panel,
     }
     args.kinds = [kind for kind, wanted in chosen.items() if wanted] or ["cutout"]
@@ -490,7 +522,7 @@ def _check_output(parser: argparse.ArgumentParser, args: argparse.Namespace) -> 
         if len(args.kinds) > 1:
             kinds = " and ".join(args.kinds)
             parser.error(f"--output {output} names one file, but {kinds} were chosen")
-        allowed = _SUFFIXES[args.kinds[0]]
+        allowed = _SUFFIXES[args.kinds[0]]  # a single composite is "composite"
         if output.suffix.lower() not in allowed:
             hint = " (or add --composite white)" if args.kinds == ["cutout"] else ""
             parser.error(

@@ -1,5 +1,6 @@
 """What a `Matte` offers beside the alpha itself."""
 
+import io
 import pickle
 
 import numpy as np
@@ -7,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from PIL import Image
+from PIL import ExifTags, Image, ImageCms
 from scipy import ndimage
 
-from kmatting.images import Photo
+from kmatting.images import Photo, read_photo
 from kmatting.inference.matte import Matte
 
 
@@ -90,6 +91,86 @@ def test_save_refuses_formats_without_transparency(disc, tmp_path, name):
     with pytest.raises(ValueError, match=rf"{name}: expected a format with transparency .*\.png"):
         disc.save(tmp_path / name, "none")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "a.jpeg", "a.png", "a.webp"])
+def test_save_over_a_background(disc, tmp_path, name):
+    disc.save(tmp_path / name, "none", background=(0, 128, 0))
+    saved = Image.open(tmp_path / name)
+    assert (saved.mode, saved.size) == ("RGB", (80, 60))
+    assert np.abs(np.asarray(saved)[0, 0].astype(int) - (0, 128, 0)).max() <= 2
+    if name == "a.png":
+        np.testing.assert_array_equal(saved, disc.composite((0, 128, 0), "none"))
+    with pytest.raises(ValueError, match=r"a.bmp: expected a format for a composite \(.*\.jpg"):
+        disc.save(tmp_path / "a.bmp", background="white")
+
+
+def test_composites_are_those_of_one_background_each(disc):
+    scene = np.random.default_rng(3).integers(0, 256, (30, 50, 3), dtype=np.uint8)
+    composites = disc.composites(["white", (0, 128, 0), scene])
+    for each, background in zip(composites, ("white", (0, 128, 0), scene), strict=True):
+        np.testing.assert_array_equal(each, disc.composite(background))
+
+
+def swapped_profile():
+    """An ICC profile whose red is the green of sRGB, and the other way round."""
+    profile = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
+    red, green = profile.index(b"rXYZ"), profile.index(b"gXYZ")
+    profile[red], profile[green] = profile[green], profile[red]
+    return bytes(profile)
+
+
+def photo_with_metadata(profile):
+    """A PNG file of red (255, 0, 0) in a profile, lying on its side, with EXIF data."""
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    exif[ExifTags.Base.Artist] = "Ada"
+    exif[ExifTags.Base.ImageWidth] = 40
+    details = {ExifTags.Base.DateTimeOriginal: "2020:02:03 04:05:06"}
+    details |= {ExifTags.Base.MakerNote: b"x" * 70000, ExifTags.Base.ExifImageWidth: 40}
+    exif[ExifTags.IFD.Exif] = details
+    exif[ExifTags.IFD.GPSInfo] = {ExifTags.GPS.GPSLatitudeRef: "N"}
+    file = io.BytesIO()
+    Image.new("RGB", (40, 20), "red").save(file, "png", exif=exif, icc_profile=profile)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.webp", "a.tif", "a.jpg"])
+def test_save_keeps_metadata_on_demand(tmp_path, name):
+    photo = read_photo(photo_with_metadata(swapped_profile()))
+    assert photo.rgb.shape == (40, 20, 3)
+    assert (photo.rgb[0, 0] == (0, 255, 0)).all()  # the same colour in sRGB
+    matte = Matte(photo, np.ones((40, 20), np.float32)).crop()
+    background = "white" if name == "a.jpg" else None
+    matte.save(tmp_path / name, background=background, keep_metadata=True)
+    saved = Image.open(tmp_path / name)
+    assert saved.info["icc_profile"] == swapped_profile()
+    assert np.abs(np.asarray(saved.convert("RGB")).astype(int) - (255, 0, 0)).max() <= 3
+    exif = saved.getexif()
+    assert exif[ExifTags.Base.Artist] == "Ada"
+    assert exif.get(ExifTags.Base.Orientation, 1) == 1  # it is upright now
+    expected = {ExifTags.Base.DateTimeOriginal: "2020:02:03 04:05:06"}
+    if name != "a.tif":
+        assert exif.get_ifd(ExifTags.IFD.Exif) == expected
+        assert exif.get_ifd(ExifTags.IFD.GPSInfo) == {ExifTags.GPS.GPSLatitudeRef: "N"}
+
+    matte.save(tmp_path / name, background=background)
+    plain = Image.open(tmp_path / name)
+    assert not plain.info.get("icc_profile")
+    assert ExifTags.Base.Artist not in plain.getexif()
+    assert np.abs(np.asarray(plain.convert("RGB")).astype(int) - (0, 255, 0)).max() <= 3
+
+
+def test_metadata_that_do_not_fit_rgb(tmp_path):
+    """A grey photo's profile is not one for a picture in colours, which stays in sRGB."""
+    lab = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes()
+    photo = Photo(np.full((4, 4, 3), (10, 200, 30), np.uint8), icc_profile=lab)
+    Matte(photo, np.ones((4, 4), np.float32)).save(tmp_path / "a.png", keep_metadata=True)
+    saved = Image.open(tmp_path / "a.png")
+    profile = ImageCms.ImageCmsProfile(io.BytesIO(saved.info["icc_profile"])).profile
+    assert "sRGB" in profile.profile_description
+    assert (np.asarray(saved)[..., :3] == (10, 200, 30)).all()
+    assert not saved.getexif()
 
 
 # Changed mattes

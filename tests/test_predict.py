@@ -111,6 +111,40 @@ def test_composite_over_an_image(run, photos, tmp_path):
     assert colours(Image.open(tmp_path / "out/b.composite.png")) == {(0, 0, 255)}
 
 
+def test_several_composites_in_one_run(run, photos, tmp_path):
+    Image.new("RGB", (9, 9), "blue").save(tmp_path / "Blue sea.PNG")
+    backgrounds = ["white", "#00ff00", tmp_path / "Blue sea.PNG"]
+    options = [option for each in backgrounds for option in ("--composite", each)]
+    options += ["--composite-format", "jpg", *PLAIN]
+    out = tmp_path / "out"
+    assert run(photos / "deep/c.png", "-o", out, *options)[0] == 0
+    names = ["c.composite-00ff00.jpg", "c.composite-blue-sea.jpg", "c.composite-white.jpg"]
+    assert files(out) == names
+    assert all(is_output(name) for name in names)
+    # 0.4 of (102, 40, 200) over each.
+    for name, expected in zip(names, [(41, 169, 80), (41, 16, 233), (194, 169, 233)], strict=True):
+        picture = Image.open(out / name)
+        assert picture.format == "JPEG"
+        assert np.abs(np.asarray(picture).astype(int) - expected).max() <= 3
+    (out / names[1]).unlink()
+    assert run(photos / "deep/c.png", "-o", out, *options, "--skip-existing")[0] == 0
+    assert files(out) == names
+
+
+def test_metadata_are_kept_on_demand(run, photos, tmp_path):
+    exif = Image.Exif()
+    exif[0x0112], exif[0x8298] = 6, "mine"  # lies on its side; copyright
+    path = photos / "sea.jpg"
+    Image.new("RGB", (40, 20), "red").save(path, exif=exif)
+    options = ["--cutout", "--composite", "white", "--alpha", *PLAIN, "--overwrite"]
+    for keep in ([], ["--keep-metadata"]):
+        assert run(path, "-o", tmp_path, *options, *keep)[0] == 0
+        for kind in ("cutout", "composite"):
+            picture = Image.open(tmp_path / f"sea.{kind}.png")
+            assert picture.size == (20, 40)
+            assert dict(picture.getexif()) == ({0x8298: "mine"} if keep else {})
+
+
 def odd_photos():
     """Photos of each mode, turn and shape, with the options to save them."""
     rng = np.random.default_rng(0)
@@ -285,6 +319,8 @@ def test_what_cannot_be_run_as_given(run, photos, tmp_path, options, message):
         ["a.jpg", "--output", "out.png", "--alpha", "--cutout"],
         ["a.jpg", "--output", "out.jpg"],
         ["a.jpg", "--output", "out.webp", "--alpha"],
+        ["a.jpg", "--composite", "white", "--composite", "WHITE"],
+        ["a.jpg", "--output", "out.jpg", "--composite", "white", "--composite", "black"],
         ["a.jpg", "--threads", "0"],
         ["a.jpg", "--size", "15"],
         ["a.jpg", "--threshold", "0"],

@@ -1,25 +1,31 @@
 """Makes cutouts and composites from foreground colours and an alpha."""
 
+import io
 import operator
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageColor, ImageOps
+from PIL import ExifTags, Image, ImageCms, ImageColor, ImageOps
 
-from kmatting.images import ImageError, Source, read_image
+from kmatting.images import ImageError, Photo, Source, read_image
 from kmatting.inference.tiles import tiles
 
 # For cutouts and composites. Higher levels take three times as long and save at most a fifth.
 PNG_LEVEL = 1
-WEBP_QUALITY = 90
+LOSSY_QUALITY = 90  # of JPEG and WebP
 
 # Options of Pillow's writer by the suffix of a cutout's file.
 CUTOUT_OPTIONS: dict[str, dict[str, Any]] = {
     ".png": {"compress_level": PNG_LEVEL},
-    ".webp": {"quality": WEBP_QUALITY},
+    ".webp": {"quality": LOSSY_QUALITY},
     ".tif": {"compression": "tiff_deflate"},
     ".tiff": {"compression": "tiff_deflate"},
+}
+COMPOSITE_OPTIONS = {
+    **CUTOUT_OPTIONS,
+    ".jpg": {"quality": LOSSY_QUALITY},
+    ".jpeg": {"quality": LOSSY_QUALITY},
 }
 
 Colour = tuple[int, int, int]
@@ -69,6 +75,53 @@ def composite(
         over = foreground[tile].astype(np.float32)
         mixed[tile] = np.rint(under + alpha[tile][..., None] * (over - under)).astype(np.uint8)
     return Image.fromarray(mixed)
+
+
+def with_metadata(picture: Image.Image, photo: Photo) -> Image.Image:
+    """Gives a picture the EXIF data and the colour profile of its photo.
+
+    Its colours are converted to the photo's ICC profile. Those that sRGB cannot hold were lost when
+    the photo was read. Where the profile is not one for RGB, or only for reading, the picture stays
+    in sRGB and says so by that profile. A photo without a profile gives a picture without one.
+
+    Args:
+        picture: PIL image in mode RGB or RGBA, in sRGB.
+        photo: the photo that it was made of.
+
+    Returns:
+        A PIL image of the same mode, whose `info` holds `exif` and, for a photo with a profile,
+        `icc_profile`. `metadata_options` passes them on to Pillow's writer.
+    """
+    picture = picture.copy()
+    if photo.icc_profile:
+        srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
+        try:
+            target = ImageCms.ImageCmsProfile(io.BytesIO(photo.icc_profile))
+            ImageCms.profileToProfile(picture, srgb, target, inPlace=True)
+        except (ImageCms.PyCMSError, OSError, ValueError):
+            target = srgb
+        picture.info["icc_profile"] = target.tobytes()
+    picture.info["exif"] = photo.exif
+    return picture
+
+
+def metadata_options(picture: Image.Image, suffix: str) -> dict[str, Any]:
+    """Returns the options of Pillow's writer that put a picture's metadata into its file.
+
+    Args:
+        picture: PIL image; only what `with_metadata` gave it counts.
+        suffix: suffix of the file in lower case. A TIFF file gets camera, author and the like, but
+            neither exposure nor place: Pillow cannot write those into a compressed one.
+    """
+    keys = [key for key in ("exif", "icc_profile") if key in picture.info]
+    options: dict[str, Any] = {key: picture.info[key] for key in keys}
+    if options.get("exif") and suffix in (".tif", ".tiff"):
+        exif = Image.Exif()
+        exif.load(options["exif"])
+        for tag in (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo):
+            exif.pop(tag, None)
+        options["exif"] = exif
+    return options
 
 
 def read_background(background: Source | Colour) -> Colour | np.ndarray:

@@ -1,7 +1,8 @@
 """The result for one photo: alpha, foreground colours, cutout, composite."""
 
 import os
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,14 @@ from PIL import Image
 
 from kmatting.images import ImageError, Photo, Source, write_image
 from kmatting.inference.cutout import (
+    COMPOSITE_OPTIONS,
     CUTOUT_OPTIONS,
     Colour,
     composite,
     cutout,
+    metadata_options,
     read_background,
+    with_metadata,
 )
 from kmatting.inference.foreground import estimate_foreground
 from kmatting.metrics import largest_component
@@ -45,7 +49,7 @@ class Matte:
         >>> matte = Matter()("photo.jpg")
         >>> matte.save("cutout.png")
         >>> matte.alpha_image().save("alpha.png")
-        >>> matte.composite("white").save("composite.jpg")
+        >>> matte.save("composite.jpg", background="white")
         >>> matte.keep_largest().crop(margin=20).save("subject.png")
     """
 
@@ -102,7 +106,8 @@ class Matte:
         )
         # Copies, or the whole photo would stay in memory.
         opacity = None if self.photo.opacity is None else self.photo.opacity[part].copy()
-        return Matte(Photo(self.photo.rgb[part].copy(), opacity), self.prediction[part].copy())
+        photo = replace(self.photo, rgb=self.photo.rgb[part].copy(), opacity=opacity)
+        return Matte(photo, self.prediction[part].copy())
 
     def threshold(self, value: float = 0.5) -> "Matte":
         """Makes the prediction hard: 1 where it is at least `value`, 0 elsewhere.
@@ -195,24 +200,46 @@ class Matte:
         """
         return cutout(self.foreground(foreground), self.alpha)
 
-    def save(self, path: str | os.PathLike[str], foreground: str = "ml") -> None:
-        """Saves the cutout.
+    def save(
+        self,
+        path: str | os.PathLike[str],
+        foreground: str = "ml",
+        background: Source | Colour | None = None,
+        keep_metadata: bool = False,
+    ) -> None:
+        """Saves the cutout, or a composite.
 
         Args:
-            path: a `.png`, `.webp`, `.tif` or `.tiff` file. Its folder is made if needed.
+            path: a `.png`, `.webp`, `.tif` or `.tiff` file; with a background also a `.jpg` or
+                `.jpeg` file. Its folder is made if needed.
             foreground: as in `foreground`.
+            background: None for the cutout, else as in `composite`.
+            keep_metadata: whether the file gets the photo's EXIF data and ICC profile, see
+                `kmatting.inference.cutout.with_metadata`.
 
         Raises:
-            ValueError: if the format has no transparency, or as in `foreground`.
+            ValueError: if the format is another or has no transparency, or as in `foreground`.
             OSError: if the file cannot be written.
         """
         suffix = Path(path).suffix.lower()
-        if suffix not in CUTOUT_OPTIONS:
-            raise ValueError(
-                f"{path}: expected a format with transparency ({', '.join(CUTOUT_OPTIONS)}). For "
-                "others, choose a background: matte.composite('white').save('photo.jpg')."
-            )
-        write_image(path, self.cutout(foreground), **CUTOUT_OPTIONS[suffix])
+        allowed = CUTOUT_OPTIONS if background is None else COMPOSITE_OPTIONS
+        if suffix not in allowed:
+            kind = "with transparency" if background is None else "for a composite"
+            hint = ""
+            if background is None:
+                hint = (
+                    " For others, choose a background: matte.save('photo.jpg', background='white')."
+                )
+            raise ValueError(f"{path}: expected a format {kind} ({', '.join(allowed)}).{hint}")
+        if background is None:
+            picture = self.cutout(foreground)
+        else:
+            picture = self.composite(background, foreground)
+        options = allowed[suffix]
+        if keep_metadata:
+            picture = with_metadata(picture, self.photo)
+            options = {**options, **metadata_options(picture, suffix)}
+        write_image(path, picture, **options)
 
     def composite(self, background: Source | Colour, foreground: str = "ml") -> Image.Image:
         """Lays the subject over a new background.
@@ -226,7 +253,23 @@ class Matte:
         Returns:
             PIL image in mode RGB, of the photo's size.
         """
-        return composite(self.foreground(foreground), self.alpha, read_background(background))
+        return self.composites([background], foreground)[0]
+
+    def composites(
+        self, backgrounds: Iterable[Source | Colour], foreground: str = "ml"
+    ) -> list[Image.Image]:
+        """Lays the subject over several backgrounds; its colours are estimated once.
+
+        Args:
+            backgrounds: each as in `composite`.
+            foreground: as in `foreground`.
+
+        Returns:
+            PIL images in mode RGB, of the photo's size.
+        """
+        behind = [read_background(each) for each in backgrounds]
+        colours = self.foreground(foreground)
+        return [composite(colours, self.alpha, each) for each in behind]
 
     def panel(self, foreground: str = "ml", cell: int = 384) -> Image.Image:
         """Draws photo, alpha and composites side by side.

@@ -6,7 +6,8 @@ and so on, whatever else lies in its folder.
 
 import hashlib
 import os
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
 
@@ -14,6 +15,8 @@ from kmatting.images import image_suffixes
 
 KINDS = ("alpha", "cutout", "composite", "panel")
 _OUTPUT_SUFFIXES = (".png", ".webp")
+_COMPOSITE = "composite-"  # begins the kinds of several composites of one photo
+_LABEL_LENGTH = 40  # characters
 _LONGEST = 255  # bytes of a file name, on nearly all file systems
 
 
@@ -35,7 +38,7 @@ def output_name(photo: str, kind: str, suffix: str = ".png", keep_suffix: bool =
 
     Args:
         photo: file name of the photo, without its folder.
-        kind: one of `KINDS`.
+        kind: one of `KINDS`, or of `composite_kinds`.
         suffix: suffix of the file to write.
         keep_suffix: whether the photo's own suffix stays in the name, which tells `cat.jpg` from
             `cat.png`.
@@ -64,7 +67,40 @@ def is_output(name: str) -> bool:
     """
     path = PurePath(name)
     kind = PurePath(path.stem).suffix.removeprefix(".")
+    if kind == "composite" or kind.startswith(_COMPOSITE):
+        return path.suffix in (*_OUTPUT_SUFFIXES, ".jpg")
     return kind in KINDS and path.suffix in _OUTPUT_SUFFIXES
+
+
+def composite_kinds(backgrounds: Sequence[str]) -> dict[str, str]:
+    """Names the composites over several backgrounds.
+
+    Args:
+        backgrounds: colours and paths of images.
+
+    Returns:
+        The background by kind. A single one is "composite", so that its file is
+        `cat.composite.png`. Several are told apart: "composite-white", or "composite-beach" for the
+        image `beach.jpg`.
+
+    Raises:
+        ValueError: if two backgrounds give one name.
+    """
+    if len(backgrounds) == 1:
+        return {"composite": backgrounds[0]}
+    kinds: dict[str, str] = {}
+    for background in backgrounds:
+        path = PurePath(background)
+        name = path.stem if path.suffix.lower() in image_suffixes() else background
+        label = re.sub(r"\W+", "-", name.lower()).strip("-") or "image"
+        kind = _COMPOSITE + label[:_LABEL_LENGTH]
+        if kind in kinds:
+            raise ValueError(
+                f"backgrounds {kinds[kind]} and {background} would both be written to one file; "
+                "rename one, or run them one after the other."
+            )
+        kinds[kind] = background
+    return kinds
 
 
 def matte_stem(path: PurePath) -> str:
