@@ -21,6 +21,8 @@ EXTRAS = {
     ],
     # HEIC photos, as iPhones write them.
     "heic": ["pillow-heif>=1.1"],
+    # Videos (kmatting video): FFmpeg, in a build under the GPL.
+    "video": ["av>=17"],
     # Warm-up requests in SavedModels for TF Serving.
     "serving": ["tensorflow-serving-api>=2.19"],
     # Millions of photos, on one machine or on many (kmatting batch).

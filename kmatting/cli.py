@@ -24,6 +24,7 @@ from kmatting.sizes import STRIDE
 COMMANDS = {
     "predict": ("kmatting.predict", "cut out the subject of photos"),
     "evaluate": ("kmatting.evaluate", "score a model or mattes against true alphas"),
+    "video": ("kmatting.video.__main__", "cut out the subject of a video"),
     "demo": ("kmatting.demo.__main__", "try a model in the browser"),
     "batch": ("kmatting.batch.__main__", "predict millions of photos with Apache Beam"),
     "train": ("kmatting.train", "train a network on your own photos and mattes"),

@@ -5,6 +5,7 @@ from pathlib import Path
 # The extra of setup.py that installs a package, by the name that is imported.
 EXTRA_OF = {
     "apache_beam": "beam",
+    "av": "video",
     "filelock": "train",
     "gradio": "demo",
     "keras": "train",

@@ -47,6 +47,31 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
         partial.unlink(missing_ok=True)
 
 
+@contextlib.contextmanager
+def whole_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Fills a folder beside its destination and renames it at the end.
+
+    Args:
+        path: the destination. It must not exist, or be an empty folder.
+
+    Yields:
+        The folder to write to. After an exception it is removed.
+
+    Raises:
+        OSError: if the folder cannot be written.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(
+        dir=path.parent, prefix=".", suffix=".partial", ignore_cleanup_errors=True
+    ) as beside:
+        partial = Path(beside) / path.name
+        partial.mkdir()
+        yield partial
+        partial.replace(path)
+        _sync_folder(path.parent)
+
+
 def check_writable(folder: Path) -> None:
     """Checks that files can be made in a folder, or in the one that it will be made in.
 

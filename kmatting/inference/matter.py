@@ -193,8 +193,27 @@ class Matter:
             )
         return size
 
+    def coarse(self, photo: Photo) -> np.ndarray:
+        """Predicts the matte of a photo at the network's own size, for a caller that refines it.
+
+        Args:
+            photo: the photo.
+
+        Returns:
+            float32 array (h, w) in [0, 1], the matte of the whole photo.
+
+        Raises:
+            PhotoError: as in `__call__`.
+            ModelError: as in `__call__`.
+        """
+        with _memory_of("image"):
+            return self._coarse(photo.flatten(), "image", None)
+
     def _matte(self, photo: Photo, name: str, size: int | None = None) -> Matte:
         image = photo.flatten()
+        return Matte(photo, refine(self._coarse(image, name, size), image))
+
+    def _coarse(self, image: np.ndarray, name: str, size: int | None) -> np.ndarray:
         try:
             alpha = self._predict(image, size)
         except (ModelError, MemoryError):
@@ -204,7 +223,7 @@ class Matter:
             raise PhotoError(f"{name}: the model cannot run on it ({reason[:300]}).") from error
         if not np.isfinite(alpha).all():
             raise PhotoError(f"{name}: the model returned numbers that are not finite.")
-        return Matte(photo, refine(alpha.clip(0, 1), image))
+        return alpha.clip(0, 1)
 
     def _predict(self, image: np.ndarray, size: int | None = None) -> np.ndarray:
         """Runs the network on a uint8 photo (H, W, 3); returns its alpha (h, w) at its own size."""

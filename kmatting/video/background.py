@@ -1,0 +1,74 @@
+"""The scene behind a subject: a colour, an image, or a video that plays along."""
+
+import itertools
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from kmatting.inference.cutout import Colour, read_background
+from kmatting.video.frame import Frame
+from kmatting.video.read import open_video
+
+_SUFFIXES = (".mp4", ".mov", ".m4v", ".webm", ".mkv", ".avi", ".mpg", ".mpeg", ".ts", ".gif")
+
+
+class Background:
+    """What is behind the subject at each moment.
+
+    Args:
+        source: a colour (`white`, `#00ff00`), or the path of an image or a video. A video is known
+            by its suffix, and repeated where it is too short.
+
+    Raises:
+        ImageError: if it is neither a colour nor an image that can be read.
+        VideoError: if it is a video that cannot be read.
+    """
+
+    def __init__(self, source: str) -> None:
+        self._still: Colour | np.ndarray | None = None
+        self._scene: Iterator[tuple[Frame, Fraction]] | None = None
+        if Path(source).suffix.lower() in _SUFFIXES:
+            open_video(source)  # a bad one is known before any work
+            self._scene = _repeated(source)
+            self._shown, self._until = next(self._scene)
+        else:
+            self._still = read_background(source)
+
+    def at(self, time: Fraction, size: tuple[int, int]) -> Colour | np.ndarray:
+        """Returns the background at a time.
+
+        Args:
+            time: seconds, not before that of the call before.
+            size: height and width in pixels that an image or a frame is to cover.
+
+        Returns:
+            The colour, or a uint8 array (H, W, 3).
+        """
+        if self._scene is not None:
+            while self._until <= time:
+                self._shown, self._until = next(self._scene)
+            return _covering(self._shown.photo.flatten(), size)
+        if isinstance(self._still, np.ndarray):
+            self._still = _covering(self._still, size)
+        assert self._still is not None
+        return self._still
+
+
+def _repeated(source: str) -> Iterator[tuple[Frame, Fraction]]:
+    """Yields the frames of a video over and over, with the time until which each is shown."""
+    until = Fraction(0)
+    for _round in itertools.count():
+        for frame in open_video(source).frames():
+            until += frame.duration
+            yield frame, until
+
+
+def _covering(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Scales an image to cover a size, and crops it around its centre."""
+    if image.shape[:2] == size:
+        return image
+    fitted = ImageOps.fit(Image.fromarray(image), size[::-1], Image.Resampling.BICUBIC)
+    return np.asarray(fitted)

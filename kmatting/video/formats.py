@@ -1,0 +1,95 @@
+"""The files that a video can be written to."""
+
+from dataclasses import dataclass, field
+from fractions import Fraction
+
+
+@dataclass(frozen=True)
+class Format:
+    """How FFmpeg writes a file.
+
+    Attributes:
+        container: name of the muxer.
+        encoder: name of the video encoder.
+        opaque: pixel format of RGB and grey pictures.
+        transparent: pixel format of RGBA pictures, or None if there is no transparency.
+        options: of the encoder.
+        container_options: of the muxer.
+        tick: seconds, the unit of time stamps; None for any.
+        even: whether width and height must be even.
+        sound: codecs of sound that the container takes as they are; empty if it has no sound.
+        sound_encoder: for all other sound.
+    """
+
+    container: str
+    encoder: str
+    opaque: str
+    transparent: str | None
+    options: dict[str, str] = field(default_factory=dict)
+    container_options: dict[str, str] = field(default_factory=dict)
+    tick: Fraction | None = None
+    even: bool = False
+    sound: tuple[str, ...] = ()
+    sound_encoder: str = ""
+
+
+_MILLISECOND = Fraction(1, 1000)
+_FOR_EVER = {"loop": "0"}
+
+FORMATS = {
+    ".webm": Format(
+        container="webm",
+        encoder="libvpx-vp9",
+        opaque="yuv420p",
+        transparent="yuva420p",
+        options={"crf": "24", "b": "0", "deadline": "realtime", "cpu-used": "7", "row-mt": "1"},
+        tick=_MILLISECOND,
+        sound=("opus", "vorbis"),
+        sound_encoder="libopus",
+    ),
+    ".mov": Format(
+        container="mov",
+        encoder="prores_ks",
+        opaque="yuv444p10le",
+        transparent="yuva444p10le",
+        options={"profile": "4444", "vendor": "apl0", "alpha_bits": "16"},
+        sound=("aac", "alac", "mp3", "pcm_s16le", "pcm_s24le", "pcm_s16be", "pcm_s24be"),
+        sound_encoder="aac",
+    ),
+    ".mp4": Format(
+        container="mp4",
+        encoder="libx264",
+        opaque="yuv420p",
+        transparent=None,
+        options={"crf": "18", "preset": "veryfast"},
+        container_options={"movflags": "faststart"},
+        even=True,
+        sound=("aac", "alac", "mp3", "ac3", "eac3"),
+        sound_encoder="aac",
+    ),
+    ".webp": Format(
+        container="webp",
+        encoder="libwebp_anim",
+        opaque="bgra",
+        transparent="bgra",
+        options={"quality": "85", "lossless": "0"},
+        container_options=_FOR_EVER,
+        tick=_MILLISECOND,
+    ),
+    ".apng": Format(
+        container="apng",
+        encoder="apng",
+        opaque="rgb24",
+        transparent="rgba",
+        container_options={"plays": "0"},
+        tick=_MILLISECOND,
+    ),
+    ".gif": Format(
+        container="gif",
+        encoder="gif",
+        opaque="pal8",
+        transparent="pal8",
+        container_options=_FOR_EVER,
+        tick=Fraction(1, 100),
+    ),
+}

@@ -1,0 +1,25 @@
+"""A frame of a video, and the error of a video."""
+
+from dataclasses import dataclass
+from fractions import Fraction
+
+from kmatting.images import Photo
+
+
+class VideoError(ValueError):
+    """A video that cannot be read or written; the message names it and says why in one line."""
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A frame of a video.
+
+    Attributes:
+        photo: the picture, upright, with square pixels, in sRGB.
+        time: seconds from the start of the video, or of the part that is read, to this frame.
+        duration: seconds until the next frame.
+    """
+
+    photo: Photo
+    time: Fraction
+    duration: Fraction
