@@ -18,12 +18,12 @@ applied to the full photo (its fast variant, He and Sun 2015). Three things are 
 """
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
-from PIL import Image, ImageFilter
+from PIL import Image
 
-from kmatting.inference.tiles import covered, enlarge_tile, tiles
+from kmatting.inference.tiles import Interpolation, tiles
 
 _EPSILON = 1e-4  # variance of colours in [0, 1] under which a window counts as flat
 _SOFTNESS = (0.0, 0.5, 0.8, 1.1, 1.5)  # sigmas tried on the small photo, in its pixels
@@ -35,8 +35,10 @@ _LEAST_RANGE = 0.02  # below it steps are those of 8-bit levels
 # Squared error of the fit by the matte's squared distance from its 3x3 mean: explained, not.
 _UNEXPLAINED = (0.3, 1.0)
 _GRAIN = 0.15  # sigma on the full photo, in pixels of the small one: takes the sensor's noise out
-_TILE = 256  # pixels a side of the full photo; flat tiles are quick
-_FIT_TILE = 64  # and of the small one: its intermediate results fit into a processor's cache
+# Pixels of a tile of the full photo, and of the small one: what is computed of a tile fits into a
+# processor's cache.
+_TILE = (64, 256)
+_FIT_TILE = 64
 _JUDGED_TILES = 8  # that decide on the softness of the whole matte
 _FLAT = 1e-3  # a quarter of an 8-bit level
 
@@ -72,50 +74,64 @@ def refine(alpha: np.ndarray, image: np.ndarray) -> np.ndarray:
         small = Image.fromarray(alpha).resize((width, height), Image.Resampling.BILINEAR)
         return np.asarray(small).clip(0, 1)
 
+    # A photo may be larger than its matte along one axis alone.
+    small = min(alpha.shape[0], height), min(alpha.shape[1], width)
+    if alpha.shape != small:
+        alpha = np.asarray(Image.fromarray(alpha).resize(small[::-1], Image.Resampling.BILINEAR))
+
     lowest, highest = _local(alpha, np.minimum, 5), _local(alpha, np.maximum, 5)
     spread = highest - lowest
-    guide = Image.fromarray(image).resize(alpha.shape[::-1], Image.Resampling.BOX)
+    guide = Image.fromarray(image).resize(small[::-1], Image.Resampling.BOX)
     slope, offset, error = _fit(alpha, np.asarray(guide), spread)
     trust = _trust(alpha, error)
     # The enlargement of trust * fit + (1 - trust) * alpha, at the cost of the fit alone.
-    slope = [trust * plane for plane in slope]
     offset = trust * offset + (1 - trust) * alpha
+    planes = np.stack([offset, *(trust * slope), lowest, highest])
     spread[trust == 0] = 0
-    sigma = _GRAIN * max(height / alpha.shape[0], width / alpha.shape[1])
+    uneven = _local(spread, np.maximum, 3) >= _FLAT  # a pixel of the photo lies between neighbours
+
+    sigma = _GRAIN * max(height / small[0], width / small[1])
+    whole = Interpolation(small[1], width, slice(0, width))
     refined = np.empty(full, np.float32)
-    for tile in tiles(height, width, _TILE):
-        if _is_flat(spread, covered(alpha.shape, full, *tile)):
-            refined[tile] = enlarge_tile(alpha, full, *tile)
-            continue
-        value = enlarge_tile(offset, full, *tile)
-        colours = _without_grain(image, *tile, sigma)
-        for channel in range(3):
-            value += enlarge_tile(slope[channel], full, *tile) * colours[..., channel]
-        least, greatest = (enlarge_tile(plane, full, *tile) for plane in (lowest, highest))
-        refined[tile] = np.clip(value, least, greatest)
+    for top in range(0, height, _TILE[0]):
+        rows = slice(top, min(top + _TILE[0], height))
+        down = Interpolation(small[0], height, rows)
+        refined[rows] = down(whole(alpha[down.source], axis=1), axis=0)
+        for left in range(0, width, _TILE[1]):
+            columns = slice(left, min(left + _TILE[1], width))
+            across = Interpolation(small[1], width, columns)
+            if not uneven[down.source, across.source].any():
+                continue
+            near = across(planes[:, down.source, across.source], axis=2)
+            value, *slopes, least, greatest = down(near, axis=1)
+            for plane, colour in zip(
+                slopes, _without_grain(image, rows, columns, sigma), strict=True
+            ):
+                value += plane * colour
+            np.clip(value, least, greatest, out=refined[rows, columns])
     return refined
 
 
 def _fit(
     alpha: np.ndarray, guide: np.ndarray, spread: np.ndarray
-) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Fits the matte by a linear function of the colours around each pixel.
 
     Args:
-        alpha: float array (h, w).
+        alpha: float32 array (h, w).
         guide: uint8 array (h, w, 3), the photo at the same size.
-        spread: float array (h, w), range of the matte around each pixel.
+        spread: float32 array (h, w), range of the matte around each pixel.
 
     Returns:
-        slope: three arrays (h, w), one for each channel, to be multiplied by 8-bit colours.
-        offset: array (h, w).
-        error: array (h, w), squared error of the fit on the softened photo.
+        slope: float32 array (3, h, w), a plane for each channel, to be multiplied by 8-bit colours.
+        offset: float32 array (h, w).
+        error: float32 array (h, w), squared error of the fit on the softened photo.
     """
     if not np.isfinite(alpha).all():
         raise ValueError("Expected a matte of finite numbers, received some that are none.")
-    slope = [np.zeros(alpha.shape, np.float32) for _ in range(3)]
+    slope = np.zeros((3, *alpha.shape), np.float32)
     error = np.zeros(alpha.shape, np.float32)
-    offset = alpha.astype(np.float32)  # right wherever the matte is flat
+    offset = alpha.copy()  # right wherever the matte is flat
     height, width = alpha.shape
     edges = [tile for tile in tiles(height, width, _FIT_TILE) if spread[tile].max() >= _FLAT]
     if not edges:
@@ -123,24 +139,21 @@ def _fit(
 
     widest = _reach(_SOFTNESS[-1]) + 2
     borders = ((widest, widest), (widest, widest))
-    padded_alpha = np.pad(alpha.astype(np.float64), borders, mode="edge")
-    padded_guide = np.pad(guide / 255.0, (*borders, (0, 0)), mode="edge")
+    padded_alpha = np.pad(alpha, borders, mode="edge")
+    channels = np.moveaxis(guide, -1, 0) / np.float32(255)
+    padded_guide = np.pad(channels, ((0, 0), *borders), mode="edge")
 
-    def fit(
-        rows: slice, columns: slice, sigma: float
-    ) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
+    def fit(rows: slice, columns: slice, sigma: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Fits a tile; the last array is the squared error."""
 
         def with_margin(values: np.ndarray, margin: int) -> np.ndarray:
             trim = widest - margin
             bottom, right = rows.stop + widest + margin, columns.stop + widest + margin
-            return values[rows.start + trim : bottom, columns.start + trim : right]
+            return values[..., rows.start + trim : bottom, columns.start + trim : right]
 
-        part = with_margin(padded_guide, 2 + _reach(sigma))
-        colours = [_blurred(part[..., channel], sigma) for channel in range(3)]
+        colours = _blurred(with_margin(padded_guide, 2 + _reach(sigma)), sigma)
         slopes, offsets = _window_fit(with_margin(padded_alpha, 2), colours)
-        inner = (colour[2:-2, 2:-2] for colour in colours)
-        fitted = offsets + sum(a * colour for a, colour in zip(slopes, inner, strict=True))
+        fitted = offsets + (slopes * colours[:, 2:-2, 2:-2]).sum(axis=0)
         return slopes, offsets, np.square(fitted - with_margin(padded_alpha, 0))
 
     judged = edges[:: -(-len(edges) // _JUDGED_TILES)]
@@ -150,10 +163,9 @@ def _fit(
         for sigma, total in zip(_SOFTNESS, errors, strict=True)
         if total <= _NEARLY_BEST * min(errors)
     )
-    for tile in edges:
-        slopes, offset[tile], error[tile] = fit(*tile, softness)
-        for plane, values in zip(slope, slopes, strict=True):
-            plane[tile] = values / 255
+    for rows, columns in edges:
+        slopes, offset[rows, columns], error[rows, columns] = fit(rows, columns, softness)
+        slope[:, rows, columns] = slopes / 255
     return slope, offset, error
 
 
@@ -182,63 +194,82 @@ def _share(values: np.ndarray, low: float, high: float) -> np.ndarray:
     return ((values - low) / (high - low)).clip(0, 1)
 
 
-def _window_fit(
-    alpha: np.ndarray, colours: list[np.ndarray]
-) -> tuple[list[np.ndarray], np.ndarray]:
+def _window_fit(alpha: np.ndarray, colours: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Solves the guided filter's regression in each 3x3 window (equations 19 to 21 of He 2013).
 
     Args:
-        alpha: float64 array (h, w).
-        colours: three float64 arrays (h, w).
+        alpha: float array (h, w).
+        colours: float array (3, h, w).
 
     Returns:
-        Three slopes and the offset, (h - 4, w - 4), each the mean over the windows that a pixel is
-        in; the two outermost rows and columns are not in nine of them.
+        The slopes (3, h - 4, w - 4) and the offset (h - 4, w - 4), each the mean over the windows
+        that a pixel is in; the two outermost rows and columns are not in nine of them.
     """
-    mean_alpha = _mean(alpha)
-    means = [_mean(colour) for colour in colours]
-    r, g, b = (_mean(c * alpha) - m * mean_alpha for c, m in zip(colours, means, strict=True))
-    rr, rg, rb, gg, gb, bb = (
-        _mean(colours[i] * colours[j]) - means[i] * means[j] + (_EPSILON if i == j else 0.0)
-        for i, j in ((0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2))
-    )
-    # The inverse of a symmetric 3x3 matrix by its cofactors.
-    c_rr, c_rg, c_rb = gg * bb - gb * gb, rb * gb - rg * bb, rg * gb - rb * gg
-    c_gg, c_gb, c_bb = rr * bb - rb * rb, rb * rg - rr * gb, rr * gg - rg * rg
-    determinant = rr * c_rr + rg * c_rg + rb * c_rb
-    slope = [
-        (c_rr * r + c_rg * g + c_rb * b) / determinant,
-        (c_rg * r + c_gg * g + c_gb * b) / determinant,
-        (c_rb * r + c_gb * g + c_bb * b) / determinant,
-    ]
-    offset = mean_alpha - sum(a * m for a, m in zip(slope, means, strict=True))
-    return [_mean(a) for a in slope], _mean(offset)
-
-
-def _filtered(values: np.ndarray, weights: Sequence[float]) -> np.ndarray:
-    """Filters an array (h, w) by weights along both axes, where it has all that they reach."""
-    height, width = (side - len(weights) + 1 for side in values.shape)
-    rows = weights[0] * values[:height]
-    for shift in range(1, len(weights)):
-        rows += weights[shift] * values[shift : shift + height]
-    result = weights[0] * rows[:, :width]
-    for shift in range(1, len(weights)):
-        result += weights[shift] * rows[:, shift : shift + width]
-    return result
+    red, green, blue = colours
+    terms = np.empty((13, *alpha.shape), alpha.dtype)
+    terms[0] = alpha
+    terms[1:4] = colours
+    np.multiply(colours, alpha, out=terms[4:7])
+    np.multiply(colours, red, out=terms[7:10])
+    np.multiply(colours[1:], green, out=terms[10:12])
+    np.multiply(blue, blue, out=terms[12])
+    means = _mean(terms)
+    mean_alpha, (m_r, m_g, m_b) = means[0], means[1:4]
+    r, g, b = means[4:7] - means[1:4] * mean_alpha
+    rr, rg, rb, gg, gb, bb = means[7:]
+    rr += _EPSILON - m_r * m_r
+    gg += _EPSILON - m_g * m_g
+    bb += _EPSILON - m_b * m_b
+    rg -= m_r * m_g
+    rb -= m_r * m_b
+    gb -= m_g * m_b
+    # Elimination in the symmetric matrix; its cofactors would cancel in float32.
+    g_by_r, b_by_r = rg / rr, rb / rr
+    gg -= g_by_r * rg
+    gb -= g_by_r * rb
+    b_by_g = gb / gg
+    bb -= b_by_r * rb + b_by_g * gb
+    g -= g_by_r * r
+    b -= b_by_r * r + b_by_g * g
+    b /= bb
+    g = g / gg - b_by_g * b
+    r = r / rr - g_by_r * g - b_by_r * b
+    fitted = _mean(np.stack([r, g, b, mean_alpha - r * m_r - g * m_g - b * m_b]))
+    return fitted[:3], fitted[3]
 
 
 def _mean(values: np.ndarray) -> np.ndarray:
-    """Takes the mean of each 3x3 window."""
-    return _filtered(values, (1 / 3, 1 / 3, 1 / 3))
+    """Takes the mean of each 3x3 window, along the last two axes."""
+    rows = values[..., :-2, :] + values[..., 1:-1, :]
+    rows += values[..., 2:, :]
+    total = rows[..., :-2] + rows[..., 1:-1]
+    total += rows[..., 2:]
+    total *= 1 / 9
+    return total
 
 
 def _blurred(values: np.ndarray, sigma: float) -> np.ndarray:
-    """Softens by a Gaussian; its reach is lost at each border."""
+    """Softens by a Gaussian along the last two axes; its reach is lost at each border."""
     reach = _reach(sigma)
     if reach == 0:
         return values
-    weights = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma) ** 2)
-    return _filtered(values, (weights / weights.sum()).tolist())
+    weights = np.exp(-0.5 * (np.arange(reach + 1) / sigma) ** 2)
+    weights /= weights[0] + 2 * weights[1:].sum()
+    for axis in (-2, -1):
+        length = values.shape[axis] - 2 * reach
+        shifted = [_part(values, axis, shift, length) for shift in range(2 * reach + 1)]
+        values = float(weights[0]) * shifted[reach]
+        for distance in range(1, reach + 1):
+            pair = shifted[reach - distance] + shifted[reach + distance]
+            pair *= weights[distance]
+            values += pair
+    return values
+
+
+def _part(values: np.ndarray, axis: int, start: int, length: int) -> np.ndarray:
+    """Cuts a part out of an array along its last axis (-1) or the one before it (-2)."""
+    span = slice(start, start + length)
+    return values[..., span] if axis == -1 else values[..., span, :]
 
 
 def _reach(sigma: float) -> int:
@@ -256,19 +287,40 @@ def _local(
     return functools.reduce(combine, (rows[:, shift : shift + width] for shift in range(side)))
 
 
-def _is_flat(spread: np.ndarray, box: tuple[float, float, float, float]) -> bool:
-    """Says whether the small matte is the same all over a tile and its neighbours."""
-    left, upper = max(int(box[0]) - 1, 0), max(int(box[1]) - 1, 0)
-    right, lower = int(np.ceil(box[2])) + 1, int(np.ceil(box[3])) + 1
-    return bool(spread[upper:lower, left:right].max() < _FLAT)
+def _without_grain(
+    image: np.ndarray, rows: slice, columns: slice, sigma: float
+) -> list[np.ndarray]:
+    """Softens a tile of the photo slightly, without a seam to the next tile.
 
+    The filter is a box of some width, applied twice along each axis: exact in integers.
 
-def _without_grain(image: np.ndarray, rows: slice, columns: slice, sigma: float) -> np.ndarray:
-    """Cuts a tile from the photo and softens it slightly, without a seam to the next tile."""
-    margin = int(np.ceil(4 * sigma))
+    Args:
+        image: uint8 array (H, W, 3).
+        rows: rows of the tile.
+        columns: columns of the tile.
+        sigma: standard deviation of the filter in pixels, met to the next whole width.
+
+    Returns:
+        The three channels of the tile, float32 arrays of levels in [0, 255].
+    """
+    box = round((6 * sigma**2 + 1) ** 0.5)  # the variance of two boxes is (box^2 - 1) / 6
+    margin = box - 1
+    height, width = image.shape[:2]
     top, left = max(rows.start - margin, 0), max(columns.start - margin, 0)
-    part = Image.fromarray(image[top : rows.stop + margin, left : columns.stop + margin])
-    part = part.filter(ImageFilter.GaussianBlur(sigma))
-    return np.asarray(part)[
-        rows.start - top : rows.stop - top, columns.start - left : columns.stop - left
+    part = image[top : rows.stop + margin, left : columns.stop + margin]
+    missing = [  # beyond the border of the photo, which is repeated
+        (max(margin - rows.start, 0), max(rows.stop + margin - height, 0)),
+        (max(margin - columns.start, 0), max(columns.stop + margin - width, 0)),
     ]
+    if np.any(missing):
+        part = np.pad(part, (*missing, (0, 0)), mode="edge")
+    dtype = np.min_scalar_type(255 * box**4)
+    channels = []
+    for channel in range(3):
+        levels = part[..., channel].astype(dtype)
+        for axis in (-2, -1, -2, -1):
+            length = levels.shape[axis] - margin
+            shifted = [_part(levels, axis, shift, length) for shift in range(box)]
+            levels = functools.reduce(np.add, shifted)
+        channels.append(levels.astype(np.float32) * np.float32(1 / box**4))
+    return channels

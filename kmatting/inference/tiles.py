@@ -59,3 +59,42 @@ def enlarge_tile(
     size = (columns.stop - columns.start, rows.stop - rows.start)
     box = covered(small.shape, large, rows, columns)
     return np.array(Image.fromarray(small).resize(size, Image.Resampling.BILINEAR, box=box))
+
+
+class Interpolation:
+    """Bilinear interpolation along one axis: a part of the enlargement of a small array.
+
+    Args:
+        small: length of the small array.
+        large: length of its whole enlargement.
+        part: the part of the enlargement that is wanted.
+
+    Attributes:
+        source: the part of the small array that it takes.
+    """
+
+    def __init__(self, small: int, large: int, part: slice) -> None:
+        centres = (np.arange(part.start, part.stop) + 0.5) * (small / large) - 0.5
+        centres = centres.clip(0, small - 1)
+        before = centres.astype(np.intp)
+        after = np.minimum(before + 1, small - 1)
+        self.source = slice(int(before[0]), int(after[-1]) + 1)
+        self._before, self._after = before - before[0], after - before[0]
+        self._share = (centres - before).astype(np.float32)
+
+    def __call__(self, values: np.ndarray, axis: int) -> np.ndarray:
+        """Interpolates.
+
+        Args:
+            values: float32 array whose length along the axis is that of `source`.
+            axis: the axis.
+
+        Returns:
+            float32 array. The values are those of the whole enlargement, without seams.
+        """
+        share = self._share.reshape([-1 if each == axis else 1 for each in range(values.ndim)])
+        before, after = values.take(self._before, axis), values.take(self._after, axis)
+        after -= before
+        after *= share
+        after += before
+        return after
