@@ -23,6 +23,8 @@ EXTRAS = {
     "heic": ["pillow-heif>=1.1"],
     # Videos (kmatting video): FFmpeg, in a build under the GPL.
     "video": ["av>=17"],
+    # .onnx files: prediction needs only onnxruntime; export also needs the extra `train`.
+    "onnx": ["onnxruntime>=1.20", "onnx>=1.17", "tf2onnx>=1.17"],
     # Warm-up requests in SavedModels for TF Serving.
     "serving": ["tensorflow-serving-api>=2.19"],
     # Millions of photos, on one machine or on many (kmatting batch).

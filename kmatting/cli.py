@@ -137,7 +137,7 @@ def add_model(parser: Any) -> None:
     parser.add_argument(
         "--model",
         metavar="PATH",
-        help="a .tflite file, a .keras file or a SavedModel folder (default: the shipped model)",
+        help="a .tflite, .onnx or .keras file or a SavedModel folder (default: the shipped model)",
     )
 
 

@@ -1,4 +1,4 @@
-"""Exports a trained network: SavedModel for TF Serving, TFLite for phones, or a small `.keras`."""
+"""Exports a trained network: SavedModel for TF Serving, TFLite for phones, ONNX, small `.keras`."""
 
 import argparse
 import contextlib
@@ -25,7 +25,7 @@ from kmatting.inference.metadata import read_size
 from kmatting.inference.network import ModelError
 from kmatting.inference.runtime import limit_tensorflow
 from kmatting.quiet import quiet
-from kmatting.shipped import shipped_model
+from kmatting.shipped import SHIPPED_LICENCE, shipped_model
 from kmatting.sizes import DEFAULT_SIZE, STRIDE
 
 THREADS = 2  # for the times that are reported
@@ -49,6 +49,8 @@ examples:
     kmatting export --model runs/mine --format tflite --size 256 512 --variant dynamic
   to share or to fine-tune, at half the size of the run's own file:
     kmatting export --model runs/mine --format keras
+  for ONNX Runtime, at any size:
+    kmatting export --model runs/mine --format onnx
   for a chip without floats, 288 pixels high and 512 wide:
     kmatting export --model runs/mine --format tflite --size 288x512 --variant int8 \\
       --calibration photos
@@ -66,15 +68,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         _export_saved_model(args, path, name)
     elif args.format == "keras":
         _export_keras(args, path, name)
+    elif args.format == "onnx":
+        _export_onnx(args, path, name)
     else:
         _export_tflite(args, path, name)
     return 0
 
 
 def _export_saved_model(args: argparse.Namespace, path: Path, name: str) -> None:
-    trained_at = read_size(path)
-    size = round(math.prod(trained_at) ** 0.5) if trained_at else None
-    max_size = args.max_size or size or DEFAULT_SIZE
+    size, max_size = _sides(args, path)
     side = max(STRIDE, min(256, max_size) // STRIDE * STRIDE)
     photos = _photos(args.photos, (side, side), PHOTOS)
     with quiet():
@@ -138,6 +140,33 @@ def _export_keras(args: argparse.Namespace, path: Path, name: str) -> None:
     print(f"{target}: {megabytes:.1f} MB, its alphas differ from {path} by {difference:.5f}.")
 
 
+def _export_onnx(args: argparse.Namespace, path: Path, name: str) -> None:
+    target = args.output / f"{name}{'-rembg' if args.rembg else ''}.onnx"
+    size, max_size = _sides(args, path)
+    side = max(STRIDE, min(256, max_size) // STRIDE * STRIDE)
+    photos = _photos(args.photos, (side, side), PHOTOS)
+    photos.append(photos[0][:STRIDE])  # of another shape
+    licence = None if args.model else SHIPPED_LICENCE
+    with quiet():
+        _limit_threads()
+        from kmatting.exporting.onnx import describe, export_onnx
+
+        metadata = describe(name, args.version or 1, size, max_size, licence, args.rembg)
+        parity = export_onnx(load_checkpoint(path), target, photos, metadata, args.rembg)
+    print(
+        f"{target}: {target.stat().st_size / 1e6:.1f} MB, its alphas differ from {path} by "
+        f"{parity.mean:.1e} in the mean, {parity.largest:.1e} at most; "
+        f"{parity.milliseconds:.0f} ms at {side}x{side}."
+    )
+
+
+def _sides(args: argparse.Namespace, path: Path) -> tuple[int | None, int]:
+    """Returns the side of the square that a network was trained at, if known, and `max_size`."""
+    trained_at = read_size(path)
+    size = round(math.prod(trained_at) ** 0.5) if trained_at else None
+    return size, args.max_size or size or DEFAULT_SIZE
+
+
 def _limit_threads() -> None:
     with contextlib.suppress(ModelError):  # TensorFlow already runs, with the threads it has
         limit_tensorflow(THREADS)
@@ -179,8 +208,12 @@ def _check_arguments(args: argparse.Namespace) -> None:
             f"--size, --variant and --calibration go with --format tflite. A {args.format} export "
             "takes any size."
         )
-    if args.format != "saved_model" and args.max_size:
-        raise ValueError("--max-size goes with --format saved_model.")
+    if args.format != "tflite" and args.limit is not None:
+        raise ValueError("--limit goes with --format tflite; the limits of the others are fixed.")
+    if args.format not in ("saved_model", "onnx") and args.max_size:
+        raise ValueError("--max-size goes with --format saved_model or onnx.")
+    if args.format != "onnx" and args.rembg:
+        raise ValueError("--rembg goes with --format onnx.")
     args.variant = args.variant or ["float32"]
     if "int8" in args.variant and args.calibration is None:
         raise ValueError("--variant int8: needs --calibration, a folder of photos like yours.")
@@ -219,7 +252,7 @@ def _parse_size(text: str) -> tuple[int, int]:
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = make_parser(
         "export",
-        "Export a trained network: SavedModel for TF Serving, TFLite for phones, small .keras.",
+        "Export a trained network: SavedModel for TF Serving, TFLite, ONNX or a small .keras.",
         EXAMPLES,
     )
     parser.add_argument(
@@ -227,25 +260,34 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         metavar="PATH",
         help="folder of a run, or a .keras file (default: the shipped network)",
     )
-    parser.add_argument("--format", required=True, choices=("saved_model", "tflite", "keras"))
+    parser.add_argument(
+        "--format", required=True, choices=("saved_model", "tflite", "onnx", "keras")
+    )
     parser.add_argument(
         "--output", type=Path, default=Path("saved_models"), metavar="DIR",
-        help="folder for NAME/VERSION/, NAME-HxW-VARIANT.tflite, NAME.keras (default: %(default)s)",
+        help="folder for NAME/VERSION/, NAME-HxW-VARIANT.tflite, NAME.onnx, NAME.keras (default: "
+        "%(default)s)",
     )  # fmt: skip
     parser.add_argument("--name", help="name of the model (default: that of the run or the file)")
     parser.add_argument(
         "--version", type=at_least(1), metavar="N",
-        help="version of the model (default: the next free one; 1 for tflite)",
+        help="version of the model (default: the next free one; 1 for tflite and onnx)",
     )  # fmt: skip
     parser.add_argument(
         "--photos", type=Path, metavar="DIR",
         help="folder of photos to check the export on (default: synthetic ones)",
     )  # fmt: skip
-    saved_model = parser.add_argument_group("--format saved_model")
-    saved_model.add_argument(
+    any_size = parser.add_argument_group("--format saved_model, --format onnx")
+    any_size.add_argument(
         "--max-size", type=at_least(STRIDE), metavar="PIXELS",
         help="photos larger than about PIXELS x PIXELS are reduced to it for the network, and "
-        "their alpha is enlarged (default: the size that the model was trained at)",
+        "their alpha is enlarged (default: the size that the model was trained at). A SavedModel "
+        "does that itself, `kmatting predict` does it for an .onnx file",
+    )  # fmt: skip
+    onnx = parser.add_argument_group("--format onnx")
+    onnx.add_argument(
+        "--rembg", action="store_true",
+        help="write NAME-rembg.onnx, which takes photos as rembg feeds them to u2net_custom",
     )  # fmt: skip
     tflite = parser.add_argument_group("--format tflite")
     tflite.add_argument(

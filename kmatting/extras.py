@@ -9,11 +9,14 @@ EXTRA_OF = {
     "filelock": "train",
     "gradio": "demo",
     "keras": "train",
+    "onnx": "onnx",
+    "onnxruntime": "onnx",
     "pillow_heif": "heic",
     "pydantic": "train",
     "tensorboard": "train",
     "tensorflow": "train",
     "tensorflow_serving": "serving",
+    "tf2onnx": "onnx",
     "yaml": "train",
 }
 

@@ -18,7 +18,7 @@ FRAME = (48, 64)  # height and width of the .tflite models
 
 @functools.cache
 def folder() -> Path:
-    """A folder with red.keras, saved/, red.tflite and integer.tflite, made once a test run."""
+    """A folder with a model of each format, made once a test run."""
     path = Path(tempfile.mkdtemp(prefix="red_model"))
     atexit.register(shutil.rmtree, path, ignore_errors=True)
     model = channel(0)
@@ -28,6 +28,7 @@ def folder() -> Path:
     save_folder(model, path / "versions" / "10")
     convert(model, path / "red.tflite")
     convert(model, path / "integer.tflite", integer=True)
+    save_onnx(model, path / "red.onnx")
     return path
 
 
@@ -71,6 +72,14 @@ def save_folder(model, path: Path) -> None:
     image = tf.TensorSpec((None, None, None, 3), tf.uint8, name="image")
     archive.add_endpoint("serving_default", serve, input_signature=[image])
     archive.write_out(str(path), verbose=False)
+
+
+def save_onnx(model, path: Path) -> None:
+    """Exports an ONNX file for photos of any size; it does not say at which size it runs best."""
+    from kmatting.exporting.onnx import describe, export_onnx
+
+    metadata = {**describe("red", 1, None, 512), "max_size": None}
+    export_onnx(model, path, [np.zeros((16, 16, 3), np.uint8)], metadata)
 
 
 def convert(model, path: Path, integer: bool = False) -> None:

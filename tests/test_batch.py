@@ -405,7 +405,7 @@ def test_a_disk_that_is_full(run, photos, tmp_path, monkeypatch):
     ("options", "message"),
     [
         (["--model", "none.tflite"], "none.tflite: no such file"),
-        (["--model", "setup.py"], "expected a .keras file, a SavedModel folder or a .tflite file"),
+        (["--model", "setup.py"], "expected a .tflite, .onnx or .keras file or a SavedModel"),
         (["--model", "none://a/b.tflite"], "none://a/b.tflite"),
         (["--input", "none/*.jpg"], "none/*.jpg: matches no files"),
         (["--input", "{photos}/*.png", "{photos}/*.tif"], "*.tif: matches no files"),

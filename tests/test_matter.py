@@ -25,7 +25,7 @@ from kmatting.shipped import shipped_model
 from kmatting.sizes import DEFAULT_SIZE, network_size
 from kmatting.training.run_folder import write_state
 
-FORMATS = ("red.keras", "saved", "versions", "red.tflite", "integer.tflite")
+FORMATS = ("red.keras", "saved", "versions", "red.tflite", "integer.tflite", "red.onnx")
 
 
 @pytest.fixture(scope="module")
@@ -184,12 +184,13 @@ def test_reading_ahead_is_bounded(keras_matter):
         assert asked <= done + 2
 
 
-def test_a_tflite_model_needs_no_tensorflow(models):
+@pytest.mark.parametrize("name", ["red.tflite", "red.onnx"])
+def test_these_models_need_no_tensorflow(models, name):
     code = f"""
 import sys
 import numpy as np
 from kmatting import Matter
-matte = Matter({str(models / "red.tflite")!r})(np.zeros((20, 20, 3), np.uint8))
+matte = Matter({str(models / name)!r})(np.zeros((20, 20, 3), np.uint8))
 matte.cutout("none"), matte.composite("red", "none"), matte.panel("none")
 loaded = [name for name in ("tensorflow", "keras", "numba", "pymatting") if name in sys.modules]
 assert not loaded, loaded
@@ -252,6 +253,12 @@ def test_only_the_notice_is_dropped_from_standard_error(capfd):
         os.write(2, b"last words")
         1 / 0  # noqa: B018
     assert capfd.readouterr().err == "last words"
+
+
+def test_without_onnx_runtime_the_message_names_the_extra(models, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(ValueError, match=r"needs onnxruntime: pip install .*\[onnx\]"):
+        Matter(models / "red.onnx")
 
 
 @pytest.mark.parametrize("module", ["tensorflow", "keras"])

@@ -58,6 +58,26 @@ for result in results:
     run(script)
 
 
+def test_a_forked_pool_uses_the_parents_onnx_model(models):
+    script = """
+matter = Matter(sys.argv[1], threads=4)
+matter(photo)
+
+def predict(index):
+    return matter(photo).alpha.mean()
+
+os.chdir("/")
+with multiprocessing.get_context("fork").Pool(2) as pool:
+    results = pool.map_async(predict, range(3)).get(timeout=60)
+print(*results, predict(0))
+"""
+    command = [sys.executable, "-c", PREAMBLE + script, "red.onnx"]
+    done = subprocess.run(command, cwd=models, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert [float(word) for word in done.stdout.split()] == pytest.approx([0.2] * 4)
+    assert done.stderr == ""
+
+
 def test_a_fork_while_another_thread_predicts(models):
     """The child copies a lock that nobody will release."""
     script = """
@@ -132,7 +152,7 @@ for use in (lambda: matter(photo), lambda: Matter(sys.argv[1])):
         assert "forked process" in line and "spawn" in line
 
 
-@pytest.mark.parametrize("name", ["red.keras", "saved", "red.tflite"])
+@pytest.mark.parametrize("name", ["red.keras", "saved", "red.tflite", "red.onnx"])
 def test_pickle(models, name):
     matter = Matter(models / name)
     copy = pickle.loads(pickle.dumps(matter))
@@ -172,7 +192,8 @@ assert not wrong, wrong
     run(script, models / "red.tflite")
 
 
-def test_loading_and_predicting_writes_nothing_to_the_terminal(models):
-    done = run("Matter(sys.argv[1])(photo)", models / "red.tflite")
+@pytest.mark.parametrize("name", ["red.tflite", "red.onnx"])
+def test_loading_and_predicting_writes_nothing_to_the_terminal(models, name):
+    done = run("Matter(sys.argv[1])(photo)", models / name)
     assert (done.stdout, done.stderr) == ("", "")
-    run("os.close(2)\nMatter(sys.argv[1])(photo)", models / "red.tflite")
+    run("os.close(2)\nMatter(sys.argv[1])(photo)", models / name)

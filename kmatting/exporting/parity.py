@@ -35,7 +35,7 @@ def compare(
 
     Args:
         run: function from a uint8 batch (1, H, W, 3) to the model's alpha, float32 (1, H, W, 1).
-        photos: uint8 arrays (H, W, 3), at least one.
+        photos: uint8 arrays (H, W, 3), at least one. Their sizes may differ.
         expected: the Keras model's alphas of these photos, float32 (1, H, W, 1) in [0, 1].
 
     Returns:
@@ -45,8 +45,8 @@ def compare(
         np.abs(run(photo[None]) - alpha) for photo, alpha in zip(photos, expected, strict=True)
     ]
     return Parity(
-        mean=float(np.mean(differences)),
-        largest=float(np.max(differences)),
+        mean=float(np.mean([difference.mean() for difference in differences])),
+        largest=float(max(difference.max() for difference in differences)),
         milliseconds=milliseconds(lambda: run(photos[0][None])),
     )
 

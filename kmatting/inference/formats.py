@@ -4,6 +4,7 @@ from pathlib import Path
 
 from kmatting.inference.keras_model import load_keras
 from kmatting.inference.network import ModelError, Network, loading
+from kmatting.inference.onnx import load_onnx
 from kmatting.inference.saved_model import load_saved_model, version_folder
 from kmatting.inference.tflite import load_tflite
 
@@ -12,7 +13,7 @@ def load_network(path: Path, threads: int | None = None) -> Network:
     """Loads a model of any format.
 
     Args:
-        path: a `.keras` file, a `.tflite` file, or a SavedModel folder (or a folder of numbered
+        path: a `.keras`, `.tflite` or `.onnx` file, or a SavedModel folder (or a folder of numbered
             versions, of which the highest is loaded).
         threads: number of processor threads; all by default (at most 8 for a `.tflite` file).
 
@@ -32,7 +33,10 @@ def load_network(path: Path, threads: int | None = None) -> Network:
     if path.suffix.lower() == ".tflite":
         with loading(path, "a TFLite model"):
             return load_tflite(path.read_bytes(), threads)
+    if path.suffix.lower() == ".onnx":
+        with loading(path, "an ONNX model"):
+            return load_onnx(path, threads)
     raise ModelError(
-        f"{path}: expected a .keras file, a SavedModel folder or a .tflite file"
+        f"{path}: expected a .tflite, .onnx or .keras file or a SavedModel folder"
         + ("." if path.exists() else ", and there is no such file.")
     )

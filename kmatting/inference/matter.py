@@ -1,6 +1,7 @@
 """A loaded model in use: photo in, matte out, whatever the format of the model.
 
-TensorFlow and Keras are imported only for the formats that need them, never for a .tflite file.
+TensorFlow and Keras are imported only for the formats that need them, never for `.tflite` and
+`.onnx` files.
 """
 
 import contextlib
@@ -45,11 +46,11 @@ class Matter:
     `kmatting.inference.refine`.
 
     A `Matter` can be shared by threads, and it can be pickled: the copy loads the model again. In a
-    forked process a `.tflite` model is loaded again at the first photo. TensorFlow does not work
-    after a fork, so the other formats raise a `ModelError` there.
+    forked process a `.tflite` or `.onnx` model is loaded again at the first photo. TensorFlow does
+    not work after a fork, so the other formats raise a `ModelError` there.
 
     Args:
-        model_path: a `.tflite` file, a `.keras` file, or a SavedModel folder (or a folder of
+        model_path: a `.tflite`, `.onnx` or `.keras` file, or a SavedModel folder (or a folder of
             numbered versions, of which the highest is loaded). By default the model that kmatting
             ships.
         size: side in pixels of the square whose area the network sees. By default the size that
