@@ -30,12 +30,16 @@ fetch(url).catch(() => setTimeout(() => done("nothing"), 1000));
 class Browser:
     """One browser; `open` gives it a page of its own each time.
 
+    Args:
+        downloads: the folder that downloads go to.
+        arguments: for Chromium, beside those that every test needs.
+
     Attributes:
         driver: Selenium's driver.
         downloads: the folder that downloads go to.
     """
 
-    def __init__(self, downloads: Path):
+    def __init__(self, downloads: Path, *arguments: str):
         options = webdriver.ChromeOptions()
         options.binary_location = shutil.which("chromium")
         options.add_argument("--headless=new")
@@ -43,6 +47,8 @@ class Browser:
         options.add_argument("--window-size=1280,900")
         # Whatever the page asked elsewhere would fail, and be noted all the same.
         options.add_argument("--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1")
+        for argument in arguments:
+            options.add_argument(argument)
         if os.geteuid() == 0:
             options.add_argument("--no-sandbox")
         options.add_experimental_option("prefs", {"download.default_directory": str(downloads)})

@@ -1,0 +1,212 @@
+"""Builds the page of web/ and cuts out photos with it in Chromium, its server gone."""
+
+import base64
+import contextlib
+import importlib.util
+import json
+import shutil
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import skimage.data
+from demo_server import free_port, wait_for
+from PIL import Image
+from PIL.Image import Transpose
+
+from kmatting.images import read_photo
+from kmatting.inference.matter import Matter
+from kmatting.shipped import shipped_model
+
+WEB = Path(__file__).parent.parent / "web"
+NEEDED = ("npm", "chromium", "chromedriver")
+
+pytestmark = pytest.mark.skipif(
+    not all(map(shutil.which, NEEDED)) or importlib.util.find_spec("selenium") is None,
+    reason="needs npm, Chromium and selenium: apt-get install npm chromium chromium-driver",
+)
+
+
+PASTE = """
+const bytes = Uint8Array.from(atob(arguments[0]), (letter) => letter.charCodeAt(0));
+const data = new DataTransfer();
+data.items.add(new File([bytes], "pasted.png", { type: "image/png" }));
+const event = arguments[1] === "drop" ? new DragEvent("drop", { dataTransfer: data, bubbles: true })
+  : new ClipboardEvent("paste", { clipboardData: data, bubbles: true });
+document.body.dispatchEvent(event);
+"""
+
+
+def build(folder):
+    """Builds the page in a copy of web/; skips the test where npm finds no registry."""
+    shutil.copytree(WEB, folder, ignore=shutil.ignore_patterns("node_modules", "dist"))
+    install = subprocess.run(
+        ["npm", "ci", "--prefer-offline", "--no-audit"], cwd=folder, capture_output=True, text=True
+    )
+    if any(code in install.stderr for code in ("ENOTFOUND", "EAI_AGAIN", "ECONN", "ETIMEDOUT")):
+        pytest.skip("npm reaches no registry")
+    assert install.returncode == 0, install.stderr
+    command = ["npm", "run", "build", "--", str(shipped_model())]
+    subprocess.run(command, cwd=folder, check=True, capture_output=True)
+    return folder / "dist"
+
+
+def is_open(port):
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+        return True
+    return False
+
+
+class Page:
+    """The page in a browser.
+
+    Attributes:
+        url: its address.
+        driver: Selenium's driver.
+    """
+
+    def __init__(self, browser, url, downloads):
+        self.driver, self.url, self._downloads = browser.driver, url, downloads
+        self._closed = False
+
+    def load(self):
+        self.driver.get(self.url)
+        wait_for(lambda: "Ready" in self.status())
+
+    def status(self):
+        return self.driver.find_element("id", "status").text
+
+    def give(self, photo):
+        """Chooses a photo; returns what the page says in the end."""
+        self.driver.find_element("id", "choose").send_keys(str(photo))
+        return self.said_of(photo.name)
+
+    def said_of(self, name):
+        wait_for(lambda: name in self.status() and "working" not in self.status())
+        return self.status()
+
+    def save(self, kind):
+        """Presses the button for the matte or the cutout; returns name and pixels of its file."""
+        self.driver.find_element("id", f"save-{kind}").click()
+        (path,) = wait_for(lambda: list(self._downloads.glob("*.png")))
+        with Image.open(path) as image:
+            pixels = np.asarray(image).astype(int)
+        path.unlink()
+        return path.name, pixels
+
+    def close(self):
+        """Ends the browser, which writes its log."""
+        if not self._closed:
+            self.driver.quit()
+        self._closed = True
+
+
+@pytest.fixture(scope="module")
+def session(tmp_path_factory):
+    """The page, loaded, and its server stopped; and the file of what Chromium asks for."""
+    from demo_browser import Browser
+
+    folder = tmp_path_factory.mktemp("web")
+    dist, port, log = build(folder / "web"), free_port(), folder / "net.json"
+    downloads = folder / "downloads"
+    downloads.mkdir()
+    command = [sys.executable, "-m", "http.server", str(port), "--bind", "127.0.0.1"]
+    server = subprocess.Popen([*command, "--directory", str(dist)], stderr=subprocess.DEVNULL)
+    page = None
+    try:
+        wait_for(lambda: is_open(port))
+        browser = Browser(downloads, f"--log-net-log={log}")
+        page = Page(browser, f"http://127.0.0.1:{port}", downloads)
+        page.load()
+        server.terminate()
+        server.wait()
+        yield page, log
+    finally:
+        server.kill()
+        if page:
+            page.close()
+
+
+@pytest.fixture(scope="module")
+def page(session):
+    return session[0]
+
+
+@pytest.fixture(scope="module")
+def matter():
+    return Matter()
+
+
+def test_a_turned_photo(page, matter, tmp_path):
+    photo = tmp_path / "photo.of me.jpg"
+    image = Image.fromarray(skimage.data.astronaut()[:, 40:440]).transpose(Transpose.ROTATE_90)
+    image.getexif()[0x0112] = 6  # upright after a quarter turn
+    image.save(photo, exif=image.getexif(), quality=95)
+    matte = matter(photo)
+    assert "400x512 pixels" in page.give(photo)
+
+    name, grey = page.save("matte")
+    assert name == "photo.of me.alpha.png"
+    alpha = grey if grey.ndim == 2 else grey[..., 0]
+    # The network's own numbers differ: WebAssembly rounds its integers in another way.
+    assert np.abs(alpha - np.asarray(matte.alpha_image()).astype(int)).mean() < 0.5
+
+    name, cutout = page.save("cutout")
+    assert name == "photo.of me.cutout.png"
+    expected = np.asarray(matte.cutout()).astype(int)
+    assert np.abs(cutout[..., 3] - alpha).max() == 0
+    soft = (expected[..., 3] > 0) & (expected[..., 3] < 255)
+    weight = expected[soft][:, 3:] / 255
+
+    def distance(colours):
+        return (np.abs(colours[soft] - expected[soft][:, :3]) * weight).mean()
+
+    assert distance(cutout[..., :3]) < 0.25 * distance(read_photo(photo).rgb.astype(int))
+
+
+def test_a_small_transparent_photo(page, matter, tmp_path):
+    astronaut = Image.fromarray(skimage.data.astronaut()).resize((120, 120)).crop((20, 0, 100, 120))
+    opacity = np.tile(np.linspace(0, 255, 80).astype(np.uint8), (120, 1))
+    astronaut.putalpha(Image.fromarray(opacity))
+    astronaut.save(tmp_path / "small.png")
+    page.give(tmp_path / "small.png")
+    expected = np.asarray(matter(tmp_path / "small.png").cutout()).astype(int)
+    _, cutout = page.save("cutout")
+    assert np.abs(cutout[..., 3] - expected[..., 3]).mean() < 1
+    assert (cutout[..., 3] <= opacity).all()
+
+
+@pytest.mark.parametrize("way", ["paste", "drop"])
+def test_other_ways_to_give_a_photo(page, tmp_path, way):
+    side = {"paste": 60, "drop": 70}[way]
+    Image.new("RGB", (side, side), "white").save(tmp_path / "photo.png")
+    encoded = base64.b64encode((tmp_path / "photo.png").read_bytes()).decode()
+    page.driver.execute_script(PASTE, encoded, way)
+    wait_for(lambda: f"{side}x{side} pixels" in page.status())
+
+
+def test_a_file_that_is_no_photo(page, tmp_path):
+    (tmp_path / "notes.jpg").write_text("milk, eggs")
+    said = page.give(tmp_path / "notes.jpg")
+    assert said.startswith("notes.jpg: this browser cannot read it")
+    assert "error" in page.driver.find_element("id", "status").get_attribute("class")
+
+
+def test_a_photo_without_a_subject(page, tmp_path):
+    Image.new("RGB", (300, 200), "white").save(tmp_path / "white.png")
+    assert "no subject found" in page.give(tmp_path / "white.png")
+
+
+def test_nothing_was_asked_of_another_host(session):
+    page, log = session
+    page.close()
+    records = json.loads(log.read_text())
+    started = records["constants"]["logEventTypes"]["URL_REQUEST_START_JOB"]
+    requests = [event.get("params", {}) for event in records["events"] if event["type"] == started]
+    # What Chromium asks for by itself has no page as its initiator.
+    asked = [each.get("url", "") for each in requests if each.get("initiator") == page.url]
+    assert any(url.endswith("/model.tflite") for url in asked)
+    assert [url for url in asked if not url.startswith((page.url, "blob:"))] == []

@@ -1,0 +1,219 @@
+// Brings a matte from the network's size to the photo's own, with the edges of the photo: a port of
+// kmatting/inference/refine.py, which explains each step. The numbers are the same.
+
+import { BILINEAR, BOX, gaussian, mean, resize, tiles } from "./resize.js";
+
+const EPSILON = 1e-4;
+const SOFTNESS = [0, 0.5, 0.8, 1.1, 1.5];
+const NEARLY_BEST = 1.35;
+const STEEPNESS = [0.3, 0.4];
+const LEAST_RANGE = 0.02;
+const UNEXPLAINED = [0.3, 1];
+const GRAIN = 0.15;
+const TILE = 64; // pixels a side: flat tiles are quick
+const FIT_TILE = 64;
+const JUDGED_TILES = 8;
+const FLAT = 1e-3;
+const BORDER = 7; // how far the widest blur and two means over 3x3 pixels reach
+
+/**
+ * Brings a matte to the size of its photo.
+ *
+ * @param alpha image of one channel, floats from 0 to 1, of any size.
+ * @param photo image of 3 or 4 channels, bytes; the fourth is not used.
+ * @returns image of one channel, of the photo's size.
+ */
+export function refine(alpha, photo) {
+  const { width, height } = photo;
+  if (alpha.width >= width && alpha.height >= height) {
+    return resize(alpha, width, height, BILINEAR);
+  }
+  const count = alpha.width * alpha.height;
+  const lowest = local(alpha, 5, Math.min).data;
+  const highest = local(alpha, 5, Math.max).data;
+  const spread = highest.map((value, i) => value - lowest[i]);
+  const { lines, error } = fit(alpha, resize(photo, alpha.width, alpha.height, BOX), spread);
+  const trust = trustOf(alpha, error);
+
+  // Slopes for red, green and blue, offset, lowest and highest value.
+  const small = { ...alpha, channels: 6, data: new Float32Array(6 * count) };
+  for (let i = 0; i < count; i++) {
+    const share = trust[i];
+    for (let c = 0; c < 3; c++) small.data[6 * i + c] = (share * lines[4 * i + c]) / 255;
+    small.data[6 * i + 3] = share * lines[4 * i + 3] + (1 - share) * alpha.data[i];
+    small.data[6 * i + 4] = lowest[i];
+    small.data[6 * i + 5] = highest[i];
+    if (share === 0) spread[i] = 0;
+  }
+  const noGrain = gaussian(GRAIN * Math.max(height / alpha.height, width / alpha.width));
+  const refined = new Float32Array(width * height);
+  for (const tile of tiles(width, height, TILE)) {
+    const flat = isFlat(spread, alpha, tile, width, height);
+    const values = resize(flat ? alpha : small, width, height, BILINEAR, tile).data;
+    const colours = flat ? null : resize(photo, width, height, noGrain, tile).data;
+    for (let y = 0, i = 0; y < tile.height; y++) {
+      const row = (tile.top + y) * width + tile.left;
+      for (let x = 0; x < tile.width; x++, i++) {
+        refined[row + x] = flat ? values[i] : refinedPixel(values, 6 * i, colours, photo.channels * i);
+      }
+    }
+  }
+  return { width, height, channels: 1, data: refined };
+}
+
+/** Applies a pixel's function, at `at` in `values`, to its colours, within its limits. */
+function refinedPixel(values, at, colours, from) {
+  let value = values[at + 3];
+  for (let c = 0; c < 3; c++) value += values[at + c] * colours[from + c];
+  return clamp(value, values[at + 4], values[at + 5]);
+}
+
+/**
+ * Fits the matte by a linear function of the colours around each pixel.
+ *
+ * @returns `lines`: three slopes and the offset of each pixel; `error`: squared error of the fit.
+ */
+function fit(alpha, guide, spread) {
+  const count = alpha.width * alpha.height;
+  const lines = new Float32Array(4 * count);
+  const error = new Float32Array(count);
+  alpha.data.forEach((value, i) => (lines[4 * i + 3] = value)); // right wherever it is flat
+  const pixels = ({ left, top, width, height }) =>
+    Array.from({ length: width * height }, (_, i) => {
+      return (top + Math.floor(i / width)) * alpha.width + left + (i % width);
+    });
+  const edges = [...tiles(alpha.width, alpha.height, FIT_TILE)]
+    .map(pixels)
+    .filter((tile) => tile.some((i) => spread[i] >= FLAT));
+  if (!edges.length) return { lines, error };
+
+  const step = Math.ceil(edges.length / JUDGED_TILES);
+  const judged = edges.filter((_, i) => i % step === 0).flat();
+  const matte = padded(alpha, 1, 1);
+  const colours = padded(guide, 3, 255);
+  const fits = SOFTNESS.map((sigma) => fitAll(matte, colours, sigma));
+  const inner = (i) =>
+    (Math.floor(i / alpha.width) + BORDER) * matte.width + (i % alpha.width) + BORDER;
+  const errors = fits.map((one) => judged.reduce((sum, i) => sum + one.error[inner(i)], 0));
+  const limit = NEARLY_BEST * Math.min(...errors);
+  const best = fits[errors.findIndex((total) => total <= limit)];
+  for (const i of edges.flat()) {
+    for (let c = 0; c < 4; c++) lines[4 * i + c] = best.lines[4 * inner(i) + c];
+    error[i] = best.error[inner(i)];
+  }
+  return { lines, error };
+}
+
+/** Repeats the border of an image, and divides its numbers. */
+function padded(image, channels, divisor) {
+  const width = image.width + 2 * BORDER;
+  const height = image.height + 2 * BORDER;
+  const data = new Float32Array(width * height * channels);
+  for (let i = 0; i < width * height; i++) {
+    const y = clamp(Math.floor(i / width) - BORDER, 0, image.height - 1);
+    const x = clamp((i % width) - BORDER, 0, image.width - 1);
+    const from = (y * image.width + x) * image.channels;
+    for (let c = 0; c < channels; c++) data[i * channels + c] = image.data[from + c] / divisor;
+  }
+  return { width, height, channels, data };
+}
+
+/** Solves the guided filter's regression in each 3x3 window, on colours blurred by `sigma`. */
+function fitAll(alpha, guide, sigma) {
+  const { width, height } = alpha;
+  const same = (image, filter) => resize(image, width, height, filter);
+  const colours = (sigma ? same(guide, gaussian(sigma)) : guide).data;
+  const count = width * height;
+  const products = new Float32Array(13 * count);
+  for (let i = 0; i < count; i++) {
+    const a = alpha.data[i];
+    const [r, g, b] = colours.subarray(3 * i, 3 * i + 3);
+    const all = [a, r, g, b, a * r, a * g, a * b, r * r, r * g, r * b, g * g, g * b, b * b];
+    products.set(all, 13 * i);
+  }
+  const means = same({ width, height, channels: 13, data: products }, mean(3)).data;
+  const windows = new Float32Array(4 * count);
+  for (let i = 0; i < count; i++) {
+    const [a, r, g, b, ar, ag, ab, rr, rg, rb, gg, gb, bb] = means.subarray(13 * i, 13 * i + 13);
+    windows.set(regression(a, [r, g, b], [ar, ag, ab], [rr, rg, rb, gg, gb, bb]), 4 * i);
+  }
+  const lines = same({ width, height, channels: 4, data: windows }, mean(3)).data;
+  const error = new Float32Array(count);
+  for (let i = 0; i < count; i++) {
+    let value = lines[4 * i + 3];
+    for (let c = 0; c < 3; c++) value += lines[4 * i + c] * colours[3 * i + c];
+    error[i] = (value - alpha.data[i]) ** 2;
+  }
+  return { lines, error };
+}
+
+/** Three slopes and the offset of one window, from means of alpha, colours and products. */
+function regression(a, [mr, mg, mb], [ar, ag, ab], [srr, srg, srb, sgg, sgb, sbb]) {
+  const [r, g, b] = [ar - mr * a, ag - mg * a, ab - mb * a];
+  const [rr, gg, bb] = [srr - mr * mr + EPSILON, sgg - mg * mg + EPSILON, sbb - mb * mb + EPSILON];
+  const [rg, rb, gb] = [srg - mr * mg, srb - mr * mb, sgb - mg * mb];
+  // The inverse of a symmetric 3x3 matrix by its cofactors.
+  const [crr, crg, crb] = [gg * bb - gb * gb, rb * gb - rg * bb, rg * gb - rb * gg];
+  const [cgg, cgb, cbb] = [rr * bb - rb * rb, rb * rg - rr * gb, rr * gg - rg * rg];
+  const determinant = rr * crr + rg * crg + rb * crb;
+  const red = (crr * r + crg * g + crb * b) / determinant;
+  const green = (crg * r + cgg * g + cgb * b) / determinant;
+  const blue = (crb * r + cgb * g + cbb * b) / determinant;
+  return [red, green, blue, a - red * mr - green * mg - blue * mb];
+}
+
+/** How far the fit may replace the bilinear enlargement, from 0 to 1. */
+function trustOf(alpha, error) {
+  const { width, height, data } = alpha;
+  const plane = (values) => ({ width, height, channels: 1, data: values });
+  const add = (a, b) => a + b;
+  const steps = data.map((value, i) => {
+    const right = i % width < width - 1 ? data[i + 1] - value : 0;
+    const below = i + width < data.length ? data[i + width] - value : 0;
+    return Math.hypot(right, below);
+  });
+  const steepest = local(plane(steps), 5, Math.max).data;
+  const least = local(alpha, 9, Math.min).data;
+  const greatest = local(alpha, 9, Math.max).data;
+  const around = local(alpha, 3, add).data;
+  const structure = local(plane(data.map((value, i) => (value - around[i] / 9) ** 2)), 5, add).data;
+  const unexplained = local(plane(error), 5, add).data;
+  return data.map((_, i) => {
+    const steepness = steepest[i] / Math.max(greatest[i] - least[i], LEAST_RANGE);
+    const rest = unexplained[i] / Math.max(structure[i], 1e-6);
+    return share(steepness, STEEPNESS) * (1 - share(rest, UNEXPLAINED));
+  });
+}
+
+/** Combines each window of side x side pixels; the border is repeated. */
+function local({ width, height, data }, side, combine) {
+  const reach = (side - 1) / 2;
+  const over = (values, position, length, stride) =>
+    values.map((_, i) => {
+      const here = position(i);
+      let result;
+      for (let shift = -reach; shift <= reach; shift++) {
+        const value = values[i + (clamp(here + shift, 0, length - 1) - here) * stride];
+        result = result === undefined ? value : combine(result, value);
+      }
+      return result;
+    });
+  const rows = over(data, (i) => Math.floor(i / width), height, width);
+  return { width, height, channels: 1, data: over(rows, (i) => i % width, width, 1) };
+}
+
+/** Whether the small matte is the same all over a tile of the photo and its neighbours. */
+function isFlat(spread, alpha, tile, width, height) {
+  const [xScale, yScale] = [alpha.width / width, alpha.height / height];
+  const left = Math.max(Math.floor(tile.left * xScale) - 1, 0);
+  const upper = Math.max(Math.floor(tile.top * yScale) - 1, 0);
+  const right = Math.min(Math.ceil((tile.left + tile.width) * xScale) + 1, alpha.width);
+  const lower = Math.min(Math.ceil((tile.top + tile.height) * yScale) + 1, alpha.height);
+  for (let y = upper; y < lower; y++) {
+    for (let x = left; x < right; x++) if (spread[y * alpha.width + x] >= FLAT) return false;
+  }
+  return true;
+}
+
+const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
+const share = (value, [low, high]) => clamp((value - low) / (high - low), 0, 1);
