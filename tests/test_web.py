@@ -18,18 +18,35 @@ from PIL import Image
 from PIL.Image import Transpose
 
 from kmatting.images import read_photo
+from kmatting.inference.foreground import estimate_foreground
 from kmatting.inference.matter import Matter
+from kmatting.inference.refine import refine
 from kmatting.shipped import shipped_model
 
 WEB = Path(__file__).parent.parent / "web"
 NEEDED = ("npm", "chromium", "chromedriver")
 
-pytestmark = pytest.mark.skipif(
+needs_browser = pytest.mark.skipif(
     not all(map(shutil.which, NEEDED)) or importlib.util.find_spec("selenium") is None,
     reason="needs npm, Chromium and selenium: apt-get install npm chromium chromium-driver",
 )
 
 
+NODE = """
+import { readFileSync, writeFileSync } from "node:fs";
+const [web, folder, sizes] = process.argv.slice(2);
+const { refine } = await import(`${web}/refine.js`);
+const { estimateForeground } = await import(`${web}/foreground.js`);
+const [rows, columns, height, width] = JSON.parse(sizes);
+const bytes = (name) => new Uint8Array(readFileSync(`${folder}/${name}`));
+const alpha = new Float32Array(bytes("alpha").buffer);
+const data = new Uint8ClampedArray(bytes("photo"));
+const photo = { width, height, channels: 4, data };
+const refined = refine({ width: columns, height: rows, channels: 1, data: alpha }, photo);
+writeFileSync(`${folder}/refined`, refined.data);
+estimateForeground(photo, refined);
+writeFileSync(`${folder}/foreground`, photo.data);
+"""
 PASTE = """
 const bytes = Uint8Array.from(atob(arguments[0]), (letter) => letter.charCodeAt(0));
 const data = new DataTransfer();
@@ -104,6 +121,31 @@ class Page:
         self._closed = True
 
 
+@pytest.mark.skipif(not shutil.which("node"), reason="needs node")
+@pytest.mark.parametrize("size", [(90, 70), (64, 320)])
+def test_refinement_and_colours_are_those_of_python(tmp_path, size):
+    rows, columns = size
+    photo = skimage.data.astronaut()[:301, 100:357]
+    y, x = np.mgrid[:rows, :columns] / np.array([rows, columns]).reshape(2, 1, 1)
+    # A matte that touches the border, with sharp edges, soft ones and flat parts.
+    distance = np.hypot(x - 0.55, y - 0.7) - 0.35
+    alpha = np.clip(0.5 - distance / np.where(x < 0.5, 0.01, 0.2), 0, 1).astype(np.float32)
+    alpha.tofile(tmp_path / "alpha")
+    np.insert(photo, 3, 255, axis=2).tofile(tmp_path / "photo")
+    sizes = json.dumps([*size, *photo.shape[:2]])
+    (tmp_path / "run.mjs").write_text(NODE)
+    subprocess.run(["node", tmp_path / "run.mjs", WEB, tmp_path, sizes], check=True)
+
+    refined = np.fromfile(tmp_path / "refined", np.float32).reshape(photo.shape[:2])
+    np.testing.assert_allclose(refined, refine(alpha, photo), atol=1e-3)
+    foreground = np.fromfile(tmp_path / "foreground", np.uint8).reshape(*photo.shape[:2], 4)
+    seen = (refined * 255).round() > 0
+    expected = estimate_foreground(photo, refined)
+    difference = np.abs(foreground[..., :3].astype(int) - expected)[seen]
+    assert difference.max() <= 2
+    assert difference.mean() < 0.05
+
+
 @pytest.fixture(scope="module")
 def session(tmp_path_factory):
     """The page, loaded, and its server stopped; and the file of what Chromium asks for."""
@@ -140,6 +182,7 @@ def matter():
     return Matter()
 
 
+@needs_browser
 def test_a_turned_photo(page, matter, tmp_path):
     photo = tmp_path / "photo.of me.jpg"
     image = Image.fromarray(skimage.data.astronaut()[:, 40:440]).transpose(Transpose.ROTATE_90)
@@ -167,6 +210,7 @@ def test_a_turned_photo(page, matter, tmp_path):
     assert distance(cutout[..., :3]) < 0.25 * distance(read_photo(photo).rgb.astype(int))
 
 
+@needs_browser
 def test_a_small_transparent_photo(page, matter, tmp_path):
     astronaut = Image.fromarray(skimage.data.astronaut()).resize((120, 120)).crop((20, 0, 100, 120))
     opacity = np.tile(np.linspace(0, 255, 80).astype(np.uint8), (120, 1))
@@ -179,6 +223,7 @@ def test_a_small_transparent_photo(page, matter, tmp_path):
     assert (cutout[..., 3] <= opacity).all()
 
 
+@needs_browser
 @pytest.mark.parametrize("way", ["paste", "drop"])
 def test_other_ways_to_give_a_photo(page, tmp_path, way):
     side = {"paste": 60, "drop": 70}[way]
@@ -188,6 +233,7 @@ def test_other_ways_to_give_a_photo(page, tmp_path, way):
     wait_for(lambda: f"{side}x{side} pixels" in page.status())
 
 
+@needs_browser
 def test_a_file_that_is_no_photo(page, tmp_path):
     (tmp_path / "notes.jpg").write_text("milk, eggs")
     said = page.give(tmp_path / "notes.jpg")
@@ -195,11 +241,13 @@ def test_a_file_that_is_no_photo(page, tmp_path):
     assert "error" in page.driver.find_element("id", "status").get_attribute("class")
 
 
+@needs_browser
 def test_a_photo_without_a_subject(page, tmp_path):
     Image.new("RGB", (300, 200), "white").save(tmp_path / "white.png")
     assert "no subject found" in page.give(tmp_path / "white.png")
 
 
+@needs_browser
 def test_nothing_was_asked_of_another_host(session):
     page, log = session
     page.close()

@@ -1,7 +1,7 @@
 // Writes the page to dist/: npm run build [-- model.tflite]
 
 import { build } from "esbuild";
-import { copyFileSync, existsSync, mkdirSync, readdirSync, rmSync } from "node:fs";
+import { copyFileSync, existsSync, mkdirSync, rmSync } from "node:fs";
 import { join, resolve } from "node:path";
 
 const HERE = import.meta.dirname;
@@ -30,8 +30,9 @@ copyFileSync(model, join(DIST, "model.tflite"));
 for (const name of ["index.html", "style.css"]) {
   copyFileSync(join(HERE, name), join(DIST, name));
 }
-// LiteRT.js looks for its WebAssembly beside the worker. The variant jspi is for graphics cards,
-// which this page does not use.
-for (const name of readdirSync(WASM).filter((name) => !name.includes("jspi"))) {
-  copyFileSync(join(WASM, name), join(DIST, name));
+// LiteRT.js looks for its WebAssembly beside the worker; browsers without relaxed SIMD take "compat".
+for (const variant of ["litert_wasm_internal", "litert_wasm_compat_internal"]) {
+  for (const suffix of ["js", "wasm"]) {
+    copyFileSync(join(WASM, `${variant}.${suffix}`), join(DIST, `${variant}.${suffix}`));
+  }
 }

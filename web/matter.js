@@ -1,6 +1,6 @@
 // Photo in, matte out: what kmatting/inference/matter.py does with a .tflite file.
 
-import { loadAndCompile, loadLiteRt, supportsFeature, Tensor } from "@litertjs/core";
+import { loadAndCompile, loadLiteRt, Tensor } from "@litertjs/core";
 import { refine } from "./refine.js";
 import { BILINEAR, LANCZOS, resize } from "./resize.js";
 
@@ -14,8 +14,7 @@ export class Matter {
    * @param model its address. LiteRT's WebAssembly is expected beside the worker.
    */
   static async load(model) {
-    const threads = self.crossOriginIsolated && (await supportsFeature("relaxedSimd"));
-    await loadLiteRt("./", { threads });
+    await loadLiteRt("./");
     const answer = await fetch(model);
     if (!answer.ok) throw new Error(`${model}: the server answered with status ${answer.status}.`);
     const content = new Uint8Array(await answer.arrayBuffer());

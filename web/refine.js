@@ -1,7 +1,7 @@
 // Brings a matte from the network's size to the photo's own, with the edges of the photo: a port of
 // kmatting/inference/refine.py, which explains each step. The numbers are the same.
 
-import { BILINEAR, BOX, gaussian, mean, resize, tiles } from "./resize.js";
+import { BILINEAR, BOX, gaussian, mean, meanTwice, resize, tiles } from "./resize.js";
 
 const EPSILON = 1e-4;
 const SOFTNESS = [0, 0.5, 0.8, 1.1, 1.5];
@@ -28,11 +28,14 @@ export function refine(alpha, photo) {
   if (alpha.width >= width && alpha.height >= height) {
     return resize(alpha, width, height, BILINEAR);
   }
-  const count = alpha.width * alpha.height;
+  // A photo may be larger than its matte along one axis alone.
+  const [columns, rows] = [Math.min(alpha.width, width), Math.min(alpha.height, height)];
+  if (columns < alpha.width || rows < alpha.height) alpha = resize(alpha, columns, rows, BILINEAR);
+  const count = columns * rows;
   const lowest = local(alpha, 5, Math.min).data;
   const highest = local(alpha, 5, Math.max).data;
   const spread = highest.map((value, i) => value - lowest[i]);
-  const { lines, error } = fit(alpha, resize(photo, alpha.width, alpha.height, BOX), spread);
+  const { lines, error } = fit(alpha, resize(photo, columns, rows, BOX), spread);
   const trust = trustOf(alpha, error);
 
   // Slopes for red, green and blue, offset, lowest and highest value.
@@ -45,12 +48,13 @@ export function refine(alpha, photo) {
     small.data[6 * i + 5] = highest[i];
     if (share === 0) spread[i] = 0;
   }
-  const noGrain = gaussian(GRAIN * Math.max(height / alpha.height, width / alpha.width));
+  const sigma = GRAIN * Math.max(height / rows, width / columns);
+  const noGrain = meanTwice(Math.round(Math.sqrt(6 * sigma ** 2 + 1)));
   const refined = new Float32Array(width * height);
   for (const tile of tiles(width, height, TILE)) {
     const flat = isFlat(spread, alpha, tile, width, height);
     const values = resize(flat ? alpha : small, width, height, BILINEAR, tile).data;
-    const colours = flat ? null : resize(photo, width, height, noGrain, tile).data;
+    const colours = flat ? null : resize(photo, width, height, noGrain, tile, Float32Array).data;
     for (let y = 0, i = 0; y < tile.height; y++) {
       const row = (tile.top + y) * width + tile.left;
       for (let x = 0; x < tile.width; x++, i++) {
@@ -152,13 +156,15 @@ function regression(a, [mr, mg, mb], [ar, ag, ab], [srr, srg, srb, sgg, sgb, sbb
   const [r, g, b] = [ar - mr * a, ag - mg * a, ab - mb * a];
   const [rr, gg, bb] = [srr - mr * mr + EPSILON, sgg - mg * mg + EPSILON, sbb - mb * mb + EPSILON];
   const [rg, rb, gb] = [srg - mr * mg, srb - mr * mb, sgb - mg * mb];
-  // The inverse of a symmetric 3x3 matrix by its cofactors.
-  const [crr, crg, crb] = [gg * bb - gb * gb, rb * gb - rg * bb, rg * gb - rb * gg];
-  const [cgg, cgb, cbb] = [rr * bb - rb * rb, rb * rg - rr * gb, rr * gg - rg * rg];
-  const determinant = rr * crr + rg * crg + rb * crb;
-  const red = (crr * r + crg * g + crb * b) / determinant;
-  const green = (crg * r + cgg * g + cgb * b) / determinant;
-  const blue = (crb * r + cgb * g + cbb * b) / determinant;
+  // Elimination in the symmetric matrix.
+  const [gByR, bByR] = [rg / rr, rb / rr];
+  const restGg = gg - gByR * rg;
+  const restGb = gb - gByR * rb;
+  const bByG = restGb / restGg;
+  const restG = g - gByR * r;
+  const blue = (b - bByR * r - bByG * restG) / (bb - bByR * rb - bByG * restGb);
+  const green = restG / restGg - bByG * blue;
+  const red = r / rr - gByR * green - bByR * blue;
   return [red, green, blue, a - red * mr - green * mg - blue * mb];
 }
 
