@@ -64,6 +64,7 @@ examples:
   kmatting evaluate --data images alphas
   kmatting evaluate --data images alphas --model runs/mine/best.keras --output report
   kmatting evaluate --predictions mattes --alphas alphas --trimaps trimaps
+  kmatting evaluate --video matte.mp4 truth.mp4
 """
 
 PROTOCOL = {
@@ -77,7 +78,11 @@ PROTOCOL = {
     "connectivity": "step 0.1, theta 0.15, 4 neighbours, / 1000",
     "iou": "of alpha >= 0.5 (higher is better)",
 }
-DECIMALS = {"sad": 4, "mse": 6, "mad": 6, "gradient": 4, "connectivity": 4, "iou": 5}
+VIDEO_PROTOCOL = {
+    "mean": "over frames",
+    "dtssd": "root of the mean square over pixels of the error of the change to a frame, * 100",
+}
+DECIMALS = {"sad": 4, "mse": 6, "mad": 6, "gradient": 4, "connectivity": 4, "iou": 5, "dtssd": 4}
 SHEET_ROWS = 3  # each of the worst, median and best
 SHEET_CELL = 320  # pixels
 LISTED = 20  # names and problems printed at most, of each kind
@@ -136,6 +141,14 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         "--images", type=Path, help="folder of photos, only to be shown in the sheet"
     )
     parser.add_argument(
+        "--video",
+        type=Path,
+        nargs=2,
+        metavar=("PREDICTION", "TRUTH"),
+        help="score each frame of a video, and its flicker (dtSSD): two videos of mattes, in grey "
+        "or with transparency, or two folders of their frames",
+    )
+    parser.add_argument(
         "--trimaps",
         type=Path,
         help="folder of trimaps (0, grey, 255) whose grey is the unknown band; "
@@ -170,6 +183,12 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         help="number of images scored at a time (default: %(default)s)",
     )
     arguments = parser.parse_args(argv)
+    if arguments.video is not None:
+        others = ("model", "data", "size", "threads", "predictions", "alphas", "images", "trimaps")
+        if any(getattr(arguments, name) is not None for name in others) or arguments.recursive:
+            parser.error("--video stands alone, but for --band, --resize-predictions and --output")
+        arguments.source, arguments.alphas = arguments.video
+        return arguments
     if (arguments.data is None) == (arguments.predictions is None):
         parser.error("give either --data IMAGES ALPHAS, or --predictions with --alphas")
     if arguments.data is not None:
@@ -193,6 +212,8 @@ def run(arguments: argparse.Namespace) -> int:
     """
     if arguments.output:
         check_writable(arguments.output)
+    if arguments.video is not None:
+        return _run_video(arguments)
     arguments.source = arguments.model or arguments.predictions or "the shipped model"
     if arguments.data is not None and arguments.model is None:
         # Imported here, since scoring files needs no network.
@@ -235,6 +256,22 @@ def run(arguments: argparse.Namespace) -> int:
         text += f"\n\nreport.json, report.csv and sheet.png are in {arguments.output}"
     say(text)
     return 1 if failed else 0
+
+
+def _run_video(arguments: argparse.Namespace) -> int:
+    """Scores a video, writes the report and prints the means; returns the exit status."""
+    from kmatting.video.scoring import score_video
+
+    frames = score_video(*arguments.video, band=arguments.band, resize=arguments.resize_predictions)
+    rows = list(tqdm(frames, "scoring", unit="frame", disable=None))
+    report = make_report(rows, {}, arguments)
+    text = as_text(report)
+    if arguments.output:
+        write_json(arguments.output / "report.json", report)
+        write_csv(arguments.output / "report.csv", rows)
+        text += f"\n\nreport.json and report.csv are in {arguments.output}"
+    say(text)
+    return 0
 
 
 def find_cases(folders: dict[str, Path], recursive: bool = False) -> list[Case]:
@@ -384,18 +421,21 @@ def make_report(
         The report, as it is written to `report.json`.
     """
     with_band = [row for row in rows if row["unknown_share"] > 0]
-    mean = {figure: _mean(row[figure] for row in rows) for figure in FIGURES}
-    mean |= {
-        f"{figure}_unknown": _mean(row[f"{figure}_unknown"] for row in with_band)
-        for figure in FIGURES
-    }
+    figures = (*FIGURES, "dtssd") if arguments.video else FIGURES
+    mean = {}
+    for figure in figures:
+        # The first frame of a video has no dtSSD.
+        scored = rows[1:] if figure == "dtssd" else rows
+        in_band = [row for row in scored if row["unknown_share"] > 0]
+        mean[figure] = _mean(row[figure] for row in scored)
+        mean[f"{figure}_unknown"] = _mean(row[f"{figure}_unknown"] for row in in_band)
     unknown = (
         f"grey pixels of the trimaps in {arguments.trimaps}"
         if arguments.trimaps
         else "semi-transparent pixels and borders of the true alpha, "
         f"dilated by {arguments.band} px (square)"
     )
-    protocol = {**PROTOCOL, "unknown": unknown}
+    protocol = {**PROTOCOL, **(VIDEO_PROTOCOL if arguments.video else {}), "unknown": unknown}
     if arguments.resize_predictions:
         protocol["resized"] = "predictions of another size were resized to the alpha's, bilinear"
     at_size = f" at size {arguments.size}" if arguments.size else ""
@@ -403,6 +443,8 @@ def make_report(
         "predictions": f"{arguments.source}{at_size}",
         "alphas": str(arguments.alphas),
         "protocol": protocol,
+        "figures": list(figures),
+        "unit": "frames" if arguments.video else "images",
         "images": len(rows),
         "failed": failed,
         "images_with_unknown": len(with_band),
@@ -414,22 +456,23 @@ def make_report(
 
 def as_text(report: dict[str, Any]) -> str:
     """Writes the means as a table under a header that says how they were computed."""
-    count = f"{report['images']} images"
+    unit, figures = report["unit"], report["figures"]
+    count = f"{report['images']} {unit}"
     if report["failed"]:
         total = report["images"] + len(report["failed"])
-        count = f"{report['images']} of {total} images; {len(report['failed'])} could not be scored"
+        count = f"{report['images']} of {total} {unit}; {len(report['failed'])} could not be scored"
     lines = [f"{report['predictions']} against {report['alphas']}: {count}"]
     lines += [f"  {name:<13} {meaning}" for name, meaning in report["protocol"].items()]
     lines.append(
         f"  {'':<13} {report['unknown_share']:.1%} of the pixels, "
-        f"in {report['images_with_unknown']} of {report['images']} images"
+        f"in {report['images_with_unknown']} of {report['images']} {unit}"
     )
-    lines += ["", "mean over    " + "".join(f"{figure:>14}" for figure in FIGURES)]
+    lines += ["", "mean over    " + "".join(f"{figure:>14}" for figure in figures)]
     for title, suffix in (("whole image", ""), ("unknown band", "_unknown")):
-        values = (report["mean"][figure + suffix] for figure in FIGURES)
+        values = (report["mean"][figure + suffix] for figure in figures)
         cells = (
             f"{value:>14.{DECIMALS[figure]}f}"
-            for figure, value in zip(FIGURES, values, strict=True)
+            for figure, value in zip(figures, values, strict=True)
         )
         lines.append(f"{title:<13}" + "".join(cells))
     return "\n".join(lines)

@@ -43,6 +43,7 @@ _HIGHLIGHT = 16.0  # of floats with fractions: as bright as their highlights are
 _EXIF_TAGS = (0x10E, 0x10F, 0x110, 0x11A, 0x11B, 0x128, 0x131, 0x132, 0x13B, 0x13C, 0x8298)
 # Maker notes are void when they are moved, and the size may change: width, height, related file.
 _EXIF_LEFT = (0x927C, 0xA002, 0xA003, 0xA005)
+_MORE = "kmatting_more"  # key in `info` of a decoded image
 _NAME_LENGTH = 500  # characters of a path that a message shows
 
 Source = (
@@ -92,7 +93,7 @@ def read_photo(source: Source) -> Photo:
     """Reads a photo.
 
     Handles EXIF orientation, ICC profiles (converted to sRGB), palette, grey, CMYK, Lab, 16-bit,
-    float and transparent files. The first frame of an animation is read.
+    float and transparent files. Of several frames or pages the first is read; `more` says so.
 
     Args:
         source: path; encoded bytes (bytes, bytearray, memoryview) or a binary file, read from its
@@ -382,9 +383,19 @@ def _decoded(source: Source) -> Iterator[tuple[Image.Image, str]]:
         with _named_errors(name):
             if isinstance(image, ImageFile.ImageFile) and _is_sixteen_bit_colour(image):
                 image = _with_sixteen_bits(image)
+            more = _more(image)
             image.load()
+            image.info[_MORE] = more
             ImageOps.exif_transpose(image, in_place=True)
         yield image, name
+
+
+def _more(image: Image.Image) -> str:
+    """Says what a file that is not yet decoded holds beside its first picture, or returns ""."""
+    kind = {"GIF": "frames", "WEBP": "frames", "PNG": "frames", "AVIF": "frames", "TIFF": "pages"}
+    if image.format not in kind or not getattr(image, "is_animated", False):
+        return ""
+    return kind[image.format]
 
 
 def _name(source: object) -> str:

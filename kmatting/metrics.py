@@ -183,6 +183,47 @@ def iou(truth: np.ndarray, prediction: np.ndarray, region: np.ndarray | None = N
     return _total(truth_opaque & prediction_opaque, region) / union if union else 1.0
 
 
+def dtssd(
+    truth: np.ndarray,
+    prediction: np.ndarray,
+    previous_truth: np.ndarray,
+    previous_prediction: np.ndarray,
+    region: np.ndarray | None = None,
+) -> float:
+    """dtSSD: compares how two videos of mattes change from one frame to the next; shows flicker.
+
+    It is the root of the mean over pixels of ((p - p') - (t - t'))^2, times 100, where p and t are
+    prediction and truth, alpha in [0, 1], and a dash marks the frame before. That of a video is
+    the mean over all frames but the first.
+
+    Args:
+        truth: as in `sad`.
+        prediction: as in `sad`.
+        previous_truth: true alpha of the frame before, of the same shape.
+        previous_prediction: predicted alpha of the frame before, of the same shape.
+        region: as in `sad`.
+
+    Returns:
+        The figure, 0 or more; NaN if the region has no pixels.
+
+    Raises:
+        ValueError: as in `sad`.
+
+    Reference:
+        Erofeev et al., "Perceptually Motivated Benchmark for Video Matting", BMVC 2015, with the
+        scaling of Lin et al., "Robust High-Resolution Video Matting with Temporal Guidance", WACV
+        2022.
+    """
+    error = np.subtract(*_pair(prediction, truth), dtype=np.int16)
+    before = np.subtract(*_pair(previous_prediction, previous_truth), dtype=np.int16)
+    if error.shape != before.shape:
+        raise ValueError(
+            f"Expected two frames of one shape, received {error.shape} and {before.shape}."
+        )
+    squared = np.square((error - before).astype(np.int32))
+    return float(np.sqrt(_mean(squared, region))) / 255 * 100
+
+
 def unknown_band(truth: np.ndarray, width: int = BAND_WIDTH) -> np.ndarray:
     """Computes the unknown band of a trimap from a true alpha.
 

@@ -272,8 +272,8 @@ def _predict_pipe(args: argparse.Namespace) -> int:
     except ImageError as error:
         print(f"error: standard input: {str(error).removeprefix('image: ')}", file=sys.stderr)
         return 1
-    if matte.is_empty:
-        print(_nothing_found("standard input"), file=sys.stderr)
+    if warning := _warning("standard input", matte):
+        print(warning, file=sys.stderr)
     ((kind, image),) = _make(matte, args.kinds, backgrounds, args)
     if args.file is not None:
         write_image(args.file, image, **_options(kind, args.file.suffix, image))
@@ -330,11 +330,18 @@ def _write(
         return f"error: {job.photo}: {error}", True
     except (ValueError, MemoryError) as error:
         return f"error: {job.photo}: {error or 'not enough memory'}", True
-    return (_nothing_found(job.photo) if matte.is_empty else None), False
+    return _warning(job.photo, matte), False
 
 
-def _nothing_found(photo: str) -> str:
-    return f"warning: {photo}: no subject found."
+def _warning(photo: str, matte: Matte) -> str | None:
+    """Says in one line what a user should know of a photo that was cut out."""
+    warnings = []
+    if matte.photo.more:
+        hint = "; kmatting video cuts out all of them" if matte.photo.more == "frames" else ""
+        warnings.append(f"holds several {matte.photo.more}, only the first is cut out{hint}")
+    if matte.is_empty:
+        warnings.append("no subject found")
+    return f"warning: {photo}: {'; '.join(warnings)}." if warnings else None
 
 
 def _make(

@@ -56,7 +56,7 @@ class Converter:
             return Photo(pixels)
         opacity = np.ascontiguousarray(pixels[..., 3])
         rgb = np.ascontiguousarray(pixels[..., :3])
-        return Photo(rgb, opacity if opacity.min() < 255 else None)
+        return Photo(rgb, opacity)
 
     def _in_srgb(self, picture: av.VideoFrame) -> av.VideoFrame:
         """Converts colours beyond sRGB, by FFmpeg's filter."""

@@ -7,9 +7,10 @@ from fractions import Fraction
 from pathlib import Path
 
 import av
+import numpy as np
 from av.stream import Disposition
 
-from kmatting.images import MAX_PIXELS
+from kmatting.images import MAX_PIXELS, list_images, read_alpha
 from kmatting.video.animation import Animation, is_animation
 from kmatting.video.convert import Converter
 from kmatting.video.frame import Frame, VideoError
@@ -18,6 +19,7 @@ MICROSECOND = Fraction(1, 1_000_000)  # in which a container states its start an
 _USUAL_RATE = 30  # frames a second, where a file says nothing
 _STILLS = ("image2", "_pipe")  # FFmpeg reads a photo as a video of one frame
 _MISSING = 1  # seconds that a video without an index may be shorter than its header says
+_COLOUR_TOLERANCE = 16  # levels between the channels of a grey frame
 _ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}  # FFmpeg's own decoders drop the alpha
 
 
@@ -62,6 +64,41 @@ def read_frames(
     yield from video.frames(start, end)
     for problem in video.problems:
         warnings.warn(problem, stacklevel=2)
+
+
+def read_mattes(path: str | os.PathLike[str]) -> Iterator[np.ndarray]:
+    """Reads the mattes of a video: its transparency where it has some, else its grey levels.
+
+    Args:
+        path: path of a video, of an animation, or of a folder of image files in the order of their
+            names.
+
+    Yields:
+        uint8 arrays (H, W), 255 is foreground.
+
+    Raises:
+        VideoError: if it cannot be read, is damaged, or has colours but no transparency.
+        ImageError: if an image of the folder cannot be read or has colours.
+    """
+    if Path(path).is_dir():
+        for image in list_images(path):
+            yield read_alpha(image, exact=True)
+        return
+    video = open_video(path)
+    for frame in video.frames():
+        photo = frame.photo
+        if photo.opacity is not None:
+            yield photo.opacity
+            continue
+        colours = photo.rgb.max(axis=2) - photo.rgb.min(axis=2)
+        if colours.max() > _COLOUR_TOLERANCE:
+            raise VideoError(
+                f"{path}: expected a video of mattes in grey, or one with transparency, but the "
+                f"frame at {float(frame.time):.2f} seconds has colours."
+            )
+        yield photo.rgb[..., 1]
+    if video.problems:
+        raise VideoError(video.problems[0])
 
 
 class Video:
@@ -160,7 +197,7 @@ class Video:
     def _time(self, picture: av.VideoFrame, last: Fraction | None, origin: Fraction) -> Fraction:
         """Returns the time of a frame, which is always later than that of the frame before."""
         if picture.pts is None:  # as in some AVI files
-            return Fraction(0) if last is None else last + 1 / (self.rate or _USUAL_RATE)
+            return Fraction(0) if last is None else last + 1 / Fraction(self.rate or _USUAL_RATE)
         time = picture.pts * self.time_base - origin
         return time if last is None else max(time, last + self.time_base)
 

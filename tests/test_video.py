@@ -1,0 +1,610 @@
+"""Tests kmatting video: reading, the median over time, writing, and the command."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from fractions import Fraction
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import red_model
+from PIL import Image
+
+av = pytest.importorskip("av")
+
+from kmatting import Matter  # noqa: E402
+from kmatting.video import (  # noqa: E402
+    VideoError,
+    VideoSink,
+    matte_frames,
+    open_video,
+    read_frames,
+)
+from kmatting.video.__main__ import main  # noqa: E402
+from kmatting.video.ahead import ahead  # noqa: E402
+from kmatting.video.background import Background  # noqa: E402
+from kmatting.video.steady import steady  # noqa: E402
+
+HEIGHT, WIDTH = 48, 64
+RED, GREEN, BLUE = (230, 20, 20), (20, 200, 20), (20, 20, 220)
+
+
+def picture(step=0, height=HEIGHT, width=WIDTH):
+    """A red square, which the model takes for the subject, moving over blue."""
+    pixels = np.full((height, width, 3), BLUE, np.uint8)
+    pixels[12:36, 8 + 4 * step : 32 + 4 * step] = RED
+    return pixels
+
+
+def write_clip(
+    path,
+    pictures=None,
+    times=None,
+    rate=25,
+    codec="libx264",
+    layout="yuv420p",
+    sound=None,
+    tags=(),
+    turn=0,
+    aspect=None,
+    options=None,
+):
+    """Writes a clip with PyAV alone. `times` are in thousandths of a second."""
+    pictures = [picture(step) for step in range(6)] if pictures is None else pictures
+    times = [1000 * number // rate for number in range(len(pictures))] if times is None else times
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=rate, options=options or {})
+        stream.height, stream.width = pictures[0].shape[:2]
+        stream.pix_fmt = layout
+        stream.codec_context.time_base = Fraction(1, 1000)
+        for name, value in dict(tags).items():
+            setattr(stream.codec_context, name, value)
+        if aspect is not None:
+            stream.codec_context.sample_aspect_ratio = aspect
+        if turn:
+            stream.set_display_rotation(turn)
+        track = sound and container.add_stream(sound, rate=48000, layout="mono")
+        for pixels, moment in zip(pictures, times, strict=True):
+            depth = "rgb48le" if pixels.dtype == np.uint16 else "rgb24"
+            frame = av.VideoFrame.from_ndarray(pixels, format=depth)
+            if dict(tags).get("colorspace"):
+                frame = frame.reformat(format=layout, dst_colorspace=tags["colorspace"])
+            frame.pts, frame.time_base = moment, Fraction(1, 1000)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+        if track:
+            tone = np.sin(np.arange(12000) / 20).astype(np.float32)[None]
+            frame = av.AudioFrame.from_ndarray(tone, format="fltp", layout="mono")
+            frame.sample_rate, frame.pts, frame.time_base = 48000, 0, Fraction(1, 48000)
+            container.mux(track.encode(frame))
+            container.mux(track.encode(None))
+    return path
+
+
+def decode(path, decoder=None):
+    """Decodes a video with PyAV alone; returns RGBA arrays and the times in seconds."""
+    pictures, times = [], []
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        context = av.CodecContext.create(decoder, "r") if decoder else stream.codec_context
+        for packet in container.demux(stream):
+            for frame in context.decode(packet):
+                pictures.append(frame.to_ndarray(format="rgba"))
+                times.append(float(frame.pts * stream.time_base))
+    return np.stack(pictures), times
+
+
+def sound_of(path):
+    """Returns the codec of a file's sound and its length in seconds."""
+    with av.open(str(path)) as container:
+        if not container.streams.audio:
+            return None, 0
+        stream = container.streams.audio[0]
+        samples = sum(frame.samples for frame in container.decode(stream))
+        return stream.codec_context.name, samples / stream.codec_context.sample_rate
+
+
+@pytest.fixture(scope="module")
+def model():
+    return str(red_model.folder() / "red.tflite")
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory):
+    """Six frames whose distances in time differ, with sound."""
+    path = tmp_path_factory.mktemp("clip") / "clip.mp4"
+    return write_clip(path, times=[0, 40, 80, 200, 240, 400], sound="aac")
+
+
+def run(clip, output, model, *options):
+    return main([str(clip), "-o", str(output), "--model", model, *map(str, options)])
+
+
+# Reading
+
+
+def test_frames_keep_their_times(clip):
+    frames = list(read_frames(clip))
+    assert [float(frame.time) for frame in frames] == [0, 0.04, 0.08, 0.2, 0.24, 0.4]
+    assert [float(frame.duration) for frame in frames[:-1]] == pytest.approx(
+        [0.04, 0.04, 0.12, 0.04, 0.16]
+    )
+    assert frames[0].photo.rgb.shape == (HEIGHT, WIDTH, 3)
+    assert np.abs(frames[2].photo.rgb[24, 30].astype(int) - RED).max() < 12
+
+
+def test_a_part(clip):
+    frames = list(read_frames(clip, 0.05, 0.3))
+    assert [float(frame.time) for frame in frames] == pytest.approx([0.03, 0.15, 0.19])
+    assert float(frames[-1].duration) == pytest.approx(0.06)  # up to the end
+    with pytest.raises(VideoError, match=r"no frames between --start and --end; it is 0\.\d+"):
+        list(read_frames(clip, 10))
+
+
+@pytest.mark.parametrize("turn", [90, 180, 270])
+def test_rotation_is_applied(tmp_path, turn):
+    quarters = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
+    quarters[: HEIGHT // 2, : WIDTH // 2] = RED
+    quarters[HEIGHT // 2 :, : WIDTH // 2] = GREEN
+    path = write_clip(tmp_path / "turned.mp4", [quarters] * 2, turn=turn)
+    (frame, _) = read_frames(path)
+    expected = np.rot90(quarters, turn // 90)  # FFmpeg counts against the clock
+    assert frame.photo.rgb.shape == expected.shape
+    assert np.abs(frame.photo.rgb.astype(int) - expected).mean() < 12
+
+
+def test_pixels_become_square(tmp_path):
+    video = open_video(write_clip(tmp_path / "wide.mp4", aspect=Fraction(2)))
+    assert next(iter(video.frames())).photo.rgb.shape == (HEIGHT, 2 * WIDTH, 3)
+
+
+def perceptual_quantizer(nits):
+    """SMPTE ST 2084: light in candela per square metre to a code in [0, 1]."""
+    light = (nits / 10000) ** (2610 / 16384)
+    return ((3424 / 4096 + 2413 / 128 * light) / (1 + 2392 / 128 * light)) ** (2523 / 32)
+
+
+def test_hdr_becomes_sdr(tmp_path):
+    tags = {"color_primaries": 9, "color_trc": 16, "colorspace": 9, "color_range": 1}
+    levels = [perceptual_quantizer(nits) for nits in (0, 26, 203, 1000)]  # white is 203
+    row = np.rint(np.repeat(levels, WIDTH // 4) * 65535).astype(np.uint16)
+    pixels = np.broadcast_to(row[None, :, None], (HEIGHT, WIDTH, 3))
+    path = write_clip(
+        tmp_path / "hdr.mp4",
+        [np.ascontiguousarray(pixels)] * 2,
+        codec="libx265",
+        layout="yuv420p10le",
+        tags=tags,
+        options={"crf": "4", "x265-params": "log-level=none"},
+    )
+    video = open_video(path)
+    frame = list(video.frames())[0]
+    shown = frame.photo.rgb[24, 8::16].mean(axis=1)
+    linear = (26 / 203) ** (1 / 2.4) * 255  # the curve of a display of BT.709
+    assert shown[0] < 6 and shown[2] > 248 and shown[3] > 248
+    assert shown[1] == pytest.approx(linear, abs=12)
+    assert any("HDR (PQ)" in note for note in video.notes)
+
+
+def test_unlabelled_hd_is_bt709(tmp_path):
+    green = np.full((720, 64, 3), (30, 160, 60), np.uint8)
+    frame709 = av.VideoFrame.from_ndarray(green).reformat(format="yuv420p", dst_colorspace=1)
+    path = tmp_path / "hd.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 720, "yuv420p"
+        frame709.colorspace = 2  # unspecified
+        frame709.pts = 0
+        container.mux([*stream.encode(frame709), *stream.encode(None)])
+    (frame,) = read_frames(path)
+    assert np.abs(frame.photo.rgb[300, 30].astype(int) - (30, 160, 60)).max() <= 3
+
+
+@pytest.mark.parametrize("suffix", ["gif", "webp", "png"])
+def test_animations(tmp_path, suffix):
+    path = tmp_path / f"moving.{suffix}"
+    images = [Image.fromarray(picture(step)) for step in range(3)]
+    images[0].save(path, save_all=True, append_images=images[1:], duration=[40, 80, 200])
+    frames = list(read_frames(path))
+    assert [float(frame.time) for frame in frames] == [0, 0.04, 0.12]
+    assert [float(frame.duration) for frame in frames] == [0.04, 0.08, 0.2]
+    assert np.abs(frames[2].photo.rgb[24, 24].astype(int) - RED).max() < 40
+
+
+# What cannot be read
+
+
+def test_damaged_files_are_named(tmp_path, clip):
+    whole = clip.read_bytes()
+    cases = {
+        "empty.mp4": (b"", "empty file"),
+        "text.mp4": (b"hello, this is not a video" * 20, "not a video that can be read"),
+        "headless.mp4": (whole[: len(whole) // 2], "not a video that can be read, or damaged"),
+    }
+    for name, (content, message) in cases.items():
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(VideoError, match=f"{name}: {message}"):
+            open_video(tmp_path / name)
+    with pytest.raises(VideoError, match="no such file"):
+        open_video(tmp_path / "none.mp4")
+    with pytest.raises(VideoError, match="is a folder"):
+        open_video(tmp_path)
+
+
+def test_files_without_video_are_named(tmp_path):
+    with av.open(str(tmp_path / "tone.m4a"), "w", format="mp4") as container:
+        track = container.add_stream("aac", rate=48000, layout="mono")
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 4800), np.float32), "fltp", "mono")
+        frame.sample_rate = 48000
+        container.mux([*track.encode(frame), *track.encode(None)])
+    with pytest.raises(VideoError, match=r"no video in it \(only audio\)"):
+        open_video(tmp_path / "tone.m4a")
+    for name in ("photo.png", "photo.jpg"):
+        Image.fromarray(picture()).save(tmp_path / name)
+        with pytest.raises(VideoError, match="is a photo, not a video"):
+            open_video(tmp_path / name)
+
+
+def test_a_truncated_video_gives_what_is_there(tmp_path, model, capsys):
+    path = write_clip(
+        tmp_path / "cut.mp4",
+        [picture(step % 8) for step in range(40)],
+        options={"g": "4", "movflags": "faststart"},
+    )
+    with (
+        av.open(str(path)) as source,
+        av.open(str(tmp_path / "fast.mp4"), "w", options={"movflags": "faststart"}) as target,
+    ):
+        stream = target.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(source.streams.video[0]):
+            if packet.size:
+                packet.stream = stream
+                target.mux(packet)
+    whole = (tmp_path / "fast.mp4").read_bytes()
+    path.write_bytes(whole[: len(whole) * 7 // 10])
+    assert run(path, tmp_path / "out.webm", model) == 1
+    assert "cut.mp4: truncated; the video ends after" in capsys.readouterr().err
+    assert 10 < len(decode(tmp_path / "out.webm")[0]) < 40
+
+
+def test_a_damaged_place_is_left_out(tmp_path, model, capsys):
+    path = write_clip(
+        tmp_path / "bad.mp4", [picture(step % 8) for step in range(20)], options={"g": "1"}
+    )
+    with av.open(str(path)) as container:
+        entry = container.streams.video[0].index_entries[9]
+        place = slice(entry.pos, entry.pos + entry.size)
+    content = bytearray(path.read_bytes())
+    content[place] = bytes(entry.size)
+    path.write_bytes(content)
+    assert run(path, tmp_path / "out.webm", model) == 1
+    assert "bad.mp4: damaged in 1 place" in capsys.readouterr().err
+    assert len(decode(tmp_path / "out.webm")[0]) == 19
+
+
+# In between
+
+
+def test_median_over_three_frames():
+    values = [0.0, 0.9, 0.1, 0.2, 1.0]
+    mattes = [(number, np.full((2, 3), value)) for number, value in enumerate(values)]
+    found = [(number, matte[0, 0]) for number, matte in steady(mattes)]
+    assert found == [(0, 0.0), (1, 0.1), (2, 0.2), (3, 0.2), (4, 1.0)]
+    assert list(steady([])) == []
+    assert list(steady([("one", np.ones(1))])) == [("one", np.ones(1))]
+
+
+def test_median_is_one_frame_late():
+    asked = []
+
+    def mattes():
+        for number in range(4):
+            asked.append(number)
+            yield number, np.zeros(1)
+
+    for number, _ in steady(mattes()):
+        assert max(asked) <= number + 1
+
+
+def test_ahead_holds_few_and_raises_in_place():
+    made, seen = [], []
+
+    def items():
+        for number in range(8):
+            if number == 5:
+                raise KeyError("five")
+            made.append(number)
+            yield number
+
+    with pytest.raises(KeyError, match="five"):
+        for number in ahead(items(), depth=2):
+            seen.append(number)
+            time.sleep(0.01)
+            assert len(made) - len(seen) <= 2
+    assert seen == [0, 1, 2, 3, 4]
+
+
+def test_ahead_ends_what_it_reads_when_left():
+    ended = []
+
+    def items():
+        try:
+            yield from range(100)
+        finally:
+            ended.append(True)
+
+    results = ahead(items())
+    next(results)
+    results.close()
+    assert ended == [True]
+
+
+def test_matte_frames(clip, model):
+    pairs = list(matte_frames(read_frames(clip), Matter(model), median=False))
+    assert len(pairs) == 6
+    for step, (_, matte) in enumerate(pairs):
+        assert matte.alpha[24, 20 + 4 * step] > 0.8  # red
+        assert matte.alpha[6, 60] < 0.2
+
+
+# Writing
+
+
+SUFFIXES = [".webm", ".mov", ".webp", ".apng", ".gif"]
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_cutouts_keep_alpha_and_times(tmp_path, clip, model, suffix):
+    output = tmp_path / f"out{suffix}"
+    assert run(clip, output, model, "--no-steady") == 0
+    frames = list(read_frames(output))
+    tolerance = 0.006 if suffix == ".gif" else 0.001
+    times = [float(frame.time) for frame in frames]
+    assert times == pytest.approx([0, 0.04, 0.08, 0.2, 0.24, 0.4], abs=tolerance)
+    for step, frame in enumerate(frames):
+        assert frame.photo.opacity[24, 20 + 4 * step] > 200
+        assert frame.photo.opacity[4, 60] < 40
+        assert np.abs(frame.photo.rgb[24, 20 + 4 * step].astype(int) - RED).max() < 40
+    if suffix not in (".webp", ".apng"):  # there FFmpeg makes up how long the last one is shown
+        source = list(read_frames(clip))[-1]
+        assert float(frames[-1].duration) == pytest.approx(float(source.duration), abs=0.011)
+
+
+def test_webm_says_that_it_has_alpha(tmp_path, clip, model):
+    output = tmp_path / "out.webm"
+    run(clip, output, model, "--no-steady")
+    with av.open(str(output)) as container:
+        assert container.streams.video[0].metadata["ALPHA_MODE"] == "1"
+    plain, _ = decode(output)  # FFmpeg's own decoder drops the alpha
+    full, _ = decode(output, "libvpx-vp9")
+    assert plain[..., 3].min() == 255
+    assert full[0, 4, 60, 3] < 40 and full[0, 24, 20, 3] > 200
+
+
+def test_composites(tmp_path, clip, model):
+    Image.new("RGB", (100, 100), GREEN).save(tmp_path / "meadow.png")
+    scenes = [np.full((HEIGHT, WIDTH, 3), colour, np.uint8) for colour in (GREEN, (250, 250, 0))]
+    write_clip(tmp_path / "scene.mp4", scenes, times=[0, 100], rate=10)
+    expected = {
+        "white": [(255, 255, 255)] * 6,
+        tmp_path / "meadow.png": [GREEN] * 6,
+        # green until 0.1 s, yellow until 0.2 s, and over again
+        tmp_path / "scene.mp4": [GREEN] * 4 + [GREEN, GREEN],
+    }
+    for background, colours in expected.items():
+        output = tmp_path / "out.mp4"
+        assert run(clip, output, model, "--composite", background, "--overwrite") == 0
+        pictures, times = decode(output)
+        assert times == [0, 0.04, 0.08, 0.2, 0.24, 0.4]
+        for step, colour in enumerate(colours):
+            behind = pictures[step, 24, 3, :3].astype(int)
+            assert np.abs(behind - colour).max() < 60, (background, step, behind)
+
+
+def test_a_background_video_plays_and_repeats(tmp_path):
+    scenes = [np.full((HEIGHT, WIDTH, 3), level, np.uint8) for level in (0, 120, 240)]
+    path = write_clip(tmp_path / "scene.mp4", scenes, times=[0, 100, 200], rate=10)
+    background = Background(str(path))
+    moments = [0, 90, 100, 210, 299, 301, 410]
+    shown = [int(background.at(Fraction(ms, 1000), (20, 40)).mean()) for ms in moments]
+    assert shown == pytest.approx([0, 0, 120, 240, 240, 0, 120], abs=4)
+    assert background.at(Fraction(1), (20, 40)).shape == (20, 40, 3)
+
+
+def test_alpha_alone(tmp_path, clip, model):
+    assert run(clip, tmp_path / "out.mp4", model, "--alpha", "--no-steady") == 0
+    pictures, _ = decode(tmp_path / "out.mp4")
+    assert np.ptp(pictures[..., :3], axis=3).max() <= 4
+    assert pictures[0, 24, 20, 0] > 200 and pictures[0, 4, 60, 0] < 40
+
+
+def test_a_folder_of_png_files(tmp_path, clip, model):
+    assert run(clip, tmp_path / "frames", model) == 0
+    files = sorted((tmp_path / "frames").glob("*.png"))
+    assert [file.name for file in files] == [f"frame_{number:06d}.png" for number in range(6)]
+    assert Image.open(files[0]).mode == "RGBA"
+    times = (tmp_path / "frames" / "timestamps.txt").read_text().split("\n")[1:-1]
+    assert [float(line) for line in times] == [0, 40, 80, 200, 240, 400]
+    with pytest.raises(VideoError, match="name a new or an empty folder"):
+        VideoSink(tmp_path / "frames")
+
+
+def test_the_median_takes_a_flash_out(tmp_path, model):
+    pictures = [picture() for _ in range(5)]
+    pictures[2][:, :] = RED
+    clip = write_clip(tmp_path / "flash.mp4", pictures, options={"crf": "1"})
+    for options, low, high in (((), 0, 60), (("--no-steady",), 200, 255)):
+        output = tmp_path / f"out{len(options)}"
+        run(clip, output, model, "--alpha", *options)
+        matte = np.asarray(Image.open(output / "frame_000002.png"))
+        assert low <= matte[5, 60] <= high
+
+
+def test_sound_is_copied_or_encoded(tmp_path, clip, model, capsys):
+    for name, codec in (("out.mov", "aac"), ("out.webm", "opus")):
+        assert run(clip, tmp_path / name, model) == 0
+        found, seconds = sound_of(tmp_path / name)
+        assert found.removeprefix("lib") == codec
+        assert seconds == pytest.approx(0.25, abs=0.06)
+    assert "webm files take no aac: the sound is encoded as opus" in capsys.readouterr().err
+    with av.open(str(clip)) as source, av.open(str(tmp_path / "out.mov")) as copy:
+        packets = [
+            [bytes(packet) for packet in file.demux(audio=0) if packet.size]
+            for file in (source, copy)
+        ]
+    assert packets[0] == packets[1]  # not encoded again
+    assert run(clip, tmp_path / "out.gif", model) == 0
+    assert "gif files have no sound" in capsys.readouterr().err
+
+
+def test_sound_of_a_part(tmp_path, clip, model):
+    run(clip, tmp_path / "out.mov", model, "--start", "0.1", "--end", "0.22")
+    _, seconds = sound_of(tmp_path / "out.mov")
+    assert seconds == pytest.approx(0.12, abs=0.05)
+
+
+def test_odd_sizes(tmp_path, model, capsys):
+    clip = write_clip(
+        tmp_path / "odd.mkv", [picture(0, 47, 63)] * 2, codec="libx264rgb", layout="rgb24"
+    )
+    run(clip, tmp_path / "out.mp4", model, "--composite", "white")
+    assert decode(tmp_path / "out.mp4")[0].shape[1:3] == (48, 64)
+    assert "which gives 64x48" in capsys.readouterr().err
+    run(clip, tmp_path / "out.webm", model)
+    assert decode(tmp_path / "out.webm")[0].shape[1:3] == (47, 63)
+
+
+def test_one_frame(tmp_path, model):
+    clip = write_clip(tmp_path / "one.mp4", [picture()])
+    for name in ("out.webm", "out.mov", "out.gif", "out.webp", "out"):
+        assert run(clip, tmp_path / name, model) == 0
+    assert len(decode(tmp_path / "out.webm")[0]) == 1
+
+
+def test_sink_in_python(tmp_path):
+    path = tmp_path / "deep" / "out.webm"
+    with VideoSink(path) as sink:
+        sink.write(picture(0), 0, 0.5)
+        sink.write(Image.fromarray(picture(1)), 0.5, 0.25)
+    with av.open(str(path)) as container:
+        assert container.duration == 750_000
+    with pytest.raises(VideoError, match="as the first, received"), VideoSink(path) as sink:
+        sink.write(picture(0), 0, 1)
+        sink.write(picture(0)[1:], 1, 1)
+    with pytest.raises(VideoError, match="no picture was written"), VideoSink(path):
+        pass
+    with av.open(str(path)) as container:  # what failed has not replaced it
+        assert container.duration == 750_000
+    assert [each.name for each in path.parent.iterdir()] == ["out.webm"]
+    with pytest.raises(VideoError, match=r"expected \.webm, \.mov, \.mp4"):
+        VideoSink(tmp_path / "out.avi")
+
+
+# The command
+
+
+def test_wrong_commands_end_in_one_line(tmp_path, clip, model, capsys):
+    cases = [
+        ([clip, "-o", tmp_path / "out.mp4"], "mp4 files have no transparency"),
+        ([clip, "-o", tmp_path / "out.avi"], "expected .webm, .mov, .mp4"),
+        ([clip, "-o", clip, "--alpha", "--overwrite"], "would replace the input"),
+        ([clip, "--end", "1", "--start", "1:00"], "--end must be later than --start"),
+        ([clip, "--start", "soon"], "expected seconds, minutes:seconds"),
+        ([tmp_path / "none.mp4", "-o", tmp_path / "o.webm"], "none.mp4: no such file."),
+        ([clip, "-o", tmp_path / "o.mp4", "--composite", "nowhere.mp4"], "nowhere.mp4: no such"),
+    ]
+    for arguments, message in cases:
+        try:
+            status = main([str(argument) for argument in arguments])
+        except SystemExit as stop:
+            status = stop.code
+        error = capsys.readouterr().err
+        assert status == 2 and message in error, (arguments, error)
+        assert "Traceback" not in error
+    (tmp_path / "there.webm").touch()
+    assert main([str(clip), "-o", str(tmp_path / "there.webm")]) == 2
+    assert "Use --overwrite" in capsys.readouterr().err
+
+
+def test_default_output(tmp_path, model):
+    clip = write_clip(tmp_path / "in.mp4", [picture()] * 2)
+    assert main([str(clip), "--model", model]) == 0
+    assert (tmp_path / "in.cutout.webm").exists()
+
+
+@pytest.mark.parametrize("name", ["out.webm", "frames"])
+def test_interrupted_leaves_nothing(tmp_path, model, name):
+    clip = write_clip(tmp_path / "long.mp4", [picture(step % 8) for step in range(3000)])
+    command = [sys.executable, "-m", "kmatting", "video", str(clip), "-o", str(tmp_path / name)]
+    process = subprocess.Popen(
+        [*command, "--model", model], stderr=subprocess.PIPE, text=True, env=os.environ
+    )
+    deadline = time.monotonic() + 60
+    while not list(tmp_path.glob(".*.partial*")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert error.strip().endswith("interrupted")
+    assert [path.name for path in tmp_path.iterdir()] == ["long.mp4"]
+
+
+def test_missing_package_names_the_extra(tmp_path):
+    (tmp_path / "av.py").write_text(
+        "raise ModuleNotFoundError(\"No module named 'av'\", name='av')"
+    )
+    path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    done = subprocess.run(
+        [sys.executable, "-m", "kmatting", "video", "in.mp4"],
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2
+    assert "error: av is not installed: pip install" in done.stderr
+    assert "[video]" in done.stderr
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux")
+def test_bounded_memory(tmp_path, model):
+    """A clip ten times as long takes no more memory."""
+    code = (
+        "import re, sys; from kmatting.video.__main__ import main; main(sys.argv[1:]);"
+        "print(re.search(r'VmHWM:\\s+(\\d+)', open('/proc/self/status').read())[1])"
+    )
+    peaks = []
+    for count in (10, 100):
+        frames = [picture(step % 8, 480, 640) for step in range(count)]
+        clip = write_clip(tmp_path / f"{count}.mp4", frames)
+        arguments = [str(clip), "-o", str(tmp_path / f"{count}.webm"), "--model", model]
+        done = subprocess.run(
+            [sys.executable, "-c", code, *arguments, "--foreground", "none"],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        peaks.append(int(done.stdout.split()[-1]))
+    assert peaks[1] < peaks[0] + 40_000  # 90 frames of RGBA would be 110,000 kB
+
+
+def test_times_do_not_go_back(tmp_path):
+    path = write_clip(tmp_path / "fast.mp4", times=[0, 1, 2, 3, 4, 5])
+    with VideoSink(tmp_path / "out.gif") as sink:  # whose unit is 10 ms
+        for frame in read_frames(path):
+            sink.write(frame.photo.rgb, frame.time, frame.duration)
+    times = [frame.time for frame in read_frames(tmp_path / "out.gif")]
+    assert len(times) == 6
+    assert all(before < after for before, after in pairwise(times))
+
+
+def test_written_beside_and_renamed(tmp_path):
+    target = tmp_path / "out.webm"
+    with VideoSink(target) as sink:
+        sink.write(picture(), 0, 1)
+        assert not target.exists()
+    assert Path(target).stat().st_size > 0
