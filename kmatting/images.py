@@ -33,8 +33,19 @@ IMAGE_SUFFIXES = (
 )
 _HEIF_SUFFIXES = (".heic", ".heif", ".hif")  # with the extra `heic`
 _HEIF_HINT = f"HEIC files need pillow-heif: {install_command('heic')}"
-# Pillow knows more formats, some of which start other programs (EPS starts Ghostscript).
-_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM", "AVIF", "HEIF")
+# The modules of the formats that are read. Pillow has more of them, some of which start other
+# programs (EPS starts Ghostscript); to import all of them takes longer than to decode a photo.
+_FORMATS = {
+    "JPEG": "PIL.JpegImagePlugin",
+    "PNG": "PIL.PngImagePlugin",
+    "WEBP": "PIL.WebPImagePlugin",
+    "BMP": "PIL.BmpImagePlugin",
+    "TIFF": "PIL.TiffImagePlugin",
+    "GIF": "PIL.GifImagePlugin",
+    "PPM": "PIL.PpmImagePlugin",
+    "AVIF": "PIL.AvifImagePlugin",
+    "HEIF": "pillow_heif",
+}
 _SIXTEEN_BIT = ("I;16", "I;16L", "I;16B", "I;16N")
 _COLOUR_TOLERANCE = 16  # levels between the channels of a grey JPEG
 _OVERSHOOT = 1.25  # of floats above their white, by resampling
@@ -461,9 +472,8 @@ def _identified(data: IO[bytes]) -> ImageFile.ImageFile:
     prefix = data.read(16)
     if not prefix:
         raise ImageError("empty file.")
-    _register_formats()
     for name in _FORMATS:
-        if name not in Image.OPEN:
+        if not _is_registered(name):
             continue
         factory, accept = Image.OPEN[name]
         accepted = accept is None or accept(prefix)
@@ -482,11 +492,13 @@ def _identified(data: IO[bytes]) -> ImageFile.ImageFile:
 
 
 @functools.cache
-def _register_formats() -> None:
-    """Loads Pillow's plugins, and the one for HEIC where it is installed."""
-    Image.init()
+def _is_registered(name: str) -> bool:
+    """Loads the module of a format; says whether Pillow can read it here."""
     with contextlib.suppress(ImportError):
-        importlib.import_module("pillow_heif").register_heif_opener()
+        module = importlib.import_module(_FORMATS[name])
+        if name == "HEIF":
+            module.register_heif_opener()
+    return name in Image.OPEN
 
 
 @functools.cache

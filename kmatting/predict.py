@@ -4,16 +4,14 @@ import argparse
 import errno
 import io
 import sys
-from collections import Counter, defaultdict, deque
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
 from kmatting.cli import (
     add_foreground,
@@ -26,10 +24,10 @@ from kmatting.cli import (
     say,
 )
 from kmatting.files import check_writable
-from kmatting.images import ImageError, scan_folder, write_image
+from kmatting.images import ImageError, Source, scan_folder, write_image
 from kmatting.inference.cutout import (
     LOSSY_QUALITY,
-    PNG_LEVEL,
+    PNG_OPTIONS,
     Colour,
     composite,
     cutout,
@@ -38,7 +36,7 @@ from kmatting.inference.cutout import (
     with_metadata,
 )
 from kmatting.inference.matte import Matte
-from kmatting.inference.matter import LARGE, Matter
+from kmatting.inference.matter import Matter
 from kmatting.inference.output_names import (
     Job,
     check_names,
@@ -57,6 +55,7 @@ _SUFFIXES = {
     "panel": (".png", ".jpg", ".jpeg", ".webp"),
 }
 Backgrounds = dict[str, Colour | np.ndarray]  # by the kind of the composite
+T = TypeVar("T")
 # Errors that every later photo would meet too.
 _FATAL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
@@ -235,20 +234,31 @@ def _predict_files(args: argparse.Namespace) -> int:
     backgrounds = _read_backgrounds(args)
     matter = _load(args)
     done = Counter(photos=0, failures=0)
-    bar = tqdm(total=len(jobs), unit="photo", disable=not sys.stderr.isatty())
     try:
-        with bar, ThreadPoolExecutor(1, "kmatting-write") as writer:
-            for problem, failed in _work(jobs, matter, backgrounds, args, writer):
-                done["failures" if failed else "photos"] += 1
-                if problem:
-                    tqdm.write(problem, file=sys.stderr)
-                bar.update()
+        for problem, failed in _with_bar(_work(jobs, matter, backgrounds, args), len(jobs)):
+            done["failures" if failed else "photos"] += 1
+            if problem:
+                print(problem, file=sys.stderr)
     except (KeyboardInterrupt, OSError) as error:
         error.add_note(f"{done['photos']} of {len(jobs)} photos are done; --skip-existing goes on")
         raise
     where = f", written to {_destination(jobs, args)}" if done["photos"] else ""
     say(f"{done['photos']} of {len(jobs)} photos done{where}")
     return 1 if done["failures"] else 0
+
+
+def _with_bar(results: Iterator[T], total: int) -> Iterator[T]:
+    """Shows a progress bar for several photos, if standard error is a terminal."""
+    if total == 1 or not sys.stderr.isatty():
+        yield from results
+        return
+    from tqdm import tqdm  # here, as its import takes as long as reading three photos
+
+    with tqdm(total=total, unit="photo") as bar:
+        for result in results:
+            bar.clear()  # what is printed now stands above it
+            yield result
+            bar.update()
 
 
 def _destination(jobs: Sequence[Job], args: argparse.Namespace) -> str:
@@ -276,44 +286,37 @@ def _predict_pipe(args: argparse.Namespace) -> int:
         print(warning, file=sys.stderr)
     ((kind, image),) = _make(matte, args.kinds, backgrounds, args)
     if args.file is not None:
-        write_image(args.file, image, **_options(kind, args.file.suffix, image))
+        write_image(args.file, image, **_options(args.file.suffix, image))
         return 0
     encoded = io.BytesIO()
     suffix = _suffix(kind, args)
-    image.save(encoded, Image.registered_extensions()[suffix], **_options(kind, suffix, image))
+    image.save(encoded, Image.registered_extensions()[suffix], **_options(suffix, image))
     sys.stdout.buffer.write(encoded.getvalue())
     sys.stdout.buffer.flush()
     return 0
 
 
 def _work(
-    jobs: Sequence[Job],
-    matter: Matter,
-    backgrounds: Backgrounds,
-    args: argparse.Namespace,
-    writer: ThreadPoolExecutor,
+    jobs: Sequence[Job], matter: Matter, backgrounds: Backgrounds, args: argparse.Namespace
 ) -> Iterator[tuple[str | None, bool]]:
-    """Makes the outputs, while the next photo is read and run.
-
-    At most one finished matte waits for the writer, so that large photos do not pile up.
+    """Makes the outputs, of several photos at a time.
 
     Yields:
         For each photo an error, a warning or None, and whether the photo failed.
     """
-    writing: deque[Future[tuple[str | None, bool]]] = deque()
-    results = matter.stream(job.photo for job in jobs)
-    for job, (_, matte) in zip(jobs, results, strict=True):
-        if writing:
-            yield writing.popleft().result()
-        if isinstance(matte, Matte):
-            writing.append(writer.submit(_write, job, matte, backgrounds, args))
-            if matte.prediction.size > LARGE:  # 24-megapixel photos stay under 1.5 GB
-                yield writing.popleft().result()
-        else:
-            yield f"error: {matte}", True
-        del matte  # or it would be held while the next one is made
-    while writing:
-        yield writing.popleft().result()
+    by_photo = {job.photo: job for job in jobs}
+
+    def write(photo: Source, matte: Matte) -> tuple[str | None, bool]:
+        return _write(by_photo[str(photo)], matte, backgrounds, args)
+
+    if len(jobs) == 1:  # with all processors
+        try:
+            yield write(jobs[0].photo, matter(jobs[0].photo))
+        except ImageError as error:
+            yield f"error: {error}", True
+        return
+    for _, result in matter.map(write, by_photo):
+        yield (f"error: {result}", True) if isinstance(result, ImageError) else result
 
 
 def _write(
@@ -323,7 +326,7 @@ def _write(
     try:
         for kind, image in _make(matte, list(job.outputs), backgrounds, args):
             path = Path(job.outputs[kind])
-            write_image(path, image, **_options(kind, path.suffix, image))
+            write_image(path, image, **_options(path.suffix, image))
     except OSError as error:
         if error.errno in _FATAL:
             raise
@@ -384,14 +387,10 @@ def _suffix(kind: str, args: argparse.Namespace) -> str:
     return f".{args.composite_format}" if kind in args.composites else ".png"
 
 
-def _options(kind: str, suffix: str, image: Image.Image) -> dict[str, Any]:
+def _options(suffix: str, image: Image.Image) -> dict[str, Any]:
     """What Pillow's writer is told."""
     options = metadata_options(image, suffix.lower())
-    if suffix.lower() != ".png":
-        options["quality"] = LOSSY_QUALITY
-    elif kind not in ("alpha", "panel"):
-        options["compress_level"] = PNG_LEVEL
-    return options
+    return options | (PNG_OPTIONS if suffix.lower() == ".png" else {"quality": LOSSY_QUALITY})
 
 
 def _read_backgrounds(args: argparse.Namespace) -> Backgrounds:

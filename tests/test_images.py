@@ -682,7 +682,7 @@ def test_heic_is_read_where_its_library_is_installed(tmp_path, monkeypatch):
     library = types.SimpleNamespace(register_heif_opener=register_heif_opener)
     monkeypatch.setitem(sys.modules, "pillow_heif", library)
     monkeypatch.setattr(images, "_has_heif", lambda: True)
-    images._register_formats.cache_clear()
+    images._is_registered.cache_clear()
     try:
         assert scan_folder(tmp_path).photos == [path]
         np.testing.assert_array_equal(read_image(path), COLOURS)
@@ -690,7 +690,7 @@ def test_heic_is_read_where_its_library_is_installed(tmp_path, monkeypatch):
         assert registered == ["HEIF"]
     finally:
         Image.OPEN.pop("HEIF")
-        images._register_formats.cache_clear()
+        images._is_registered.cache_clear()
 
 
 def test_a_real_heic(tmp_path):
@@ -698,7 +698,7 @@ def test_a_real_heic(tmp_path):
     large = COLOURS.repeat(32, axis=0).repeat(32, axis=1)
     picture = Image.fromarray(large)
     heif.from_pillow(picture).save(tmp_path / "a.heic", quality=100, chroma=444)
-    images._register_formats.cache_clear()
+    images._is_registered.cache_clear()
     assert np.abs(read_image(tmp_path / "a.heic").astype(int) - large).mean() < 4
     assert image_size(tmp_path / "a.heic") == large.shape[:2]
 

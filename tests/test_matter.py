@@ -5,6 +5,8 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
+import time
 
 import export_models
 import numpy as np
@@ -18,6 +20,7 @@ from skimage import data
 from kmatting import Matter
 from kmatting.exporting import tflite
 from kmatting.images import ImageError
+from kmatting.inference import matter as matter_module
 from kmatting.inference import tflite as tflite_model
 from kmatting.inference.keras_model import load_model
 from kmatting.inference.runtime import tensorflow_memory
@@ -184,6 +187,56 @@ def test_reading_ahead_is_bounded(keras_matter):
         assert asked <= done + 2
 
 
+def test_photos_are_worked_on_side_by_side(models, monkeypatch):
+    monkeypatch.setattr(matter_module, "processors", lambda: 3)
+    together = threading.Barrier(3, timeout=20)
+
+    def function(source, matte):
+        together.wait()
+        return source.shape, matte.alpha.shape
+
+    photos = [shaded(20, 20 + number) for number in range(6)]
+    results = list(Matter(models / "red.tflite").map(function, photos))
+    assert [result for _, result in results] == [(photo.shape, photo.shape[:2]) for photo in photos]
+    assert all(source is photo for (source, _), photo in zip(results, photos, strict=True))
+
+
+def test_copies_of_the_network_give_the_same_mattes(models):
+    matter = Matter(models / "red.tflite")
+    photos = [shaded(20, 20 + number) for number in range(6)]
+    for photo, matte in matter.stream(photos):
+        np.testing.assert_array_equal(matte.alpha, matter(photo).alpha)
+
+
+def test_few_large_photos_at_a_time(models, tmp_path, monkeypatch):
+    monkeypatch.setattr(matter_module, "_LARGE", 100)
+    monkeypatch.setattr(matter_module, "processors", lambda: 6)
+    lock, active, most = threading.Lock(), 0, 0
+
+    def function(source, matte):
+        nonlocal active, most
+        with lock:
+            active += 1
+            most = max(most, active)
+        time.sleep(0.05)
+        with lock:
+            active -= 1
+
+    for number in range(8):
+        Image.fromarray(shaded(20, 30)).save(tmp_path / f"{number}.png")
+    results = list(Matter(models / "red.tflite").map(function, sorted(tmp_path.iterdir())))
+    assert [result for _, result in results] == [None] * 8
+    assert most == 2
+
+
+def test_what_the_function_raises_ends_the_work(models):
+    def function(source, matte):
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        list(Matter(models / "red.tflite").map(function, [shaded(20, 20)] * 3))
+
+
 @pytest.mark.parametrize("name", ["red.tflite", "red.onnx"])
 def test_these_models_need_no_tensorflow(models, name):
     code = f"""
@@ -296,7 +349,7 @@ def test_a_photo_that_fails_does_not_stop_the_others(models, tmp_path):
 
 
 def test_a_large_photo_that_fails_is_named(models, tmp_path, monkeypatch):
-    monkeypatch.setattr("kmatting.inference.matter.LARGE", 100)
+    monkeypatch.setattr(matter_module, "_LARGE", 100)
     matter = Matter(models / "red.keras", size=64)
 
     def run(batch):

@@ -337,13 +337,13 @@ def test_usage_errors(run, arguments):
 
 
 def test_interrupted(run, photos, tmp_path, monkeypatch):
-    def interrupt(matter, sources):
+    def interrupt(matter, function, sources):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(predict.Matter, "stream", interrupt)
-    status, _, err = run(photos / "a.png", "--output", tmp_path / "out", *PLAIN)
+    monkeypatch.setattr(predict.Matter, "map", interrupt)
+    status, _, err = run(photos / "a.png", photos / "b.jpg", "-o", tmp_path / "out", *PLAIN)
     assert status == 130
-    assert err == ["interrupted; 0 of 1 photos are done; --skip-existing goes on"]
+    assert err == ["interrupted; 0 of 2 photos are done; --skip-existing goes on"]
 
 
 def in_a_shell(model, *arguments, **options):

@@ -53,7 +53,7 @@ from kmatting.batch.storage import (
     write_whole,
 )
 from kmatting.images import ImageError, Photo, image_suffixes, read_photo
-from kmatting.inference.cutout import PNG_LEVEL
+from kmatting.inference.cutout import PNG_OPTIONS
 from kmatting.inference.matte import Matte
 from kmatting.inference.matter import Matter
 from kmatting.inference.output_names import Job, is_output, name_clash, output_name
@@ -428,9 +428,9 @@ def _encode(matte: Matte, kind: str, foreground: str) -> bytes:
     """Makes one picture of a matte, as a PNG file."""
     encoded = io.BytesIO()
     if kind == "alpha":
-        matte.alpha_image().save(encoded, "png")
+        matte.alpha_image().save(encoded, "png", **PNG_OPTIONS)
     else:
-        matte.cutout(foreground).save(encoded, "png", compress_level=PNG_LEVEL)
+        matte.cutout(foreground).save(encoded, "png", **PNG_OPTIONS)
     return encoded.getvalue()
 
 

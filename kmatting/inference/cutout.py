@@ -11,13 +11,14 @@ from PIL import ExifTags, Image, ImageCms, ImageColor, ImageOps
 from kmatting.images import ImageError, Photo, Source, read_image
 from kmatting.inference.tiles import tiles
 
-# For cutouts and composites. Higher levels take three times as long and save at most a fifth.
-PNG_LEVEL = 1
+# Options of Pillow's writer. Only runs are looked for (zlib's Z_RLE, 3): mattes and cutouts take
+# less than half the time of Pillow's default, in files that are about as small.
+PNG_OPTIONS = {"compress_type": 3}
 LOSSY_QUALITY = 90  # of JPEG and WebP
 
 # Options of Pillow's writer by the suffix of a cutout's file.
 CUTOUT_OPTIONS: dict[str, dict[str, Any]] = {
-    ".png": {"compress_level": PNG_LEVEL},
+    ".png": PNG_OPTIONS,
     ".webp": {"quality": LOSSY_QUALITY},
     ".tif": {"compression": "tiff_deflate"},
     ".tiff": {"compression": "tiff_deflate"},

@@ -1,12 +1,8 @@
-"""Loads a model of any format."""
+"""Loads a model of any format. Only the module of that format is imported, which saves time."""
 
 from pathlib import Path
 
-from kmatting.inference.keras_model import load_keras
 from kmatting.inference.network import ModelError, Network, loading
-from kmatting.inference.onnx import load_onnx
-from kmatting.inference.saved_model import load_saved_model, version_folder
-from kmatting.inference.tflite import load_tflite
 
 
 def load_network(path: Path, threads: int | None = None) -> Network:
@@ -26,15 +22,23 @@ def load_network(path: Path, threads: int | None = None) -> Network:
     """
     if path.is_dir():
         with loading(path, "a SavedModel"):
+            from kmatting.inference.saved_model import load_saved_model, version_folder
+
             return load_saved_model(version_folder(path), threads)
     if path.suffix.lower() == ".keras":
         with loading(path, "a Keras model"):
+            from kmatting.inference.keras_model import load_keras
+
             return load_keras(path, threads)
     if path.suffix.lower() == ".tflite":
         with loading(path, "a TFLite model"):
+            from kmatting.inference.tflite import load_tflite
+
             return load_tflite(path.read_bytes(), threads)
     if path.suffix.lower() == ".onnx":
         with loading(path, "an ONNX model"):
+            from kmatting.inference.onnx import load_onnx
+
             return load_onnx(path, threads)
     raise ModelError(
         f"{path}: expected a .tflite, .onnx or .keras file or a SavedModel folder"

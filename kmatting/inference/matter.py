@@ -5,22 +5,24 @@ TensorFlow and Keras are imported only for the formats that need them, never for
 """
 
 import contextlib
+import copy
 import os
 import threading
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from PIL import Image
 
-from kmatting.images import ImageError, Photo, Source, read_photo
+from kmatting.images import ImageError, Photo, Source, image_size, read_photo
 from kmatting.inference.formats import load_network
 from kmatting.inference.matte import Matte, PhotoError
-from kmatting.inference.network import ModelError
+from kmatting.inference.network import ModelError, Network
 from kmatting.inference.refine import refine
+from kmatting.inference.runtime import processors
 from kmatting.shipped import shipped_model
 from kmatting.sizes import (
     DEFAULT_SIZE,
@@ -31,9 +33,13 @@ from kmatting.sizes import (
     whole_number,
 )
 
-LARGE = 12_000_000  # pixels: larger photos are predicted one at a time, to save memory
+_MOST_WORKERS = 8  # threads that work on photos side by side
+_LARGE = 12_000_000  # pixels: of larger photos, only a few are worked on at a time, to save memory
+_LARGE_AT_A_TIME = 2
 _LARGEST_SIZE = 65536  # pixels
 _MOST_THREADS = 1024
+
+T = TypeVar("T")
 
 
 class Matter:
@@ -137,8 +143,8 @@ class Matter:
     def stream(self, photos: Iterable[Source]) -> Iterator[tuple[Source, Matte | ImageError]]:
         """Predicts the mattes of many photos, in order.
 
-        While the network works on one photo, its neighbours are read and refined. At most two
-        photos are held at a time, beside those that the caller keeps.
+        Photos are worked on side by side, one for each processor (at most 8) with a small `.tflite`
+        model, two with others. No more are held, beside those that the caller keeps.
 
         Args:
             photos: as in `__call__`.
@@ -147,33 +153,68 @@ class Matter:
             Each photo as it was given, with its `Matte`; or with the `ImageError` that says why it
             has none.
         """
-        with ThreadPoolExecutor(2, "kmatting-photo") as pool:
-            waiting: deque[tuple[Source, Future[Photo | Matte]]] = deque()
-            for source in photos:
-                waiting.append((source, pool.submit(self._read_ahead, source)))
-                if len(waiting) == 2:
-                    yield self._finish(*waiting.popleft())
-            while waiting:
-                yield self._finish(*waiting.popleft())
+        return self._side_by_side(lambda _, matte: matte, photos, ahead=1)
 
-    def _read_ahead(self, source: Source) -> Photo | Matte:
-        """Reads a photo and predicts its matte, unless the photo is large."""
-        name = _name(source)
-        with _memory_of(name):
-            photo = read_photo(source)
-            return photo if photo.rgb.size > 3 * LARGE else self._matte(photo, name)
+    def map(
+        self, function: Callable[[Source, Matte], T], photos: Iterable[Source]
+    ) -> Iterator[tuple[Source, T | ImageError]]:
+        """Does something with the mattes of many photos, such as writing them.
 
-    def _finish(
-        self, source: Source, ahead: "Future[Photo | Matte]"
-    ) -> tuple[Source, Matte | ImageError]:
+        Photos are worked on side by side, as in `stream`. So is what the function does.
+
+        Args:
+            function: takes a photo as it was given, and its `Matte`. It is called in threads.
+            photos: as in `__call__`.
+
+        Yields:
+            Each photo as it was given, in order, with what the function returned; or with the
+            `ImageError` that says why it has no matte.
+
+        Raises:
+            Exception: what the function raises.
+        """
+        return self._side_by_side(function, photos, ahead=2)
+
+    def _side_by_side(
+        self, function: Callable[[Source, Matte], T], photos: Iterable[Source], ahead: int
+    ) -> Iterator[tuple[Source, T | ImageError]]:
+        """Does the work of `map`; takes up to `ahead` photos for each worker before the first."""
+        alone = self._network.alone
+        workers = min(_MOST_WORKERS, processors()) if alone else 2
+        large = threading.Semaphore(_LARGE_AT_A_TIME)
+        own = threading.local()
+
+        def work(source: Source) -> T | ImageError:
+            if not hasattr(own, "matter"):
+                own.matter = self._with_network(alone()) if alone else self
+            try:
+                with large if _is_large(source) else contextlib.nullcontext():
+                    return function(source, own.matter(source))
+            except ImageError as error:
+                return error
+
+        waiting: deque[tuple[Source, Future[T | ImageError]]] = deque()
+
+        def first() -> tuple[Source, T | ImageError]:
+            source, result = waiting.popleft()
+            return source, result.result()
+
+        pool = ThreadPoolExecutor(workers, "kmatting-photo")
         try:
-            result = ahead.result()
-            if isinstance(result, Photo):
-                with _memory_of(_name(source)):
-                    result = self._matte(result, _name(source))
-            return source, result
-        except ImageError as error:
-            return source, error
+            for source in photos:
+                waiting.append((source, pool.submit(work, source)))
+                if len(waiting) == ahead * workers:
+                    yield first()
+            while waiting:
+                yield first()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    def _with_network(self, network: Network) -> "Matter":
+        """Makes a copy that runs another copy of the network."""
+        other = copy.copy(self)
+        other._network, other._process, other._locks = network, os.getpid(), {}
+        return other
 
     def _check_size(self, size: int | None) -> int | None:
         """Checks that the network runs at a size."""
@@ -259,6 +300,17 @@ class Matter:
                     raise ModelError(f"{self._path}: {error}") from error
                 self._process = os.getpid()
             return np.asarray(self._network.run(batch))
+
+
+def _is_large(source: Source) -> bool:
+    """Says whether a file holds a large photo; what is wrong with a file, its reader says."""
+    if not isinstance(source, str | os.PathLike) or not Path(source).is_file():
+        return False  # it is in memory, or would be used up, as a pipe is
+    try:
+        height, width = image_size(source)
+    except ImageError:
+        return False
+    return height * width > _LARGE
 
 
 def _name(photo: Source | Photo) -> str:

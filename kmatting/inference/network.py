@@ -28,6 +28,8 @@ class Network:
         size: side in pixels of the square at which the network runs best, or None if the model
             does not say.
         max_size: the largest such side that the model accepts, or None if there is no limit.
+        alone: function that loads a copy on one thread, for one of several workers, or None where
+            one network serves them all.
     """
 
     run: Callable[[np.ndarray], np.ndarray]
@@ -35,6 +37,7 @@ class Network:
     reload: Callable[[], "Network"]
     size: int | None = None
     max_size: int | None = None
+    alone: Callable[[], "Network"] | None = None
 
 
 def fixed_frame(shape: Sequence[int | None]) -> tuple[int, int] | None:

@@ -14,6 +14,9 @@ from kmatting.inference.network import SIGNATURE, ModelError, Network, fixed_fra
 from kmatting.inference.runtime import keep_in_forks, processors
 
 _MOST_THREADS = 8  # by default: more do not make a small network faster
+# Pixels of the input up to which each worker gets a copy. Copies of a larger network would take
+# hundreds of megabytes, and threads make it faster.
+_SMALL = 384 * 384
 _NOTICE = b"Created TensorFlow Lite XNNPACK delegate"
 
 _notice_lock = threading.Lock()
@@ -32,7 +35,7 @@ def load_tflite(content: bytes, threads: int | None = None) -> Network:
     Raises:
         ModelError: if LiteRT is missing, or it is not a matting model.
     """
-    threads = threads or min(_MOST_THREADS, processors())
+    wanted, threads = threads, threads or min(_MOST_THREADS, processors())
     with _notice_dropped():
         interpreter = _interpreter_class()(model_content=content, num_threads=threads)
         keep_in_forks(interpreter)
@@ -49,7 +52,10 @@ def load_tflite(content: bytes, threads: int | None = None) -> Network:
         return _dequantized(runner(**{name: _quantized(batch, image)})[alpha_name], alpha)
 
     reload = functools.partial(load_tflite, content, threads)
-    return Network(run, fixed_frame(image["shape_signature"].tolist()), reload)
+    frame = fixed_frame(image["shape_signature"].tolist())
+    small = frame is not None and frame[0] * frame[1] <= _SMALL
+    alone = functools.partial(load_tflite, content, 1) if small and wanted is None else None
+    return Network(run, frame, reload, alone=alone)
 
 
 def _check_numbers(kind: str, details: dict[str, Any]) -> None:
