@@ -77,12 +77,14 @@ class Photo:
         exif: the file's EXIF data that say what the photo is (camera, time, place, author), not how
             its pixels were stored; empty if there are none.
         icc_profile: the file's ICC profile, or None. `rgb` has been converted from it.
+        more: "frames" or "pages" where the file holds others beside this one, or "".
     """
 
     rgb: np.ndarray
     opacity: np.ndarray | None = None
     exif: bytes = b""
     icc_profile: bytes | None = None
+    more: str = ""
 
     def flatten(self, grey: int = 255) -> np.ndarray:
         """Lays the photo over a grey level.
@@ -120,7 +122,8 @@ def read_photo(source: Source) -> Photo:
     """
     with _decoded(source) as (image, name), _named_errors(name):
         profile = image.info.get("icc_profile")
-        return Photo(np.asarray(_to_srgb(image)), _opacity(image), _exif(image), profile)
+        rgb, opacity = np.asarray(_to_srgb(image)), _opacity(image)
+        return Photo(rgb, opacity, _exif(image), profile, image.info.get(_MORE, ""))
 
 
 def read_image(source: Source) -> np.ndarray:
