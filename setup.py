@@ -22,7 +22,7 @@ EXTRAS = {
     # HEIC photos, as iPhones write them.
     "heic": ["pillow-heif>=1.1"],
     # Videos (kmatting video): FFmpeg, in a build under the GPL.
-    "video": ["av>=17"],
+    "video": ["av>=18"],
     # .onnx files: prediction needs only onnxruntime; export also needs the extra `train`.
     "onnx": ["onnxruntime>=1.20", "onnx>=1.17", "tf2onnx>=1.17"],
     # Warm-up requests in SavedModels for TF Serving.

@@ -170,20 +170,22 @@ def add_threads(parser: Any) -> None:
     )
 
 
-def add_foreground(parser: Any) -> None:
+def add_foreground(parser: Any, default: str = "ml") -> None:
     """Adds `--foreground`: the method that estimates the foreground's colours.
 
     Args:
         parser: an argument parser or group.
+        default: the method that is used without the option.
     """
     from kmatting.inference.foreground import FOREGROUND_METHODS
 
     parser.add_argument(
         "--foreground",
         choices=FOREGROUND_METHODS,
-        default=FOREGROUND_METHODS[0],
+        default=default,
         help="colours of cutouts and composites: estimated, so that no halo of the old background "
-        "remains, or none for the photo's own (default: %(default)s)",
+        "remains (ml, or fast, which is coarser), or none for the photo's own "
+        "(default: %(default)s)",
     )
 
 

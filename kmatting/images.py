@@ -77,7 +77,8 @@ class Photo:
         exif: the file's EXIF data that say what the photo is (camera, time, place, author), not how
             its pixels were stored; empty if there are none.
         icc_profile: the file's ICC profile, or None. `rgb` has been converted from it.
-        more: "frames" or "pages" where the file holds others beside this one, or "".
+        more: "frames" or "pages" if the file holds further ones, of which this is the first;
+            else "".
     """
 
     rgb: np.ndarray
@@ -121,9 +122,8 @@ def read_photo(source: Source) -> Photo:
         TypeError: if the source is of another type.
     """
     with _decoded(source) as (image, name), _named_errors(name):
-        profile = image.info.get("icc_profile")
-        rgb, opacity = np.asarray(_to_srgb(image)), _opacity(image)
-        return Photo(rgb, opacity, _exif(image), profile, image.info.get(_MORE, ""))
+        profile, more = image.info.get("icc_profile"), image.info.get(_MORE, "")
+        return Photo(np.asarray(_to_srgb(image)), _opacity(image), _exif(image), profile, more)
 
 
 def read_image(source: Source) -> np.ndarray:

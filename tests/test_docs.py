@@ -15,6 +15,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 import yaml
@@ -145,11 +146,23 @@ def workplace(tmp_path_factory, environment):
         Image.fromarray(image).save(folder / "backgrounds" / f"{index}.jpg")
     shutil.copy(folder / "photos" / "0.jpg", folder / "photo.jpg")
     shutil.copy(folder / "backgrounds" / "0.jpg", folder / "beach.jpg")
+    write_video(folder / "in.mp4", folder / "photo.jpg")
     for config in (ROOT / "configs").glob("*.yaml"):
         write_small(config, folder / "configs" / config.name)
     train = "kmatting train --config configs/quickstart.yaml --output runs/mine"
     run(train, folder, environment, "the trained run")
     return folder
+
+
+def write_video(path, photo):
+    """Writes ten frames of a photo that moves to the left, a second long."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 96, 80, "yuv420p"
+        for step in range(10):
+            part = Image.open(photo).crop((step, 0, step + 96, 80))
+            container.mux(stream.encode(av.VideoFrame.from_image(part)))
+        container.mux(stream.encode(None))
 
 
 def levels(alpha):

@@ -474,3 +474,64 @@ def test_a_real_keras_model_end_to_end(folders, tmp_path):
     assert report["images"] == 3
     assert report["mean"]["iou"] > 0.8
     assert report["mean"]["mad"] < 0.05
+
+
+# Videos.
+
+
+def write_folder(folder, mattes):
+    for number, matte in enumerate(mattes):
+        write_image(folder / f"{number:03d}.png", matte)
+    return folder
+
+
+@pytest.fixture
+def videos(tmp_path):
+    """A true and a predicted video: the prediction flickers in its third frame."""
+    truth = [make_alpha((40, 52), 0)] * 4
+    prediction = [truth[0], truth[0], truth[0] // 2, truth[0]]
+    return (
+        write_folder(tmp_path / "predicted", prediction),
+        write_folder(tmp_path / "true", truth),
+        prediction,
+        truth,
+    )
+
+
+def test_a_video_is_scored_by_frame_and_by_its_flicker(videos, tmp_path, capsys):
+    predicted, true, prediction, truth = videos
+    pytest.importorskip("av")
+    command = ["--video", str(predicted), str(true), "--output", str(tmp_path / "report")]
+    assert evaluate.main(command) == 0
+    report = read_report(tmp_path / "report")
+    rows = report["per_image"]
+    assert [row["name"] for row in rows] == [f"frame {number}" for number in range(4)]
+    assert [row["mad"] for row in rows] == [
+        metrics.mad(*pair) for pair in zip(truth, prediction, strict=True)
+    ]
+    jump = metrics.dtssd(truth[2], prediction[2], truth[1], prediction[1])
+    assert jump > 10
+    assert [row["dtssd"] for row in rows] == [None, 0, jump, jump]
+    assert report["mean"]["dtssd"] == pytest.approx(2 * jump / 3)
+    out = capsys.readouterr().out
+    assert "4 frames" in out and "dtssd" in out and f"{2 * jump / 3:.4f}" in out
+
+
+def test_videos_that_do_not_match_are_refused(videos, tmp_path, capsys):
+    predicted, true, prediction, _ = videos
+    pytest.importorskip("av")
+    (predicted / "003.png").unlink()
+    assert evaluate.main(["--video", str(predicted), str(true)]) == 2
+    assert f"{predicted}: has 3 frames, but {true} has more." in capsys.readouterr().err
+    small = write_folder(tmp_path / "small", [matte[:30] for matte in prediction])
+    assert evaluate.main(["--video", str(small), str(true)]) == 2
+    assert "is 52x30, but the truth is 52x40" in capsys.readouterr().err
+    assert evaluate.main(["--video", str(small), str(true), "--resize-predictions"]) == 0
+
+
+def test_video_stands_alone(videos, capsys):
+    predicted, true, *_ = videos
+    for more in (["--alphas", "a"], ["--model", "m"], ["--data", "a", "b"], ["--trimaps", "t"]):
+        with pytest.raises(SystemExit):
+            evaluate.main(["--video", str(predicted), str(true), *more])
+        assert "--video stands alone" in capsys.readouterr().err

@@ -283,6 +283,41 @@ def test_equal_mattes_score_exactly_0(matte):
     assert metrics.iou(matte, matte.copy()) == 1
 
 
+def test_dtssd_by_hand():
+    before, now = levels([0, 0, 0, 0]), levels([0, 255, 255, 0])  # the truth moves
+    prediction = levels([0, 255, 0, 255])  # of the frame before too: it stays
+    # errors of the change: 0, -1, -1, 0
+    found = metrics.dtssd(now, prediction, before, prediction)
+    assert found == pytest.approx(100 * np.sqrt(2 / 4), abs=1e-9)
+    part = np.array([[True, True, False, False]])
+    found = metrics.dtssd(now, prediction, before, prediction, part)
+    assert found == pytest.approx(100 * np.sqrt(1 / 2), abs=1e-9)
+    assert metrics.dtssd(now, now, before, before) == 0
+    assert metrics.dtssd(now, prediction, now, prediction) == 0  # wrong, but it does not flicker
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_dtssd_agrees_with_the_formula_of_robust_video_matting(seed):
+    rng = np.random.default_rng(seed)
+    levels_of = rng.integers(0, 256, (4, 9, 13), dtype=np.uint8)
+    truth, prediction, truth_before, prediction_before = levels_of
+    alphas = (prediction / 255, prediction_before / 255, truth / 255, truth_before / 255)
+    total = 0.0
+    for p, q, t, u in zip(*(each.ravel().tolist() for each in alphas), strict=True):
+        total += ((p - q) - (t - u)) ** 2
+    expected = (total / (9 * 13)) ** 0.5 * 1e2
+    found = metrics.dtssd(truth, prediction, truth_before, prediction_before)
+    assert found == pytest.approx(expected, rel=1e-12)
+
+
+def test_dtssd_refuses_frames_of_two_sizes():
+    small, large = np.zeros((2, 3), np.uint8), np.zeros((3, 3), np.uint8)
+    with pytest.raises(
+        ValueError, match=r"two frames of one shape, received \(2, 3\) and \(3, 3\)"
+    ):
+        metrics.dtssd(small, small, large, large)
+
+
 @settings(deadline=None, max_examples=60)
 @given(pairs())
 def test_errors_are_symmetric_and_inputs_stay_as_they_are(pair):

@@ -652,3 +652,23 @@ def test_output_name(photo, kind, options, expected):
     assert output_name(photo, kind, **options) == expected
     assert is_output(expected)
     assert not is_output(photo)
+
+
+@pytest.mark.parametrize(
+    ("name", "more", "hint"),
+    [
+        ("moving.gif", "frames", "; kmatting video cuts out all of them"),
+        ("moving.webp", "frames", "; kmatting video cuts out all of them"),
+        ("moving.png", "frames", "; kmatting video cuts out all of them"),
+        ("scan.tif", "pages", ""),
+    ],
+)
+def test_the_first_of_several_frames_is_not_taken_silently(run, tmp_path, name, more, hint):
+    pictures = [Image.new("RGB", (64, 48), colour) for colour in ("red", "blue")]
+    photo = tmp_path / name
+    pictures[0].save(photo, save_all=True, append_images=pictures[1:])
+    status, _, err = run(photo, "-o", tmp_path / "out.png", *PLAIN)
+    assert status == 0
+    assert err == [f"warning: {photo}: holds several {more}, only the first is cut out{hint}."]
+    pictures[0].save(tmp_path / f"still-{name}")
+    assert run(tmp_path / f"still-{name}", "-o", tmp_path / "still.png", *PLAIN)[2] == []

@@ -137,6 +137,18 @@ def test_frames_keep_their_times(clip):
     assert np.abs(frames[2].photo.rgb[24, 30].astype(int) - RED).max() < 12
 
 
+def test_a_broadcast_that_does_not_start_at_0(tmp_path):
+    """Its start is no whole number of microseconds."""
+    path = write_clip(tmp_path / "late.ts", codec="mpeg2video")
+    with av.open(str(path)) as container:
+        assert container.start_time > 1_000_000
+    frames = list(read_frames(path))
+    assert len(frames) == 6
+    assert [float(frame.time) for frame in frames] == pytest.approx(
+        [0, 0.04, 0.08, 0.12, 0.16, 0.2], abs=1e-4
+    )
+
+
 def test_a_part(clip):
     frames = list(read_frames(clip, 0.05, 0.3))
     assert [float(frame.time) for frame in frames] == pytest.approx([0.03, 0.15, 0.19])
@@ -155,6 +167,18 @@ def test_rotation_is_applied(tmp_path, turn):
     expected = np.rot90(quarters, turn // 90)  # FFmpeg counts against the clock
     assert frame.photo.rgb.shape == expected.shape
     assert np.abs(frame.photo.rgb.astype(int) - expected).mean() < 12
+
+
+def test_mirroring_is_applied(tmp_path):
+    path = tmp_path / "mirrored.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=25)
+        stream.height, stream.width, stream.pix_fmt = HEIGHT, WIDTH, "yuv420p"
+        stream.set_display_rotation(0, hflip=True)
+        container.mux(stream.encode(av.VideoFrame.from_ndarray(picture())))
+        container.mux(stream.encode(None))
+    (frame,) = read_frames(path)
+    assert np.abs(frame.photo.rgb.astype(int) - picture()[:, ::-1]).mean() < 12
 
 
 def test_pixels_become_square(tmp_path):
@@ -205,10 +229,12 @@ def test_unlabelled_hd_is_bt709(tmp_path):
 
 
 @pytest.mark.parametrize("suffix", ["gif", "webp", "png"])
-def test_animations(tmp_path, suffix):
+def test_animations(tmp_path, suffix, model):
     path = tmp_path / f"moving.{suffix}"
     images = [Image.fromarray(picture(step)) for step in range(3)]
     images[0].save(path, save_all=True, append_images=images[1:], duration=[40, 80, 200])
+    assert run(path, tmp_path / "out.webm", model) == 0
+    assert len(decode(tmp_path / "out.webm")[0]) == 3
     frames = list(read_frames(path))
     assert [float(frame.time) for frame in frames] == [0, 0.04, 0.12]
     assert [float(frame.duration) for frame in frames] == [0.04, 0.08, 0.2]

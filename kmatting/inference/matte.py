@@ -157,7 +157,8 @@ class Matte:
         """Estimates the colours of the foreground.
 
         Args:
-            method: "ml" or "none", as in `kmatting.inference.foreground.estimate_foreground`.
+            method: "ml", "fast" or "none", as in
+                `kmatting.inference.foreground.estimate_foreground`.
 
         Returns:
             uint8 array (H, W, 3).

@@ -1,4 +1,4 @@
-"""Fits the network; freezes the parts that the config says."""
+"""Fits the network: first with a frozen encoder, where the config says so, then as a whole."""
 
 import sys
 from collections.abc import Sequence
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import keras
 import tensorflow as tf
 
-from kmatting.config import Config, ModelConfig
+from kmatting.config import Config
 from kmatting.data.pipeline import Data
 from kmatting.models import encoder_layers
 from kmatting.training import replicas
@@ -40,15 +40,12 @@ def fit(
     """
     last_epoch = config.training.epochs
     thaw = min(config.model.freeze_encoder_epochs, last_epoch)
-    freezes = thaw > 0 or config.model.freeze_batch_norm
     for begin, end in ((0, thaw), (thaw, last_epoch)):
         begin = max(begin, first_epoch)
         if begin >= end:
             continue
-        if freezes:
-            _freeze(model, config.model, encoder=begin < thaw)
-            with strategy.scope():
-                compile_model(model, model.optimizer, config.training)
+        if thaw:
+            _set_encoder_trainable(model, strategy, config, trainable=begin >= thaw)
         with data.clear_errors(), replicas.name_lost_worker():
             model.fit(
                 replicas.distribute(strategy, data.train(begin)),
@@ -63,10 +60,10 @@ def fit(
             )
 
 
-def _freeze(model: keras.Model, config: ModelConfig, encoder: bool) -> None:
+def _set_encoder_trainable(
+    model: keras.Model, strategy: tf.distribute.Strategy, config: Config, trainable: bool
+) -> None:
     for layer in encoder_layers(model):
-        layer.trainable = not encoder
-    if config.freeze_batch_norm:
-        for layer in model.layers:
-            if isinstance(layer, keras.layers.BatchNormalization):
-                layer.trainable = False
+        layer.trainable = trainable
+    with strategy.scope():
+        compile_model(model, model.optimizer, config.training)

@@ -63,7 +63,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = _parse(argv)
     video = open_video(args.input)
     background = None if args.composite is None else Background(args.composite)
-    sink = VideoSink(args.output, args.input, args.start, args.end, video.time_base, video.rate)
+    sound = args.input if video.has_sound else None
+    sink = VideoSink(args.output, sound, args.start, args.end, video.time_base, video.rate)
     with quiet():
         matter = Matter(args.model, args.size, args.threads)
     mattes = matte_frames(video.frames(args.start, args.end), matter, args.steady)
@@ -136,7 +137,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         help="the subject over a colour (white, '#00ff00'), an image or a video, which is repeated "
         "where it is too short",
     )
-    add_foreground(kinds)
+    add_foreground(kinds, default="fast")
     kinds.add_argument(
         "--no-steady",
         dest="steady",

@@ -40,6 +40,7 @@ class Animation:
         rate: frames a second on average, or None.
         time_base: seconds, the unit of time stamps.
         duration: None; it is known once the frames were read.
+        has_sound: False.
         notes: empty, as an animation is read as it is.
         problems: what could not be read, one line each; complete once the frames were read.
 
@@ -52,6 +53,7 @@ class Animation:
         self.time_base = _MILLISECOND
         self.rate: Fraction | None = None
         self.duration: Fraction | None = None
+        self.has_sound = False
         self.notes: list[str] = []
         self.problems: list[str] = []
         with self._opened() as image:

@@ -1,5 +1,6 @@
 """Reads the frames of a video, one by one."""
 
+import contextlib
 import os
 import warnings
 from collections.abc import Iterable, Iterator
@@ -15,7 +16,7 @@ from kmatting.video.animation import Animation, is_animation
 from kmatting.video.convert import Converter
 from kmatting.video.frame import Frame, VideoError
 
-MICROSECOND = Fraction(1, 1_000_000)  # in which a container states its start and duration
+_MICROSECOND = Fraction(1, 1_000_000)  # in which a container states its start and duration
 _USUAL_RATE = 30  # frames a second, where a file says nothing
 _STILLS = ("image2", "_pipe")  # FFmpeg reads a photo as a video of one frame
 _MISSING = 1  # seconds that a video without an index may be shorter than its header says
@@ -112,6 +113,7 @@ class Video:
         rate: frames a second on average, or None if unknown.
         time_base: seconds, the unit of the file's time stamps.
         duration: seconds, as the file states it, or None.
+        has_sound: whether there is a sound track.
         notes: what is changed on reading, one line each; complete once the frames were read.
         problems: what could not be read, one line each; complete once the frames were read.
 
@@ -125,11 +127,12 @@ class Video:
         self.problems: list[str] = []
         with opened(path) as container:
             stream = _video_stream(container, path)
-            self.time_base: Fraction = stream.time_base or MICROSECOND
+            self.time_base: Fraction = stream.time_base or _MICROSECOND
             self.rate: Fraction | None = stream.average_rate or stream.guessed_rate
             self.duration: Fraction | None = (
-                None if container.duration is None else container.duration * MICROSECOND
+                None if container.duration is None else container.duration * _MICROSECOND
             )
+            self.has_sound = bool(container.streams.audio)
             self.count: int | None = stream.frames or None
             if self.count is None and self.rate and self.duration:
                 self.count = max(1, round(self.rate * self.duration))
@@ -173,14 +176,15 @@ class Video:
         with opened(self.path) as container:
             stream = _video_stream(container, self.path)
             self._aspect = stream.sample_aspect_ratio or Fraction(1)
-            origin = (container.start_time or 0) * MICROSECOND
+            origin = origin_of(container)
             if start > 0:
-                container.seek(int((origin + start) / self.time_base), stream=stream)
+                with contextlib.suppress(av.FFmpegError):  # no index: it is read from the start on
+                    container.seek(int((origin + start) / self.time_base), stream=stream)
             last: Fraction | None = None
             for picture in _decoded(container, stream, damage):
                 time = self._time(picture, last, origin)
                 last = time
-                if time < start:
+                if start > 0 and time < start:
                     continue
                 if end is not None and time >= end:
                     break
@@ -248,6 +252,21 @@ def opened(path: Path) -> av.container.InputContainer:
         empty = path.is_file() and path.stat().st_size == 0
         reason = "empty file" if empty else "not a video that can be read, or damaged at its start"
         raise VideoError(f"{path}: {reason}.") from error
+
+
+def origin_of(container: av.container.InputContainer) -> Fraction:
+    """Returns the time stamp, in seconds, at which a file starts; in a broadcast it is not 0.
+
+    The container's own `start_time` is rounded to microseconds, so the first frame may lie before
+    it. Sound before 0 only prepares its decoder.
+    """
+    starts = [
+        stream.start_time * stream.time_base
+        for stream in (*container.streams.video, *container.streams.audio)
+        if stream.start_time is not None and stream.time_base
+        if stream.type == "video" or stream.start_time >= 0
+    ]
+    return min(starts, default=Fraction(0))
 
 
 def _video_stream(container: av.container.InputContainer, path: Path) -> av.VideoStream:

@@ -1,5 +1,6 @@
 """Carries the sound of a video over to another file."""
 
+import contextlib
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 import av
 
 from kmatting.video.formats import Format
-from kmatting.video.read import MICROSECOND, opened
+from kmatting.video.read import opened, origin_of
 
 _RATE = 48000  # samples a second of sound that is encoded anew; Opus takes no other
 
@@ -66,7 +67,7 @@ class Sound:
             self._out = target.add_stream(
                 form.sound_encoder, rate=_RATE, layout="mono" if mono else "stereo"
             )
-        self._begin = (self._source.start_time or 0) * MICROSECOND + start
+        self._begin = origin_of(self._source) + start
         self._packets = self._in_part(start, end)
         self._next = next(self._packets, None)
 
@@ -96,7 +97,8 @@ class Sound:
     def _in_part(self, start: Fraction, end: Fraction | None) -> Iterator[av.Packet]:
         """Yields the packets between start and end, up to where the file is damaged."""
         if start > 0:
-            self._source.seek(int(self._begin / self._track.time_base), stream=self._track)
+            with contextlib.suppress(av.FFmpegError):  # no index: it is read from the start on
+                self._source.seek(int(self._begin / self._track.time_base), stream=self._track)
         packets = self._source.demux(self._track)
         while True:
             try:
