@@ -18,7 +18,7 @@ applied to the full photo (its fast variant, He and Sun 2015). Three things are 
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from PIL import Image
@@ -97,11 +97,8 @@ def refine(alpha: np.ndarray, image: np.ndarray) -> np.ndarray:
         rows = slice(top, min(top + _TILE[0], height))
         down = Interpolation(small[0], height, rows)
         refined[rows] = down(whole(alpha[down.source], axis=1), axis=0)
-        for left in range(0, width, _TILE[1]):
-            columns = slice(left, min(left + _TILE[1], width))
+        for columns in _spans(uneven[down.source].any(axis=0), width):
             across = Interpolation(small[1], width, columns)
-            if not uneven[down.source, across.source].any():
-                continue
             near = across(planes[:, down.source, across.source], axis=2)
             value, *slopes, least, greatest = down(near, axis=1)
             for plane, colour in zip(
@@ -156,15 +153,17 @@ def _fit(
         fitted = offsets + (slopes * colours[:, 2:-2, 2:-2]).sum(axis=0)
         return slopes, offsets, np.square(fitted - with_margin(padded_alpha, 0))
 
-    judged = edges[:: -(-len(edges) // _JUDGED_TILES)]
-    errors = [sum(fit(*tile, sigma)[2].sum() for tile in judged) for sigma in _SOFTNESS]
-    softness = next(
-        sigma
-        for sigma, total in zip(_SOFTNESS, errors, strict=True)
-        if total <= _NEARLY_BEST * min(errors)
-    )
-    for rows, columns in edges:
-        slopes, offset[rows, columns], error[rows, columns] = fit(rows, columns, softness)
+    step = -(-len(edges) // _JUDGED_TILES)
+    judged = [[fit(*tile, sigma) for tile in edges[::step]] for sigma in _SOFTNESS]
+    errors = [sum(fitted[2].sum() for fitted in fits) for fits in judged]
+    best = next(i for i, total in enumerate(errors) if total <= _NEARLY_BEST * min(errors))
+    for index, (rows, columns) in enumerate(edges):
+        fitted = (
+            judged[best][index // step]
+            if index % step == 0
+            else fit(rows, columns, _SOFTNESS[best])
+        )
+        slopes, offset[rows, columns], error[rows, columns] = fitted
         slope[:, rows, columns] = slopes / 255
     return slope, offset, error
 
@@ -287,9 +286,25 @@ def _local(
     return functools.reduce(combine, (rows[:, shift : shift + width] for shift in range(side)))
 
 
-def _without_grain(
-    image: np.ndarray, rows: slice, columns: slice, sigma: float
-) -> list[np.ndarray]:
+def _spans(uneven: np.ndarray, width: int) -> Iterator[slice]:
+    """Finds the columns of a strip of the photo that are not flat.
+
+    Args:
+        uneven: bool array (w,), the columns of the small matte that are not flat, and their
+            neighbours.
+        width: width of the photo.
+
+    Yields:
+        Spans of the photo's columns, at most as wide as a tile.
+    """
+    scale = width / len(uneven)
+    bounds = np.flatnonzero(np.diff(uneven, prepend=False, append=False)) * scale
+    for start, stop in bounds.reshape(-1, 2):
+        for left in np.arange(int(start), np.ceil(stop), _TILE[1], dtype=int):
+            yield slice(int(left), min(int(left) + _TILE[1], int(np.ceil(stop))))
+
+
+def _without_grain(image: np.ndarray, rows: slice, columns: slice, sigma: float) -> np.ndarray:
     """Softens a tile of the photo slightly, without a seam to the next tile.
 
     The filter is a box of some width, applied twice along each axis: exact in integers.
@@ -301,7 +316,7 @@ def _without_grain(
         sigma: standard deviation of the filter in pixels, met to the next whole width.
 
     Returns:
-        The three channels of the tile, float32 arrays of levels in [0, 255].
+        float32 array (3, h, w), the channels of the tile, levels in [0, 255].
     """
     box = round((6 * sigma**2 + 1) ** 0.5)  # the variance of two boxes is (box^2 - 1) / 6
     margin = box - 1
@@ -314,13 +329,11 @@ def _without_grain(
     ]
     if np.any(missing):
         part = np.pad(part, (*missing, (0, 0)), mode="edge")
-    dtype = np.min_scalar_type(255 * box**4)
-    channels = []
-    for channel in range(3):
-        levels = part[..., channel].astype(dtype)
-        for axis in (-2, -1, -2, -1):
-            length = levels.shape[axis] - margin
-            shifted = [_part(levels, axis, shift, length) for shift in range(box)]
-            levels = functools.reduce(np.add, shifted)
-        channels.append(levels.astype(np.float32) * np.float32(1 / box**4))
-    return channels
+    levels = np.moveaxis(part, -1, 0).astype(np.min_scalar_type(255 * box**4), order="C")
+    for axis in (-2, -1, -2, -1):
+        length = levels.shape[axis] - margin
+        total = _part(levels, axis, 0, length).copy()
+        for shift in range(1, box):
+            total += _part(levels, axis, shift, length)
+        levels = total
+    return levels.astype(np.float32) * np.float32(1 / box**4)
