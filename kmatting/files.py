@@ -42,14 +42,14 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
         yield partial
         _sync(partial)
         partial.replace(path)
-        _sync_folder(folder)
+        sync_folder(folder)
     finally:
         partial.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
 def whole_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Fills a folder beside its destination and renames it at the end.
+    """Fills a folder beside its destination and renames it at the end, when it is on the disk.
 
     Args:
         path: the destination. It must not exist, or be an empty folder.
@@ -68,8 +68,24 @@ def whole_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
         partial = Path(beside) / path.name
         partial.mkdir()
         yield partial
+        sync_tree(partial)
         partial.replace(path)
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
+
+
+def sync_tree(folder: Path) -> None:
+    """Waits until all files in a folder and the folders in it are on the disk.
+
+    Args:
+        folder: the folder.
+
+    Raises:
+        OSError: if they cannot be written.
+    """
+    for place, _, files in os.walk(folder):
+        for name in files:
+            _sync(Path(place, name))
+        sync_folder(Path(place))
 
 
 def check_writable(folder: Path) -> None:
@@ -100,8 +116,15 @@ def _sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def _sync_folder(folder: Path) -> None:
-    """Waits until the names in a folder are on the disk, where the system can do that."""
+def sync_folder(folder: Path) -> None:
+    """Waits until the names in a folder are on the disk, where the system can do that.
+
+    Args:
+        folder: the folder.
+
+    Raises:
+        OSError: if they cannot be written.
+    """
     if os.name == "nt":
         return
     descriptor = os.open(folder, os.O_RDONLY)

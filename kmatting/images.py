@@ -47,6 +47,7 @@ _FORMATS = {
     "HEIF": "pillow_heif",
 }
 _SIXTEEN_BIT = ("I;16", "I;16L", "I;16B", "I;16N")
+_MOST_LABELS = 63  # numbers of classes in a map of labels
 _COLOUR_TOLERANCE = 16  # levels between the channels of a grey JPEG
 _OVERSHOOT = 1.25  # of floats above their white, by resampling
 _HIGHLIGHT = 16.0  # of floats with fractions: as bright as their highlights are
@@ -161,13 +162,15 @@ def read_alpha(source: Source, exact: bool = False) -> np.ndarray:
 
     Raises:
         ImageError: as in `read_photo`, and if the file has colours: a colour map of labels, or a
-            photo.
+            photo; or, unless `exact`, if it is a map of labels in grey with 255 for "void".
         TypeError: as in `read_photo`.
     """
     with _decoded(source) as (image, name), _named_errors(name):
         levels = _opacity(image)
         if levels is None:
             levels = _grey_levels(image)
+        if not exact:
+            _refuse_labels(levels)
         return _to_eight_bits(levels, _matte_whites(levels.dtype, exact))
 
 
@@ -554,7 +557,7 @@ def _rawmode(image: ImageFile.ImageFile) -> str:
 def _is_sixteen_bit_colour(image: ImageFile.ImageFile) -> bool:
     """Whether a file has 16 bits a channel of which Pillow would keep the upper 8."""
     kind, _, order = _rawmode(image).partition(";16")
-    return kind in ("RGB", "RGBX", "RGBA", "CMYK", "LA") and order in _SWAPPED
+    return kind in ("RGB", "RGBX", "RGBA", "RGBa", "CMYK", "LA") and order in _SWAPPED
 
 
 def _with_sixteen_bits(image: ImageFile.ImageFile) -> Image.Image:
@@ -563,6 +566,10 @@ def _with_sixteen_bits(image: ImageFile.ImageFile) -> Image.Image:
     The lower bytes are decoded as if they were the upper ones of the other byte order.
     """
     rawmode = _rawmode(image)
+    premultiplied = rawmode.startswith("RGBa")
+    if premultiplied:  # the bytes as they are: a half of each number cannot be divided
+        rawmode = rawmode.replace("RGBa", "RGBA")
+        _set_rawmode(image, rawmode)
     data = image.fp
     assert data is not None  # it is not decoded yet
     if rawmode == "LA;16B":  # four bytes a pixel, as RGBA has
@@ -575,6 +582,8 @@ def _with_sixteen_bits(image: ImageFile.ImageFile) -> Image.Image:
         lower = _identified(data)
         _set_rawmode(lower, rawmode[:-1] + _SWAPPED[rawmode[-1]])
         values = upper * 256 + np.asarray(lower)
+    if premultiplied:
+        values = _unmultiplied(values)
     rounded = ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
     key = image.info.pop("transparency", None)
     mode = image.mode
@@ -586,6 +595,21 @@ def _with_sixteen_bits(image: ImageFile.ImageFile) -> Image.Image:
     converted = Image.frombytes(mode, image.size, rounded.tobytes())
     converted.info = image.info
     return converted
+
+
+def _unmultiplied(values: np.ndarray) -> np.ndarray:
+    """Divides premultiplied colours by their opacity.
+
+    Args:
+        values: uint16 array (H, W, 4).
+
+    Returns:
+        uint16 array (H, W, 4); black where the opacity is 0.
+    """
+    opacity = values[..., 3:].astype(np.float64)
+    colours = values[..., :3] * (65535 / np.maximum(opacity, 1))
+    colours = np.rint(colours).clip(0, 65535) * (opacity > 0)
+    return np.concatenate([colours.astype(np.uint16), values[..., 3:]], axis=2)
 
 
 def _set_rawmode(image: ImageFile.ImageFile, rawmode: str) -> None:
@@ -629,6 +653,34 @@ def _grey_levels(image: Image.Image) -> np.ndarray:
             "it a map of labels, or the photo? Save the matte as grey levels, 255 for foreground."
         )
     return np.asarray(image.convert("RGB").convert("L"))
+
+
+def _refuse_labels(levels: np.ndarray) -> None:
+    """Refuses a map of labels in which the highest level means "unknown", as in PASCAL VOC.
+
+    Such a map has small numbers, 255 and nothing between, and more of it is labelled than void. A
+    matte has levels between, or is nearly all 0 and 255.
+
+    Args:
+        levels: (H, W) of integers or floats.
+
+    Raises:
+        ImageError: if it is one.
+    """
+    if levels.dtype.kind not in "ui":
+        return
+    void = levels.max(initial=0)
+    if void not in (255, 65535):
+        return
+    labelled = levels[(levels > 0) & (levels < void)]
+    if not labelled.size or labelled.max() > _MOST_LABELS:
+        return
+    if labelled.size > np.count_nonzero(levels == void):
+        shown = ", ".join(str(label) for label in np.unique(labelled)[:5])
+        raise ImageError(
+            f"expected a matte, received what looks like a map of labels: levels {shown} and "
+            f"{void} (void), nothing between. Save a matte with 255 for foreground, 0 elsewhere."
+        )
 
 
 def _matte_whites(dtype: np.dtype, exact: bool) -> tuple[int, ...]:

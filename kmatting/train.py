@@ -48,6 +48,7 @@ def train(config: "Config", folder: Path, resume: bool = False) -> None:
         NaNLossError: if the loss becomes NaN or infinite.
         WorkersDifferError: if the workers of a cluster were started with different settings.
         LostWorkerError: if another worker of the cluster ended.
+        DeviceMemoryError: if a step needs more memory than the device has.
     """
     with quiet():
         import keras
@@ -124,7 +125,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     config, folder = open_run(args.config, args.set, args.output, args.resume)
     try:
         train(config, folder, args.resume)
-    except (KeyboardInterrupt, OSError) as error:  # such as a full disk
+    except (KeyboardInterrupt, OSError) as error:  # such as a full disk or memory
         error.add_note(how_to_resume(folder))
         raise
     return 0

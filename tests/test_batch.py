@@ -31,6 +31,7 @@ from kmatting.batch.storage import (
     common_folder,
     list_glob,
     local_copy,
+    namesakes,
     partial_folder,
     read_glob,
     write_whole,
@@ -453,6 +454,25 @@ assert not loaded, loaded
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
 
 
+@pytest.mark.parametrize("other", ["a.webp", "a.JPG"])
+def test_a_file_of_another_photo_is_not_taken_for_that_of_this(run, tmp_path, other):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    arguments = ["--input", folder / "a.png", "--output", tmp_path / "out"]
+    Image.new("RGB", (20, 15), "red").save(folder / other)
+    assert run("--input", folder / other, "--output", tmp_path / "out")[0] == 0
+    Image.new("RGB", (20, 15), "red").save(folder / "a.png")
+    status, out, _ = run(*arguments)
+    assert (status, counts(out[0])) == (1, [1, 0, 0, 1])
+    (reason,) = errors(tmp_path / "out").values()
+    assert reason.startswith(f"{folder / other} and {folder / 'a.png'} would both be written to")
+    assert run(*arguments, "--keep-suffix")[0] == 0
+    assert run(*arguments, "--keep-suffix")[0] == 0
+    (folder / other).unlink()
+    status, out, _ = run(*arguments)
+    assert (status, counts(out[0])) == (0, [1, 0, 1, 0])
+
+
 class TestFileSystems:
     """Files that are on no disk, with and without the detour that a rename is."""
 
@@ -487,6 +507,13 @@ class TestFileSystems:
             "photo": "memory://bucket/bad.png",
             "reason": "empty file.",
         }
+
+    def test_namesakes_in_a_store(self, memory):
+        for name in ("a.png", "a.JPG", "a.alpha.png", "ab.png", "a.txt", "deep/a.webp"):
+            memory[f"memory://bucket/{name}"] = b""
+        assert namesakes("memory://bucket/a.png", (".jpg", ".png", ".webp")) == [
+            "memory://bucket/a.JPG"
+        ]
 
     def test_a_model_of_several_files_is_fetched(self, memory, tmp_path):
         for name in ("saved_model.pb", "variables/variables.index"):

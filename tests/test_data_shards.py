@@ -7,10 +7,12 @@ import signal
 import subprocess
 import sys
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
 import tensorflow as tf
+from filelock import FileLock
 from PIL import Image
 
 from kmatting.config import DataConfig
@@ -270,6 +272,31 @@ def test_nothing_is_overwritten(loose, packed, capsys):
     assert shard.main(["unpack", str(packed), str(packed)]) == 2
     assert capsys.readouterr().err.count("already exists") == 2
     assert files_of(packed) == before
+
+
+def test_two_processes_do_not_pack_into_one_folder(loose, tmp_path, capsys):
+    arguments = [loose / "image", loose / "alpha", tmp_path / "shards"]
+    with FileLock(tmp_path / ".shards.lock"):
+        assert shard.main(["pack", *map(str, arguments)]) == 2
+    assert "another process is writing it" in capsys.readouterr().err
+    assert not (tmp_path / ".shards.partial").exists()
+    assert shard.main(["pack", *map(str, arguments)]) == 0
+
+
+def test_shards_are_on_the_disk_before_their_folder_has_its_name(loose, tmp_path, monkeypatch):
+    done = []
+    monkeypatch.setattr(
+        os, "fsync", lambda number: done.append(Path(f"/proc/self/fd/{number}").readlink().name)
+    )
+    rename = Path.rename
+    monkeypatch.setattr(
+        Path, "rename", lambda path, to: (done.append("rename"), rename(path, to))[1]
+    )
+    pairs, _, _ = find_pairs(loose / "image", loose / "alpha")
+    packing.pack(pairs, tmp_path / "shards")
+    before = done[: done.index("rename")]
+    assert {"manifest.json", "shard-00000.tfrecord", ".shards.partial"} <= set(before)
+    assert done[-1] == tmp_path.name
 
 
 def test_a_photo_that_packs_but_does_not_decode_is_named(tmp_path):

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from kmatting import files
-from kmatting.files import whole_file
+from kmatting.files import whole_file, whole_folder
 
 
 def test_a_write_that_fails_leaves_the_former_file_whole(tmp_path):
@@ -49,6 +49,25 @@ def test_bytes_are_on_the_disk_before_the_name_is(tmp_path, monkeypatch):
     with whole_file(tmp_path / "a.txt") as partial:
         partial.write_text("new")
     assert done == [str(partial), "rename", str(tmp_path)]
+
+
+def test_a_folder_is_on_the_disk_before_its_name_is(tmp_path, monkeypatch):
+    done = []
+    replace = Path.replace
+
+    def renamed(partial, path):
+        done.append("rename")
+        return replace(partial, path)
+
+    monkeypatch.setattr(
+        os, "fsync", lambda number: done.append(Path(f"/proc/self/fd/{number}").readlink().name)
+    )
+    monkeypatch.setattr(Path, "replace", renamed)
+    with whole_folder(tmp_path / "new") as partial:
+        (partial / "deep").mkdir()
+        (partial / "a.txt").write_text("new")
+        (partial / "deep" / "b.txt").write_text("new")
+    assert done == ["a.txt", "new", "b.txt", "deep", "rename", tmp_path.name]
 
 
 WRITER = """

@@ -65,7 +65,7 @@ def png_16_bits(path, pixels, transparent=None):
     return path
 
 
-def tiff(path, pixels, sample_format):
+def tiff(path, pixels, sample_format, premultiplied=False):
     """Writes an uncompressed TIFF in the dtype of `pixels` by the specification (TIFF 6.0)."""
     height, width = pixels.shape[:2]
     channels = pixels.shape[2] if pixels.ndim == 3 else 1
@@ -76,11 +76,12 @@ def tiff(path, pixels, sample_format):
         (257, 4, 1, height),
         (258, 3, channels, bits if channels == 1 else after),
         (259, 3, 1, 1),
-        (262, 3, 1, 2 if channels == 3 else 1),
+        (262, 3, 1, 2 if channels >= 3 else 1),
         (273, 4, 1, 8),
         (277, 3, 1, channels),
         (278, 4, 1, height),
         (279, 4, 1, len(data)),
+        *([(338, 3, 1, 1)] if premultiplied else []),
         (339, 3, channels, sample_format if channels == 1 else after + 2 * channels),
     ]
     values = struct.pack(f"<{channels}H", *[bits] * channels)
@@ -261,6 +262,20 @@ def test_16_bit_colours_are_rounded(tmp_path, channels):
             np.testing.assert_array_equal(read_image(path), expected)
 
 
+def test_premultiplied_16_bit_tiffs_are_rounded(tmp_path):
+    random = np.random.default_rng(0)
+    opacity = random.integers(2**15, 65536, (9, 7, 1))
+    opacity[0, 0], opacity[0, 1] = 0, 65535 - 100  # 254.6 of 255
+    colours = random.integers(0, 65536, (9, 7, 3))
+    stored = np.dstack([np.rint(colours * (opacity / 65535)), opacity]).astype(np.uint16)
+    path = tiff(tmp_path / "a.tif", stored, sample_format=1, premultiplied=True)
+    photo = read_photo(path)
+    np.testing.assert_array_equal(photo.opacity, np.rint(opacity[..., 0] / 257))
+    # Half a level of 65535 more or less may round to the other side.
+    np.testing.assert_allclose(photo.rgb, np.rint(colours / 257 * (opacity > 0)), atol=1)
+    assert (photo.rgb == np.rint(colours / 257 * (opacity > 0))).mean() > 0.98
+
+
 def test_a_transparent_level_of_16_bits(tmp_path):
     # 65535 and 65280 have the same upper byte, and 0x1234 is no colour of 8 bits.
     grey = np.uint16([[65280, 65535, 0x1234, 257 * 77]])
@@ -406,6 +421,31 @@ def test_colours_are_no_matte(tmp_path):
         ) as error:
             read_alpha(path)
         assert "255 for foreground" in str(error.value)
+
+
+@pytest.mark.parametrize("void", [255, 65535])
+def test_labels_with_void_are_no_matte(tmp_path, void):
+    labels = np.zeros((40, 40), np.uint16 if void > 255 else np.uint8)
+    labels[5:30, 5:30] = void
+    labels[6:29, 6:29] = 15
+    labels[10:20, 31:39] = 1
+    path = tmp_path / "a.png"
+    _ = png_16_bits(path, labels) if void > 255 else saved(path, labels)
+    with pytest.raises(ImageError, match=rf"a\.png: .* levels 1, 15 and {void} \(void\)") as error:
+        read_alpha(path)
+    assert "255 for foreground" in str(error.value)
+    read_alpha(path, exact=True)  # a prediction is what it is
+
+
+def test_hard_mattes_with_a_little_noise_are_mattes():
+    matte = np.zeros((40, 40), np.uint8)
+    matte[5:30, 5:30] = 255
+    matte[0, :30] = 3
+    np.testing.assert_array_equal(read_alpha(matte), matte)
+    soft = np.zeros((40, 40), np.uint8)
+    soft[:, :30] = 12  # a veil with an opaque part, and an edge between
+    soft[:4, 30:], soft[4, 30:] = 255, 128
+    np.testing.assert_array_equal(read_alpha(soft), soft)
 
 
 def test_palettes_and_jpegs_of_greys_are_mattes(tmp_path):

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -301,13 +302,22 @@ def test_wrong_settings_end_in_one_message(config, tmp_path, override, message):
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("error", ["ResourceExhaustedError", "RuntimeError"])
-def test_an_unexpected_error_ends_the_process(config, tmp_path, error):
+def test_an_unexpected_error_ends_the_process(config, tmp_path):
     """An exception that keeps a tf.data iterator alive makes the process wait forever."""
-    result = run("--config", config, "--output", tmp_path / "run", TINY_RAISES=error)
+    result = run("--config", config, "--output", tmp_path / "run", TINY_RAISES="RuntimeError")
     assert result.returncode == 1
     assert "Traceback" in result.stderr
-    assert f"{error}: " in result.stderr
+    assert "RuntimeError: " in result.stderr
+
+
+def test_too_little_memory_of_the_device_ends_in_one_message(config, tmp_path):
+    error = "ResourceExhaustedError"
+    result = run("--config", config, "--output", tmp_path / "run", TINY_RAISES=error)
+    assert result.returncode == 2
+    assert "Traceback" not in result.stderr
+    (line,) = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+    assert re.search(r"training.batch_size=\d+ at data.size \d+x\d+ does not fit", line)
+    assert "(too large). Reduce one of them" in line
 
 
 def test_bad_data_ends_in_one_message(config, tmp_path):

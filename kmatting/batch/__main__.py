@@ -49,7 +49,8 @@ what is written:
   path below the folder in which all inputs lie, without its suffix. Photos that would be written to
   one file (a.jpg, a.webp) fail; --keep-suffix names their files a.jpg.alpha.png, a.webp.alpha.png.
   A file appears once it is whole, and a file that exists is not made again: after a crash, or for
-  new photos, give the same command again (for another model or other outputs, another DIR).
+  new photos, give the same command again (for another model or other outputs, another DIR). Where
+  it may have been made of another photo in the same folder, the photo fails.
   Photos that fail are listed in DIR/errors.jsonl, one line of JSON each with "photo" and "reason".
   Run one job at a time for a DIR.
 

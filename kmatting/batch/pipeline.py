@@ -47,6 +47,7 @@ from kmatting.batch.storage import (
     is_inside,
     list_glob,
     local_copy,
+    namesakes,
     partial_folder,
     read_bytes,
     write_lines,
@@ -213,7 +214,7 @@ def build(pipeline: beam.Pipeline, globs: Sequence[Glob], settings: Settings) ->
         | "group" >> beam.GroupByKey()
         | "name" >> beam.ParDo(_Name(base, settings)).with_outputs("failed", main="jobs")
     )
-    read = named.jobs | "read" >> beam.ParDo(_Read()).with_outputs("failed", main="photos")
+    read = named.jobs | "read" >> beam.ParDo(_Read(settings)).with_outputs("failed", main="photos")
     handler = KeyedModelHandler(MattingHandler(settings.model, settings.size, settings.threads))
     written = (
         read.photos
@@ -382,6 +383,9 @@ class _Name(beam.DoFn):
 class _Read(beam.DoFn):
     """Leaves out what is done, reads the rest."""
 
+    def __init__(self, settings: Settings) -> None:
+        self._keep_suffix = settings.keep_suffix
+
     def process(self, job: Job) -> Iterator[Any]:
         start = time.perf_counter()
         try:
@@ -390,6 +394,13 @@ class _Read(beam.DoFn):
             missing = {
                 kind: path for kind, path in job.outputs.items() if not FileSystems.exists(path)
             }
+            done = [path for kind, path in job.outputs.items() if kind not in missing]
+            if done and not self._keep_suffix:
+                # Of which photo it was made, a file does not say.
+                others = namesakes(job.photo, image_suffixes())
+                if others:
+                    yield _failure(job.photo, name_clash(others[0], job.photo, done[0]))
+                    return
             if not missing:
                 _count("skipped")
                 return

@@ -9,7 +9,7 @@ import tempfile
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from apache_beam.io.filesystem import CompressionTypes, FileSystem
 from apache_beam.io.filesystems import FileSystems
@@ -115,6 +115,34 @@ def _list_store(glob: Glob) -> Iterator[str]:
     (found,) = FileSystems.match([prefix + "**"])
     for metadata in found.metadata_list:
         yield metadata.path
+
+
+def namesakes(path: str, suffixes: Iterable[str]) -> list[str]:
+    """Finds other files in a file's folder that have its name but for the suffix.
+
+    Args:
+        path: path or URL of the file.
+        suffixes: the suffixes to look for, in lower case.
+
+    Returns:
+        Paths or URLs, sorted.
+
+    Raises:
+        OSError: if a store cannot be reached.
+    """
+    stem = path.removesuffix(PurePosixPath(path).suffix)
+    if is_local(path):
+        # A folder may hold millions of files: it is not listed for each of them.
+        spelled = {way(suffix) for suffix in suffixes for way in (str.lower, str.upper, str.title)}
+        found = [stem + suffix for suffix in spelled if Path(stem + suffix).exists()]
+        return sorted(other for other in found if not Path(other).samefile(path))
+    (matched,) = FileSystems.match([_WILDCARD.split(f"{stem}.")[0] + "*"])
+    paths = [metadata.path for metadata in matched.metadata_list]
+    return sorted(
+        other
+        for other in paths
+        if other != path and other.startswith(stem) and other[len(stem) :].lower() in set(suffixes)
+    )
 
 
 def common_folder(globs: Iterable[Glob]) -> str:

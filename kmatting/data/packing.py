@@ -20,11 +20,13 @@ from pathlib import Path, PurePath
 from typing import Annotated, Literal, Self
 
 import numpy as np
+from filelock import FileLock, Timeout
 from pydantic import AfterValidator, BaseModel, Field, ValidationError, model_validator
 from tqdm import tqdm
 
 from kmatting.data.pairs import Pair, PairSet, compare_sizes
 from kmatting.data.samples import Checker, DataError, SourceSection
+from kmatting.files import sync_folder, sync_tree
 from kmatting.images import ImageError, read_alpha, read_image
 from kmatting.quiet import quiet
 
@@ -220,7 +222,8 @@ def pack(pairs: Sequence[Pair], folder: Path, shard_size: int = 256_000_000) -> 
         The manifest.
 
     Raises:
-        DataError: if the folder exists, or two files have the same name.
+        DataError: if the folder exists, another process is writing it, or two files have the same
+            name.
         OSError: if a file cannot be read or written.
     """
     twice = _repeated(pair.stem for pair in pairs) + _repeated(pair.alpha.name for pair in pairs)
@@ -349,7 +352,8 @@ def unpack(shards: Path, folder: Path) -> None:
         folder: destination; must not exist, and appears once it is whole.
 
     Raises:
-        DataError: if there is no sound manifest, or the destination exists.
+        DataError: if there is no sound manifest, or the destination exists or is being written by
+            another process.
         ImageError: for the first damaged record; nothing is written then.
     """
     pairs = list(_pairs(shards, _read_manifest(shards)))
@@ -392,14 +396,37 @@ def verify(shards: Path) -> list[str]:
 
 @contextmanager
 def _whole_folder(folder: Path) -> Iterator[Path]:
-    """Writes a folder beside its destination and renames it at the end."""
-    if folder.exists():
-        raise DataError(f"{folder}: already exists; choose another folder, or remove it.")
+    """Writes a folder beside its destination and renames it at the end, when it is on the disk."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
     partial = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)  # of a run that was killed
-    partial.mkdir(parents=True)
+    with _lock(folder):
+        if folder.exists():
+            raise DataError(f"{folder}: already exists; choose another folder, or remove it.")
+        shutil.rmtree(partial, ignore_errors=True)  # of a run that was killed
+        partial.mkdir()
+        try:
+            yield partial
+            sync_tree(partial)
+            partial.rename(folder)
+            sync_folder(folder.parent)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+
+
+@contextmanager
+def _lock(folder: Path) -> Iterator[None]:
+    """Keeps other processes from writing a folder; ends with the process, however that ends.
+
+    The file of the lock stays: to remove it would let a process in that waits at its door.
+    """
+    lock = FileLock(folder.with_name(f".{folder.name}.lock"))
     try:
-        yield partial
-        partial.rename(folder)
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise DataError(
+            f"{folder}: another process is writing it. Wait for its end, or choose another folder."
+        ) from None
+    try:
+        yield
     finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        lock.release()

@@ -1,7 +1,8 @@
 """Fits the network: first with a frozen encoder, where the config says so, then as a whole."""
 
+import contextlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import keras
 import tensorflow as tf
@@ -11,6 +12,12 @@ from kmatting.data.pipeline import Data
 from kmatting.models import encoder_layers
 from kmatting.training import replicas
 from kmatting.training.compiling import compile_model
+
+_LONGEST_REASON = 200  # characters of what TensorFlow says
+
+
+class DeviceMemoryError(OSError):
+    """A step of training that needs more memory than the device has."""
 
 
 def fit(
@@ -37,6 +44,7 @@ def fit(
         DataError: if a file can no longer be read.
         NaNLossError: if the loss becomes NaN or infinite.
         LostWorkerError: if another worker of the cluster ended.
+        DeviceMemoryError: if a step needs more memory than the device has.
     """
     last_epoch = config.training.epochs
     thaw = min(config.model.freeze_encoder_epochs, last_epoch)
@@ -46,7 +54,7 @@ def fit(
             continue
         if thaw:
             _set_encoder_trainable(model, strategy, config, trainable=begin >= thaw)
-        with data.clear_errors(), replicas.name_lost_worker():
+        with _clear_memory_error(config), data.clear_errors(), replicas.name_lost_worker():
             model.fit(
                 replicas.distribute(strategy, data.train(begin)),
                 validation_data=replicas.distribute(strategy, data.validation()),
@@ -58,6 +66,22 @@ def fit(
                 shuffle=False,  # the data are shuffled already
                 verbose=(1 if sys.stdout.isatty() else 2) if verbose else 0,
             )
+
+
+@contextlib.contextmanager
+def _clear_memory_error(config: Config) -> Iterator[None]:
+    try:
+        yield
+    except tf.errors.ResourceExhaustedError as error:
+        height, width = config.data.size
+        reason = str(error.message).partition("\n")[0][:_LONGEST_REASON]
+        dense = config.model.encoder.startswith("densenet") and not config.training.recompute
+        or_recompute = ", or set training.recompute=true" if dense else ""
+        raise DeviceMemoryError(
+            f"training.batch_size={config.training.batch_size} at data.size {height}x{width} does "
+            f"not fit into the memory of the device ({reason}). Reduce one of them by --set"
+            f"{or_recompute}."
+        ) from error
 
 
 def _set_encoder_trainable(
