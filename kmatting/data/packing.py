@@ -14,7 +14,7 @@ import shutil
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Annotated, Literal, Self
@@ -415,11 +415,9 @@ def _whole_folder(folder: Path) -> Iterator[Path]:
 
 @contextmanager
 def _lock(folder: Path) -> Iterator[None]:
-    """Keeps other processes from writing a folder; ends with the process, however that ends.
-
-    The file of the lock stays: to remove it would let a process in that waits at its door.
-    """
-    lock = FileLock(folder.with_name(f".{folder.name}.lock"))
+    """Keeps other processes from writing a folder; ends with the process, however that ends."""
+    path = folder.with_name(f".{folder.name}.lock")
+    lock = FileLock(path)
     try:
         lock.acquire(timeout=0)
     except Timeout:
@@ -429,4 +427,6 @@ def _lock(folder: Path) -> Iterator[None]:
     try:
         yield
     finally:
+        with suppress(OSError):  # Windows does not remove a file that is open
+            path.unlink()
         lock.release()
