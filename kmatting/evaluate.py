@@ -262,7 +262,8 @@ def _run_video(arguments: argparse.Namespace) -> int:
     """Scores a video, writes the report and prints the means; returns the exit status."""
     from kmatting.video.scoring import score_video
 
-    frames = score_video(*arguments.video, band=arguments.band, resize=arguments.resize_predictions)
+    prediction, truth = arguments.video
+    frames = score_video(prediction, truth, arguments.band, arguments.resize_predictions)
     rows = list(tqdm(frames, "scoring", unit="frame", disable=None))
     report = make_report(rows, {}, arguments)
     text = as_text(report)

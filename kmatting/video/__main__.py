@@ -20,11 +20,11 @@ from kmatting.cli import (
     say,
 )
 from kmatting.files import check_writable
-from kmatting.inference.cutout import composite, cutout
+from kmatting.inference.cutout import Colour, composite, cutout
 from kmatting.inference.matte import Matte
 from kmatting.inference.matter import Matter
 from kmatting.quiet import quiet
-from kmatting.video.ahead import ahead
+from kmatting.video.ahead import map_ahead
 from kmatting.video.background import Background
 from kmatting.video.formats import FORMATS
 from kmatting.video.frame import Frame
@@ -68,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     with quiet():
         matter = Matter(args.model, args.size, args.threads)
     mattes = matte_frames(video.frames(args.start, args.end), matter, args.steady)
-    pictures = ahead(_pictures(mattes, args.kind, background, args.foreground))
+    pictures = _pictures(mattes, args.kind, background, args.foreground)
     part = args.start or args.end is not None
     bar = tqdm(total=None if part else video.count, unit="frame", disable=not sys.stderr.isatty())
     count, empty, began = 0, 0, time.monotonic()
@@ -98,15 +98,25 @@ def _pictures(
     foreground: str,
 ) -> Iterator[tuple[Frame, np.ndarray, bool]]:
     """Makes what is written of each frame; says whether a frame has no subject."""
-    for frame, matte in mattes:
+
+    def with_scenes() -> Iterator[tuple[Frame, Matte, Colour | np.ndarray | None]]:
+        for frame, matte in mattes:
+            scene = None if background is None else background.at(frame.time, matte.alpha.shape)
+            yield frame, matte, scene
+
+    def picture(
+        work: tuple[Frame, Matte, Colour | np.ndarray | None],
+    ) -> tuple[Frame, np.ndarray, bool]:
+        frame, matte, scene = work
         if kind == "alpha":
-            picture = matte.alpha_image()
-        elif background is None:
-            picture = cutout(matte.foreground(foreground), matte.alpha)
+            image = matte.alpha_image()
+        elif scene is None:
+            image = cutout(matte.foreground(foreground), matte.alpha)
         else:
-            scene = background.at(frame.time, matte.alpha.shape)
-            picture = composite(matte.foreground(foreground), matte.alpha, scene)
-        yield frame, np.asarray(picture), matte.is_empty
+            image = composite(matte.foreground(foreground), matte.alpha, scene)
+        return frame, np.asarray(image), matte.is_empty
+
+    return map_ahead(picture, with_scenes())
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:

@@ -1,11 +1,12 @@
-"""Lets the steps of a pipeline work at the same time, each in a thread of its own."""
+"""Lets the steps of a pipeline work at the same time, in threads."""
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
 Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 _END: Any = object()
 
@@ -31,6 +32,39 @@ def ahead(items: Iterable[Item], depth: int = 2) -> Iterator[Item]:
             yield item
             del item  # or it would be held while the next one is made
     finally:
-        pool.shutdown(cancel_futures=True)
-        if hasattr(iterator, "close"):
-            iterator.close()  # the steps before this one end too
+        _end(pool, iterator)
+
+
+def map_ahead(
+    function: Callable[[Item], Result], items: Iterable[Item], workers: int = 2
+) -> Iterator[Result]:
+    """Applies a function to the next items in several threads, while the caller works.
+
+    Args:
+        function: is called with each item.
+        items: what to iterate over, in the caller's thread.
+        workers: number of threads. One item more than that is held.
+
+    Yields:
+        The results, in order. What the function raises is raised here in its place.
+    """
+    iterator = iter(items)
+    pool = ThreadPoolExecutor(workers, "kmatting-map")
+    waiting: deque[Future[Result]] = deque()
+    try:
+        for item in iterator:
+            waiting.append(pool.submit(function, item))
+            del item
+            if len(waiting) > workers:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        _end(pool, iterator)
+
+
+def _end(pool: ThreadPoolExecutor, iterator: Any) -> None:
+    """Waits for the threads; ends the steps before this one too."""
+    pool.shutdown(cancel_futures=True)
+    if hasattr(iterator, "close"):
+        iterator.close()

@@ -7,7 +7,7 @@ import numpy as np
 from kmatting.inference.matte import Matte
 from kmatting.inference.matter import Matter
 from kmatting.inference.refine import refine
-from kmatting.video.ahead import ahead
+from kmatting.video.ahead import ahead, map_ahead
 from kmatting.video.frame import Frame
 from kmatting.video.steady import steady
 
@@ -32,10 +32,14 @@ def matte_frames(
         PhotoError: if the model cannot run on a frame.
     """
     coarse = ahead(_coarse(ahead(frames), matter))
-    for frame, alpha in steady(coarse) if median else coarse:
-        yield frame, Matte(frame.photo, refine(alpha, frame.photo.flatten()))
+    yield from map_ahead(_refined, steady(coarse) if median else coarse)
 
 
 def _coarse(frames: Iterable[Frame], matter: Matter) -> Iterator[tuple[Frame, np.ndarray]]:
     for frame in frames:
         yield frame, matter.coarse(frame.photo)
+
+
+def _refined(coarse: tuple[Frame, np.ndarray]) -> tuple[Frame, Matte]:
+    frame, alpha = coarse
+    return frame, Matte(frame.photo, refine(alpha, frame.photo.flatten()))

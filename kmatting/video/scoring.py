@@ -61,5 +61,5 @@ def _resized(predicted: np.ndarray, shape: tuple[int, ...], path: Path, resize: 
             f"{path}: is {predicted.shape[1]}x{predicted.shape[0]}, but the truth is "
             f"{shape[1]}x{shape[0]}; predict at that size, or pass --resize-predictions."
         )
-    image = Image.fromarray(predicted).resize(shape[::-1], Image.Resampling.BILINEAR)
+    image = Image.fromarray(predicted).resize((shape[1], shape[0]), Image.Resampling.BILINEAR)
     return np.asarray(image)
