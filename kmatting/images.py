@@ -364,7 +364,8 @@ def _named_errors(name: str) -> Iterator[None]:
     except MemoryError as error:
         raise ImageError(f"{name}: there is not enough memory to read it.") from error
     except Exception as error:  # decoders raise nearly every type on broken files
-        raise ImageError(f"{name}: damaged or truncated image ({error}).") from error
+        reason = " ".join(str(error).split())  # some write several lines
+        raise ImageError(f"{name}: damaged or truncated image ({reason}).") from error
 
 
 @contextlib.contextmanager

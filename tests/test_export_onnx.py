@@ -86,6 +86,17 @@ def test_names_shapes_and_metadata(exports):
     }  # fmt: skip
 
 
+def test_an_output_in_a_list(model, tmp_path):
+    import keras
+
+    listed = keras.Model(model.inputs, model.outputs)
+    metadata = exporting.describe("listed", 1, None, 512, rembg=True)
+    parity = exporting.export_onnx(
+        listed, tmp_path / "a.onnx", list(photos(1, 16, 16)), metadata, rembg=True
+    )
+    assert parity.largest < 1e-5
+
+
 def test_the_shipped_network_carries_its_terms(monkeypatch, tmp_path, model):
     monkeypatch.setattr("kmatting.export.shipped_model", lambda suffix: model.file)
     assert main(["--format", "onnx", "--output", str(tmp_path)]) == 0

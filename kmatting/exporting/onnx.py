@@ -58,8 +58,7 @@ def export_onnx(
     """
     content = _convert(_as_rembg_feeds(model) if rembg else model, metadata)
     expected = [
-        keras.ops.convert_to_numpy(model(photo[None] / np.float32(255), training=False))
-        for photo in photos
+        keras.ops.convert_to_numpy(_alpha(model, photo[None] / np.float32(255))) for photo in photos
     ]
     with whole_file(path) as partial:
         try:
@@ -126,11 +125,17 @@ def _runner(path: Path, rembg: bool) -> Callable[[np.ndarray], np.ndarray]:
     return run
 
 
+def _alpha(model: keras.Model, image: Any) -> Any:
+    """Runs a network whose output may stand in a list, as that of `keras.Model(inputs, [x])`."""
+    (alpha,) = keras.tree.flatten(model(image, training=False))
+    return alpha
+
+
 def _as_rembg_feeds(model: keras.Model) -> keras.Model:
     """Puts in front of a network what undoes rembg's changes to a photo; orders its alpha alike."""
     normalised = keras.Input((3, None, None), dtype="float32", name=REMBG_INPUT)
     image = keras.layers.Rescaling(_STD, _MEAN)(keras.layers.Permute((2, 3, 1))(normalised))
-    return keras.Model(normalised, keras.layers.Permute((3, 1, 2))(model(image)))
+    return keras.Model(normalised, keras.layers.Permute((3, 1, 2))(_alpha(model, image)))
 
 
 def _convert(model: keras.Model, metadata: dict[str, Any]) -> bytes:
