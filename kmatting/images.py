@@ -23,6 +23,7 @@ from PIL import ExifTags, Image, ImageCms, ImageFile, ImageOps
 
 from kmatting.extras import install_command
 from kmatting.files import whole_file
+from kmatting.nclx import is_other_than_srgb, to_srgb
 
 MAX_PIXELS = 178_956_970  # where Pillow itself refuses
 OPAQUE_LEVEL = 128  # a set of mattes whose levels all lie below is taken for a mistake
@@ -733,6 +734,7 @@ def _white(values: np.ndarray, whites: Sequence[int]) -> float:
 def _to_srgb(image: Image.Image) -> Image.Image:
     """Converts to mode RGB in sRGB, by the ICC profile where there is a usable one."""
     profile = image.info.get("icc_profile")
+    named = None if profile else image.info.get("nclx_profile")  # of a HEIC file
     if image.mode in (*_SIXTEEN_BIT, "I", "F"):
         values = np.asarray(image)
         image = Image.fromarray(_to_eight_bits(values, _photo_whites(values.dtype)))
@@ -742,6 +744,10 @@ def _to_srgb(image: Image.Image) -> Image.Image:
         image = image.convert("L")
     elif image.mode in ("P", "PA", "RGBA", "RGBa", "RGBX"):
         image = image.convert("RGB")
+    if named and image.mode == "RGB":
+        codes = named["color_primaries"], named["transfer_characteristics"]
+        if is_other_than_srgb(*codes):
+            return Image.fromarray(to_srgb(np.asarray(image), *codes))
     if profile or image.mode == "LAB":
         try:
             source = (

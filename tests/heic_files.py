@@ -63,6 +63,11 @@ def mirrored(axis):
     return box(b"imir", bytes([axis]))
 
 
+def colours(primaries, transfer):
+    """Names the colours of a picture by code points (ITU-T H.273), with the matrix of BT.601."""
+    return box(b"colr", b"nclx", struct.pack(">HHHB", primaries, transfer, 6, 0))
+
+
 def auxiliary(kind):
     """Says what an auxiliary picture is, by its URN."""
     return full_box(b"auxC", 0, 0, kind + b"\0")

@@ -10,7 +10,7 @@ from skimage import data
 pytest.importorskip("pillow_heif")
 pytest.importorskip("av")
 
-from heic_files import auxiliary, grid, mirrored, picture, rotated, write
+from heic_files import auxiliary, colours, grid, mirrored, picture, rotated, write
 
 from kmatting import export, predict
 from kmatting.data.pairs import find_pairs
@@ -45,6 +45,15 @@ def test_mirrored(tmp_path, axis):
 
 def test_ten_bits(tmp_path):
     check(write(tmp_path / "a.hif", [picture(PHOTO, depth=10)]), PHOTO)
+
+
+@pytest.mark.parametrize(("transfer", "white"), [(16, 148), (18, 191)], ids=["PQ", "HLG"])
+def test_hdr_is_brought_to_srgb(tmp_path, transfer, white):
+    grey = np.full((64, 64, 3), white, np.uint8)
+    path = write(tmp_path / "a.hif", [picture(grey, colours(9, transfer), depth=10)])
+    assert read_photo(path).rgb.min() > 245
+    plain = write(tmp_path / "b.hif", [picture(grey, colours(1, 13), depth=10)])
+    assert np.abs(read_photo(plain).rgb.astype(int) - white).max() < 4
 
 
 def test_tiles_and_rotation_as_iphones_write_them(tmp_path):
