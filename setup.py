@@ -25,6 +25,8 @@ EXTRAS = {
     "video": ["av>=18"],
     # .onnx files: prediction needs only onnxruntime; export also needs the extra `train`.
     "onnx": ["onnxruntime>=1.20", "onnx>=1.17", "tf2onnx>=1.17"],
+    # Fast 8-bit .tflite files (kmatting export --variant int8).
+    "quantize": ["ai-edge-quantizer>=0.10"],
     # Warm-up requests in SavedModels for TF Serving.
     "serving": ["tensorflow-serving-api>=2.19"],
     # Millions of photos, on one machine or on many (kmatting batch).

@@ -30,14 +30,18 @@ from kmatting.sizes import DEFAULT_SIZE, STRIDE
 
 THREADS = 2  # for the times that are reported
 PHOTOS = 4  # on which an export is checked
-CALIBRATION_PHOTOS = 40  # from which int8 takes its scales, spread over the folder
+CALIBRATED = ("int8", "integer")  # variants with scales that are taken from photos
+CALIBRATION_PHOTOS = 40  # of them, spread over the folder
 
 EXAMPLES = """\
 variants of --format tflite:
   float32   the trained numbers
   float16   weights in 16 bits; half the size
   dynamic   weights in 8 bits; a quarter of the size
-  int8      weights and activations in 8 bits, for chips without floats; needs --calibration
+  int8      weights and activations in 8 bits but for some layers; the fastest on processors
+  integer   all in 8 bits, input and output too, for chips without floats; less exact
+int8 and integer take the ranges of activations from the photos of --calibration. int8 needs the
+extra `quantize`.
 
 Each export is compared with the Keras model on photos. If the alphas differ too much, the command
 says so, writes nothing and returns 2.
@@ -51,8 +55,11 @@ examples:
     kmatting export --model runs/mine --format keras
   for ONNX Runtime, at any size:
     kmatting export --model runs/mine --format onnx
+  the fastest file, calibrated and checked on photos like those that it will see:
+    kmatting export --model runs/mine --format tflite --variant int8 --calibration photos \\
+      --photos photos
   for a chip without floats, 288 pixels high and 512 wide:
-    kmatting export --model runs/mine --format tflite --size 288x512 --variant int8 \\
+    kmatting export --model runs/mine --format tflite --size 288x512 --variant integer \\
       --calibration photos
 """
 
@@ -107,7 +114,7 @@ def _export_tflite(args: argparse.Namespace, path: Path, name: str) -> None:
         print(f"{f'Keras at {size[0]}x{size[1]}':40} {'':24} {keras_time:7.0f}", flush=True)
         for variant in args.variant:
             calibration = []
-            if variant == "int8":
+            if variant in CALIBRATED:
                 calibration = _photos(args.calibration, size, CALIBRATION_PHOTOS)
             with quiet():
                 content = convert(model, size, variant, calibration)
@@ -215,8 +222,19 @@ def _check_arguments(args: argparse.Namespace) -> None:
     if args.format != "onnx" and args.rembg:
         raise ValueError("--rembg goes with --format onnx.")
     args.variant = args.variant or ["float32"]
-    if "int8" in args.variant and args.calibration is None:
-        raise ValueError("--variant int8: needs --calibration, a folder of photos like yours.")
+    calibrated = [variant for variant in args.variant if variant in CALIBRATED]
+    if args.calibration is None and calibrated:
+        print(
+            f"note: {' and '.join(calibrated)}: calibrated on synthetic photos. --calibration DIR, "
+            "a folder of photos like yours, may be more exact.",
+            file=sys.stderr,
+        )
+    if args.calibration is not None and not calibrated:
+        raise ValueError(
+            f"--calibration goes with --variant int8 or integer, received {' '.join(args.variant)}."
+        )
+    if "int8" in args.variant and importlib.util.find_spec("ai_edge_quantizer") is None:
+        raise ModuleNotFoundError("ai_edge_quantizer", name="ai_edge_quantizer")
     for option in ("photos", "calibration"):
         folder = getattr(args, option)
         if folder is None:
@@ -301,7 +319,8 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     )  # fmt: skip
     tflite.add_argument(
         "--calibration", type=Path, metavar="DIR",
-        help="folder of photos from which int8 takes its scales",
+        help="folder of photos from which int8 and integer take the ranges of activations "
+        "(default: synthetic ones)",
     )  # fmt: skip
     tflite.add_argument(
         "--limit", type=float, metavar="MEAN",

@@ -4,6 +4,7 @@ from pathlib import Path
 
 # The extra of setup.py that installs a package, by the name that is imported.
 EXTRA_OF = {
+    "ai_edge_quantizer": "quantize",
     "apache_beam": "beam",
     "av": "video",
     "filelock": "train",

@@ -46,6 +46,7 @@ def exports(model, photo_folder, tmp_path_factory):
     output = tmp_path_factory.mktemp("tflite")
     command = ["--model", str(model.file), "--format", "tflite", "--output", str(output)]
     command += ["--size", SIZE_NAME, "--calibration", str(photo_folder)]
+    pytest.importorskip("ai_edge_quantizer", reason="needs the extra `quantize`")
     assert main([*command, "--variant", *tflite.LIMITS]) == 0
     return {name: output / f"tiny-{SIZE_NAME}-{name}.tflite" for name in tflite.LIMITS}
 
@@ -74,6 +75,7 @@ def test_quantized_variants_are_smaller(exports):
     assert size["float16"] < 0.65 * size["float32"]
     assert size["dynamic"] < 0.5 * size["float32"]
     assert size["int8"] < 0.5 * size["float32"]
+    assert size["integer"] < 0.5 * size["float32"]
 
 
 @pytest.mark.parametrize("variant", tflite.LIMITS)
@@ -84,11 +86,11 @@ def test_signature(exports, variant):
     }
     runner = interpreter.get_signature_runner("serving_default")
     image, alpha = runner.get_input_details()["image"], runner.get_output_details()["alpha"]
-    dtype = np.uint8 if variant == "int8" else np.float32
+    dtype = np.uint8 if variant == "integer" else np.float32
     assert image["dtype"] == alpha["dtype"] == dtype
     assert image["shape"].tolist() == [1, *SIZE, 3]
     assert alpha["shape"].tolist() == [1, *SIZE, 1]
-    if variant == "int8":
+    if variant == "integer":
         # Plain pixels go in.
         assert image["quantization"] == (pytest.approx(1 / 255), 0)
         assert alpha["quantization"] == (1 / 256, 0)
@@ -106,9 +108,9 @@ def test_only_built_in_operations(exports, variant):
 
 def test_integers_throughout(exports):
     """Only at the ends of the full-integer variant are numbers rescaled (uint8 to int8)."""
-    names = operations(exports["int8"])
+    names = operations(exports["integer"])
     assert names["DEQUANTIZE"] == 0
-    details = litert.Interpreter(model_path=str(exports["int8"])).get_tensor_details()
+    details = litert.Interpreter(model_path=str(exports["integer"])).get_tensor_details()
     assert not any(tensor["dtype"] == np.float32 for tensor in details)
 
 
@@ -136,7 +138,7 @@ def test_metadata(exports, variant):
     assert described == {
         "name": "tiny", "version": 1, "height": 64, "width": 96, "variant": variant,
     }  # fmt: skip
-    assert metadata["input"]["range"] == ([0, 255] if variant == "int8" else [0, 1])
+    assert metadata["input"]["range"] == ([0, 255] if variant == "integer" else [0, 1])
 
 
 def test_file_without_metadata(tmp_path):
@@ -283,7 +285,7 @@ def test_unreadable_photo_is_named(model, tmp_path, capsys):
         (["--size", "100"], "expected multiples of 16, received '100'"),
         (["--size", "0"], "expected multiples of 16"),
         (["--size", "64x"], "expected a size such as 512 or 288x512"),
-        (["--variant", "int8"], "needs --calibration"),
+        (["--calibration", "NOTES"], "--calibration goes with --variant int8 or integer"),
         (["--variant", "int8", "--calibration", "EMPTY"], "no photos in this folder"),
         (["--variant", "int8", "--calibration", "MISSING"], "does not exist"),
         (["--photos", "EMPTY"], "no photos in this folder"),

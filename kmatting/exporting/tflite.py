@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kmatting.exporting import parity
+from kmatting.exporting.int8 import quantize
 from kmatting.exporting.parity import Parity
 from kmatting.files import whole_file
 from kmatting.inference.metadata import METADATA
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     import keras
 
 # The variants, with the largest mean difference from the Keras model's alphas that is accepted.
-LIMITS = {"float32": 1e-5, "float16": 0.002, "dynamic": 0.01, "int8": 0.02}
+LIMITS = {"float32": 1e-5, "float16": 0.002, "dynamic": 0.01, "int8": 0.01, "integer": 0.02}
 
 
 def convert(
@@ -35,18 +36,23 @@ def convert(
         model: a matting network in float32.
         size: height and width in pixels, multiples of 16.
         variant: "float32"; "float16", weights in 16 bits; "dynamic", weights in 8 bits, and
-            activations quantized at run time; or "int8", weights and activations in 8 bits, with
-            scales taken from `calibration`.
-        calibration: for "int8", uint8 arrays (H, W, 3) of that size.
+            activations quantized at run time; "int8", weights and activations in 8 bits but for
+            some layers, see `kmatting.exporting.int8`; or "integer", all in 8 bits.
+        calibration: for "int8" and "integer", uint8 arrays (H, W, 3) of that size, from which the
+            scales of activations are taken.
 
     Returns:
         The flat buffer. Its signature `serving_default` takes `image`, float32 (1, H, W, 3) in
-        [0, 1], and returns `alpha`, float32 (1, H, W, 1) in [0, 1]. With "int8" both are uint8
+        [0, 1], and returns `alpha`, float32 (1, H, W, 1) in [0, 1]. With "integer" both are uint8
         from 0 to 255.
 
     Raises:
+        ModuleNotFoundError: for "int8" without the extra `quantize`.
         OSError: if there is no room for temporary files.
+        ValueError: for "int8" without photos.
     """
+    if variant == "int8":
+        return quantize(convert(model, size), list(calibration))
     import keras
     import tensorflow as tf
 
@@ -70,7 +76,7 @@ def convert(
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
     if variant == "float16":
         converter.target_spec.supported_types = [tf.float16]
-    if variant == "int8":
+    if variant == "integer":
         converter.representative_dataset = lambda: (
             [photo[None] / np.float32(255)] for photo in calibration
         )
@@ -118,9 +124,9 @@ def describe(name: str, version: int, size: tuple[int, int], variant: str) -> di
         The metadata, for `write`.
     """
     numbers = {
-        "dtype": "uint8" if variant == "int8" else "float32",
+        "dtype": "uint8" if variant == "integer" else "float32",
         "layout": "NHWC",
-        "range": [0, 255] if variant == "int8" else [0, 1],
+        "range": [0, 255] if variant == "integer" else [0, 1],
     }
     return {
         "name": name,
