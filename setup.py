@@ -24,7 +24,7 @@ EXTRAS = {
     # Videos (kmatting video): FFmpeg, in a build under the GPL.
     "video": ["av>=18"],
     # .onnx files: prediction needs only onnxruntime; export also needs the extra `train`.
-    "onnx": ["onnxruntime>=1.20", "onnx>=1.17", "tf2onnx>=1.17"],
+    "onnx": ["onnxruntime>=1.23", "onnx>=1.19", "tf2onnx>=1.17"],
     # Fast 8-bit .tflite files (kmatting export --variant int8).
     "quantize": ["ai-edge-quantizer>=0.10"],
     # Warm-up requests in SavedModels for TF Serving.

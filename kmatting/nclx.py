@@ -11,12 +11,15 @@ _PQ, _HLG = 16, 18  # transfer curves; all others of photos are near that of sRG
 
 # From linear light in these primaries to linear light in those of sRGB (BT.2087; white is D65).
 _TO_SRGB = {
-    _BT2020: np.float32(
-        [[1.6605, -0.5876, -0.0728], [-0.1246, 1.1329, -0.0083], [-0.0182, -0.1006, 1.1187]]
+    _BT2020: np.array(
+        [[1.6605, -0.5876, -0.0728], [-0.1246, 1.1329, -0.0083], [-0.0182, -0.1006, 1.1187]],
+        np.float32,
     ),
-    _P3: np.float32([[1.2249, -0.2249, 0], [-0.0421, 1.0421, 0], [-0.0196, -0.0786, 1.0983]]),
+    _P3: np.array(
+        [[1.2249, -0.2249, 0], [-0.0421, 1.0421, 0], [-0.0196, -0.0786, 1.0983]], np.float32
+    ),
 }
-_LUMINANCE = np.float32([0.2627, 0.6780, 0.0593])  # of BT.2020
+_LUMINANCE = np.array([0.2627, 0.6780, 0.0593], np.float32)  # of BT.2020
 _WHITE = 203.0  # candela per square metre of a white page in HDR (BT.2408)
 _HLG_PEAK = 1000.0  # candela per square metre, for which HLG is usually graded
 _ROWS = 256  # converted at a time, to save memory

@@ -75,7 +75,17 @@ def odd_tiff(path):
     Image.fromarray(shaded(33, 77)).convert("LAB").save(path)
 
 
+def turned_heic(path):
+    pytest.importorskip("pillow_heif")
+    pytest.importorskip("av")
+    from heic_files import picture, rotated, write
+
+    write(path, [picture(shaded(80, 120), rotated(1))])
+
+
 PHOTOS = {
+    "IMG_0001.HEIC": turned_heic,
+    "small.avif": lambda path: Image.fromarray(shaded(60, 90)).save(path),
     "turned.jpg": turned_jpeg,
     "cmyk.jpg": cmyk_jpeg,
     "deep.png": deep_png,

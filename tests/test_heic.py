@@ -120,6 +120,16 @@ def test_predict_takes_all_photos_of_an_iphone_and_names_the_rest(iphone, tmp_pa
     assert re.search(r"left out 1 \.aae, 1 \.mov: not photos that can be read", out.out + out.err)
 
 
+def test_batch_takes_them_too(iphone, tmp_path, capfd):
+    pytest.importorskip("apache_beam")
+    from kmatting.batch.__main__ import main as batch
+
+    output = tmp_path / "mattes"
+    assert batch(["--input", str(iphone / "*"), "--output", str(output), "--workers", "1"]) == 0
+    assert len(list(output.glob("*.alpha.png"))) == 5
+    assert "left out 1 .aae, 1 .mov: not photos that can be read" in capfd.readouterr().err
+
+
 def test_evaluation_and_training_pair_them(iphone, tmp_path, capsys):
     truth = tmp_path / "truth"
     truth.mkdir()
