@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from kmatting.cli import at_least, command, make_parser, say
 from kmatting.files import check_writable, whole_file
@@ -56,6 +57,7 @@ rows:
 columns:
   ms         median time of a step, a photo or a sample
   images/s   images of a step by that time
+  CPU ms     time that processors worked in a step or a photo, all threads together
   GFLOP/s    operations of the convolutions and matrix products in the graph, by that time
   of peak    GFLOP/s as a share of a large matrix product's, in the same process, on the same device
              and in the same precision (float32 for TFLite), copies left out
@@ -74,6 +76,7 @@ _MATRIX = {"CPU": 2048, "GPU": 8192}
 _PAIR = (384, 512)  # height and width of the photos that are read
 _PHOTO = (960, 1280)  # and of those that are predicted from the shell
 _PHOTOS = 24  # of the folder that is predicted
+_MEGAPIXELS = (0.3, 1.2, 3, 12, 24, 48)
 
 
 @dataclass
@@ -90,6 +93,7 @@ class Row:
         share: `gflops` as a share of the machine's rate.
         first_seconds: from the start of the process until the first result.
         megabytes: largest memory of the process.
+        processor_ms: time that processors worked in a step or a photo, all threads together.
     """
 
     group: str
@@ -101,6 +105,7 @@ class Row:
     share: float | None = None
     first_seconds: float | None = None
     megabytes: float | None = None
+    processor_ms: float | None = None
 
 
 def training_step(
@@ -254,51 +259,101 @@ def shipped() -> Row:
     photo = np.random.default_rng(0).integers(0, 256, (1, height, width, 3), np.uint8)
     network.run(photo)
     first = time.perf_counter() - start
+    before = time.process_time()
     seconds = median_seconds(lambda: network.run(photo))
+    processor = (time.process_time() - before) / (_WARM_UP + _REPEATS)
     return Row(
         "predict",
         f"shipped model, {height}x{width}",
         _NETWORK,
         milliseconds=1000 * seconds,
         images_per_second=1 / seconds,
+        processor_ms=1000 * processor,
         first_seconds=first,
         megabytes=peak_memory(),
     )
 
 
 def from_the_shell(folder: Path) -> list[Row]:
-    """Measures `kmatting predict --alpha` with the model that kmatting ships.
+    """Measures `kmatting predict` with the model that kmatting ships.
 
     Args:
         folder: for photos.
 
     Returns:
-        Rows for one photo, cold, and for a folder of them; the latter's rate is what a photo more
-        costs, the start left out.
+        Rows for the mattes and the cutouts of one photo, and for the mattes of a folder; the
+        latter's time is what a photo more costs, the start left out.
     """
+    photos = _write_photos(folder / "photos", _PHOTO, _PHOTOS)
+    _predict(photos[0], "--alpha")  # reads the files of the interpreter once
+    rows = []
+    what = f"shipped model from the shell, {_PHOTO[1]}x{_PHOTO[0]} JPEG"
+    for kind in ("alpha", "cutout"):
+        runs = [_predict(photos[0], f"--{kind}") for _ in range(_REPEATS)]
+        rows.append(_shell_row(f"{what} to {kind}: one photo", "start, all steps", runs))
+    one = rows[0].milliseconds
+    runs = [_predict(folder / "photos", "--alpha") for _ in range(3)]
+    row = _shell_row(f"{what} to alpha: each more", "all steps", runs)
+    row.milliseconds = (row.milliseconds - one) / (_PHOTOS - 1)
+    row.processor_ms = ((row.processor_ms or 0) - (rows[0].processor_ms or 0)) / (_PHOTOS - 1)
+    row.images_per_second = 1000 / row.milliseconds
+    return [*rows, row]
+
+
+def by_megapixels(folder: Path) -> Iterator[Row]:
+    """Measures `kmatting predict` on photos from 0.3 to 48 megapixels.
+
+    Args:
+        folder: for photos.
+
+    Yields:
+        A row for the matte and one for the cutout of each size.
+    """
+    for megapixels in _MEGAPIXELS:
+        height = round((megapixels * 1e6 * 3 / 4) ** 0.5)
+        size = (height, height * 4 // 3)
+        (photo,) = _write_photos(folder / f"{megapixels}", size, 1)
+        for kind in ("alpha", "cutout"):
+            runs = [_predict(photo, f"--{kind}") for _ in range(3)]
+            yield _shell_row(f"from the shell, {megapixels} MP to {kind}", "start, all steps", runs)
+
+
+def _write_photos(folder: Path, size: tuple[int, int], count: int) -> list[Path]:
+    """Writes synthetic photos; large ones are enlarged, as drawing them would take minutes."""
     from kmatting.data.synthetic import sample
 
-    photos = folder / "photos"
-    for index in range(_PHOTOS):
-        write_image(photos / f"{index:03d}.jpg", sample(1, index, _PHOTO)[0], quality=90)
+    paths = [folder / f"{index:03d}.jpg" for index in range(count)]
+    for index, path in enumerate(paths):
+        photo = Image.fromarray(sample(1, index, _PHOTO)[0])
+        write_image(path, photo.resize(size[::-1], Image.Resampling.BICUBIC), quality=90)
+    return paths
 
-    def seconds(source: Path) -> float:
-        with tempfile.TemporaryDirectory() as output:
-            arguments = [sys.executable, "-m", "kmatting", "predict", str(source)]
-            arguments += ["--output", output, "--alpha"]
-            start = time.perf_counter()
-            subprocess.run(arguments, check=True, capture_output=True)
-            return time.perf_counter() - start
 
-    seconds(photos / "000.jpg")  # reads the files of the interpreter once
-    one = statistics.median(seconds(photos / "000.jpg") for _ in range(_REPEATS))
-    all_of_them = statistics.median(seconds(photos) for _ in range(3))
-    each = (all_of_them - one) / (_PHOTOS - 1)
-    what = f"shipped model from the shell, {_PHOTO[1]}x{_PHOTO[0]} JPEG to alpha"
-    return [
-        Row("predict", f"{what}: one photo", "start, all steps", 1000 * one, 1 / one),
-        Row("predict", f"{what}: each more", "all steps", 1000 * each, 1 / each),
-    ]
+def _predict(source: Path, kind: str) -> tuple[float, float, float]:
+    """Runs `kmatting predict`; returns its seconds, its processor seconds and its memory in MB."""
+    with tempfile.TemporaryDirectory() as output:
+        arguments = [sys.executable, "-m", "kmatting", "predict", str(source), "-o", output, kind]
+        start = time.perf_counter()
+        process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        _, status, usage = os.wait4(process.pid, 0)
+        seconds = time.perf_counter() - start
+        process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise ValueError(f"kmatting predict {source} failed with status {process.returncode}.")
+    return seconds, usage.ru_utime + usage.ru_stime, _in_megabytes(usage.ru_maxrss)
+
+
+def _shell_row(name: str, includes: str, runs: Sequence[tuple[float, float, float]]) -> Row:
+    seconds, processor, megabytes = (statistics.median(each) for each in zip(*runs, strict=True))
+    return Row(
+        "predict",
+        name,
+        includes,
+        milliseconds=1000 * seconds,
+        images_per_second=1 / seconds,
+        processor_ms=1000 * processor,
+        megabytes=megabytes,
+    )
 
 
 def reading(kind: str, size: int) -> Row:
@@ -424,8 +479,11 @@ def median_seconds(run: Callable[[], Any]) -> float:
 
 def peak_memory() -> float:
     """Returns the largest memory of this process so far, in MB."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (2**20 if sys.platform == "darwin" else 2**10)
+    return _in_megabytes(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+
+
+def _in_megabytes(maxrss: int) -> float:
+    return maxrss / (2**20 if sys.platform == "darwin" else 2**10)
 
 
 def machine() -> dict[str, Any]:
@@ -454,7 +512,7 @@ def measure(args: argparse.Namespace, folder: Path) -> Iterator[Row]:
     Yields:
         The rows, as soon as each is there.
     """
-    everything = not (args.train or args.predict or args.data)
+    everything = not (args.train or args.predict or args.shell or args.data)
     encoder = args.encoder
     if args.train or everything:
         for size in args.train_sizes:
@@ -469,8 +527,11 @@ def measure(args: argparse.Namespace, folder: Path) -> Iterator[Row]:
             count = _alone(export_models, encoder, size, str(folder))
             for kind in FORMATS:
                 yield _alone(prediction, encoder, kind, size, str(folder), count)
+    if args.predict or args.shell or everything:
         yield _alone(shipped)
         yield from from_the_shell(folder)
+    if args.shell or everything:
+        yield from by_megapixels(folder)
     if args.data or everything:
         for kind in ("pairs", "composite", "synthetic"):
             yield _alone(reading, kind, 256)
@@ -507,7 +568,8 @@ def _format(row: Row) -> str:
     share = "" if row.share is None else f"{row.share:.0%}"
     return (
         f"{row.group:8}{row.name:66}{row.milliseconds:9.1f}{row.images_per_second:10.2f}"
-        f"{cell(row.gflops, '9.0f')}{share:>9}{cell(row.first_seconds, '9.1f')}"
+        f"{cell(row.processor_ms, '9.1f')}{cell(row.gflops, '9.0f')}{share:>9}"
+        f"{cell(row.first_seconds, '9.1f')}"
         f"{cell(row.megabytes, '8.0f')}  {row.includes}"
     )
 
@@ -520,6 +582,11 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--train", action="store_true", help="measure training steps")
     parser.add_argument("--predict", action="store_true", help="measure prediction in every format")
+    parser.add_argument(
+        "--shell",
+        action="store_true",
+        help="measure only kmatting predict with the shipped model, on photos up to 48 megapixels",
+    )
     parser.add_argument("--data", action="store_true", help="measure the input pipeline")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures to FILE too")
     parser.add_argument(
@@ -556,7 +623,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     facts = _alone(machine)
     for name, value in facts.items():
         say(f"{name:16} {value if isinstance(value, str | int) else f'{value:.1f}'}")
-    titles = f"{'ms':>9}{'images/s':>10}{'GFLOP/s':>9}{'of peak':>9}{'first s':>9}{'MB':>8}"
+    titles = f"{'ms':>9}{'images/s':>10}{'CPU ms':>9}{'GFLOP/s':>9}{'of peak':>9}"
+    titles += f"{'first s':>9}{'MB':>8}"
     say(f"\n{'':74}{titles}  includes")
     rows = []
     with tempfile.TemporaryDirectory(prefix="kmatting-benchmark-") as folder:

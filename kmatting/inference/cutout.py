@@ -45,9 +45,12 @@ def cutout(foreground: np.ndarray, alpha: np.ndarray) -> Image.Image:
         PIL image in mode RGBA, not premultiplied. Transparent pixels are black, so that the file
         holds nothing of the background.
     """
-    opacity = _to_levels(alpha)
-    colours = np.where((opacity > 0)[..., None], foreground, np.uint8(0))
-    return Image.fromarray(np.dstack([colours, opacity]))
+    pixels = np.empty((*alpha.shape, 4), np.uint8)
+    for tile in tiles(*alpha.shape, _TILE):
+        opacity = np.rint(alpha[tile] * 255).astype(np.uint8)
+        pixels[tile][..., :3] = foreground[tile] * (opacity > 0)[..., None]
+        pixels[tile][..., 3] = opacity
+    return Image.fromarray(pixels)
 
 
 def composite(
@@ -175,7 +178,3 @@ def _checked_colour(colour: Sequence[Any]) -> Colour:
 
 def _short(value: Any) -> str:
     return f"{value:.6g}" if isinstance(value, int | float) else type(value).__name__
-
-
-def _to_levels(alpha: np.ndarray) -> np.ndarray:
-    return np.rint(alpha * 255).astype(np.uint8)

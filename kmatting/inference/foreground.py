@@ -54,23 +54,19 @@ def estimate_foreground(image: np.ndarray, alpha: np.ndarray, method: str = "ml"
             "Expected a uint8 image (H, W, 3) and an alpha (H, W) of its size, received "
             f"{image.dtype} {image.shape} and {alpha.shape}."
         )
-    levels = alpha * 255
-    opacity = np.rint(levels, out=levels).astype(np.uint8)
-    del levels  # four times as large as the opacity
-    colours = np.where((opacity > 0)[..., None], image, np.uint8(0))
-    soft = (opacity > 0) & (opacity < 255)
-    if method == "none" or not soft.any():
-        return colours
+    colours = np.empty_like(image)
     pixels = _FAST_PIXELS if method == "fast" else _ESTIMATE_PIXELS
-    foreground, background = _estimate_layers(image, alpha.astype(np.float32, copy=False), pixels)
+    estimated: tuple[np.ndarray, np.ndarray] | None = None
     height, width = alpha.shape
     for tile in tiles(height, width, _TILE):
-        here = soft[tile]
-        if not here.any():
+        opacity = np.rint(alpha[tile] * 255)
+        colours[tile] = image[tile] * (opacity > 0)[..., None]
+        here = (opacity > 0) & (opacity < 255)
+        if method == "none" or not here.any():
             continue
-        layers = np.stack(
-            [enlarge_tile(layer, alpha.shape, *tile)[here] for layer in (foreground, background)]
-        )
+        if estimated is None:
+            estimated = _estimate_layers(image, alpha.astype(np.float32, copy=False), pixels)
+        layers = np.stack([enlarge_tile(layer, alpha.shape, *tile)[here] for layer in estimated])
         opaque = alpha[tile][here].astype(np.float32)
         shares = np.stack([opaque, 1 - opaque])[..., None]
         completed = _completed(layers.astype(np.float32), shares, image[tile][here])[0]
@@ -87,15 +83,16 @@ def _estimate_layers(
     sizes = [(max(1, round(width * scale)), max(1, round(height * scale)))]
     while max(sizes[-1]) > 2:
         sizes.append((-(-sizes[-1][0] // 2), -(-sizes[-1][1] // 2)))
-    photos = [Image.fromarray(image)]
-    mattes = [Image.fromarray(alpha)]
-    for size in sizes:  # each level from the one before, so that the full photo is read once
+    # The full photo is read once, and not held: each level is made from the one before.
+    photos = [Image.fromarray(image).resize(sizes[0], Image.Resampling.BOX)]
+    mattes = [Image.fromarray(alpha).resize(sizes[0], Image.Resampling.BOX)]
+    for size in sizes[1:]:
         photos.append(photos[-1].resize(size, Image.Resampling.BOX))
         mattes.append(mattes[-1].resize(size, Image.Resampling.BOX))
 
     photo = np.moveaxis(np.asarray(photos[-1], np.float32), -1, 0)
     layers = np.stack([photo, photo])
-    for small_photo, matte in zip(photos[:0:-1], mattes[:0:-1], strict=True):
+    for small_photo, matte in zip(photos[::-1], mattes[::-1], strict=True):
         photo = np.ascontiguousarray(np.moveaxis(np.asarray(small_photo, np.float32), -1, 0))
         opaque = np.asarray(matte)
         if layers.shape[2:] != opaque.shape:
