@@ -21,14 +21,13 @@ from kmatting.cli import (
 )
 from kmatting.files import check_writable
 from kmatting.inference.cutout import Colour, composite, cutout
-from kmatting.inference.matte import Matte
 from kmatting.inference.matter import Matter
 from kmatting.quiet import quiet
 from kmatting.video.ahead import map_ahead
 from kmatting.video.background import Background
 from kmatting.video.formats import FORMATS
 from kmatting.video.frame import Frame
-from kmatting.video.mattes import matte_frames
+from kmatting.video.mattes import coarse_mattes, refined
 from kmatting.video.read import open_video
 from kmatting.video.write import VideoSink
 
@@ -67,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     sink = VideoSink(args.output, sound, args.start, args.end, video.time_base, video.rate)
     with quiet():
         matter = Matter(args.model, args.size, args.threads)
-    mattes = matte_frames(video.frames(args.start, args.end), matter, args.steady)
+    mattes = coarse_mattes(video.frames(args.start, args.end), matter, args.steady)
     pictures = _pictures(mattes, args.kind, background, args.foreground)
     part = args.start or args.end is not None
     bar = tqdm(total=None if part else video.count, unit="frame", disable=not sys.stderr.isatty())
@@ -92,22 +91,22 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _pictures(
-    mattes: Iterator[tuple[Frame, Matte]],
+    mattes: Iterator[tuple[Frame, np.ndarray]],
     kind: str,
     background: Background | None,
     foreground: str,
 ) -> Iterator[tuple[Frame, np.ndarray, bool]]:
     """Makes what is written of each frame; says whether a frame has no subject."""
+    Work = tuple[Frame, np.ndarray, Colour | np.ndarray | None]
 
-    def with_scenes() -> Iterator[tuple[Frame, Matte, Colour | np.ndarray | None]]:
-        for frame, matte in mattes:
-            scene = None if background is None else background.at(frame.time, matte.alpha.shape)
-            yield frame, matte, scene
+    def with_scenes() -> Iterator[Work]:
+        for frame, alpha in mattes:
+            size = frame.photo.rgb.shape[0], frame.photo.rgb.shape[1]
+            yield frame, alpha, None if background is None else background.at(frame.time, size)
 
-    def picture(
-        work: tuple[Frame, Matte, Colour | np.ndarray | None],
-    ) -> tuple[Frame, np.ndarray, bool]:
-        frame, matte, scene = work
+    def picture(work: Work) -> tuple[Frame, np.ndarray, bool]:
+        frame, alpha, scene = work
+        matte = refined(frame, alpha)
         if kind == "alpha":
             image = matte.alpha_image()
         elif scene is None:

@@ -11,7 +11,7 @@ Result = TypeVar("Result")
 _END: Any = object()
 
 
-def ahead(items: Iterable[Item], depth: int = 2) -> Iterator[Item]:
+def ahead(items: Iterable[Item], depth: int = 1) -> Iterator[Item]:
     """Makes the next items in a thread, while the caller works on this one.
 
     Args:

@@ -17,8 +17,8 @@ def matte_frames(
 ) -> Iterator[tuple[Frame, Matte]]:
     """Predicts the mattes of a video's frames.
 
-    Reading, the network and what the caller does with a matte run at the same time, in threads. A
-    few frames are held at a time, however long the video is.
+    Reading, the network, the refinement and what the caller does with a matte run at the same time,
+    in threads. A few frames are held, however long the video is.
 
     Args:
         frames: the frames, as from `read_frames`. All have one size.
@@ -31,15 +31,35 @@ def matte_frames(
     Raises:
         PhotoError: if the model cannot run on a frame.
     """
-    coarse = ahead(_coarse(ahead(frames), matter))
-    yield from map_ahead(_refined, steady(coarse) if median else coarse)
+
+    def with_matte(coarse: tuple[Frame, np.ndarray]) -> tuple[Frame, Matte]:
+        return coarse[0], refined(*coarse)
+
+    yield from map_ahead(with_matte, coarse_mattes(frames, matter, median))
 
 
-def _coarse(frames: Iterable[Frame], matter: Matter) -> Iterator[tuple[Frame, np.ndarray]]:
-    for frame in frames:
-        yield frame, matter.coarse(frame.photo)
+def coarse_mattes(
+    frames: Iterable[Frame], matter: Matter, median: bool
+) -> Iterator[tuple[Frame, np.ndarray]]:
+    """Predicts the mattes of a video's frames at the size of the network.
+
+    Args:
+        frames: as in `matte_frames`.
+        matter: as in `matte_frames`.
+        median: as in `matte_frames`.
+
+    Yields:
+        Each frame with its matte, a float32 array (h, w) in [0, 1].
+    """
+
+    def predicted() -> Iterator[tuple[Frame, np.ndarray]]:
+        for frame in ahead(frames):
+            yield frame, matter.coarse(frame.photo)
+
+    mattes = ahead(predicted())
+    yield from steady(mattes) if median else mattes
 
 
-def _refined(coarse: tuple[Frame, np.ndarray]) -> tuple[Frame, Matte]:
-    frame, alpha = coarse
-    return frame, Matte(frame.photo, refine(alpha, frame.photo.flatten()))
+def refined(frame: Frame, alpha: np.ndarray) -> Matte:
+    """Brings the matte of a frame to the frame's size."""
+    return Matte(frame.photo, refine(alpha, frame.photo.flatten()))

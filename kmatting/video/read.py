@@ -249,9 +249,19 @@ def opened(path: Path) -> av.container.InputContainer:
     except PermissionError as error:
         raise VideoError(f"{path}: no permission to read it.") from error
     except (av.FFmpegError, ValueError) as error:
-        empty = path.is_file() and path.stat().st_size == 0
-        reason = "empty file" if empty else "not a video that can be read, or damaged at its start"
-        raise VideoError(f"{path}: {reason}.") from error
+        raise VideoError(f"{path}: {_why_unreadable(path)}.") from error
+
+
+def _why_unreadable(path: Path) -> str:
+    with path.open("rb") as file:
+        start = file.read(12)
+    if not start:
+        return "empty file"
+    if start[4:8] == b"ftyp":
+        return (
+            "cut off or damaged; the index of an MP4 file (moov), which cameras write last, is lost"
+        )
+    return "not a video that can be read, or damaged at its start"
 
 
 def origin_of(container: av.container.InputContainer) -> Fraction:
@@ -292,8 +302,9 @@ def _decoded(
     """Yields every frame that can be decoded."""
     context = stream.codec_context
     tags = {key.lower(): value for key, value in stream.metadata.items()}
-    if tags.get("alpha_mode") == "1" and context.name in _ALPHA_DECODERS:
-        context = av.CodecContext.create(_ALPHA_DECODERS[context.name], "r")
+    codec = context.codec.canonical_name
+    if tags.get("alpha_mode") == "1" and codec in _ALPHA_DECODERS:
+        context = av.CodecContext.create(_ALPHA_DECODERS[codec], "r")
     else:
         context.thread_type = "AUTO"
     packets = container.demux(stream)

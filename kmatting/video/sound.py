@@ -42,6 +42,7 @@ class Sound:
         self._source = opened(source)
         self._packets: Iterator[av.Packet] = iter(())
         self._next: av.Packet | None = None
+        self._is_encoded = False
         tracks = self._source.streams.audio
         if not tracks:
             return
@@ -54,9 +55,9 @@ class Sound:
             return
         if len(tracks) > 1:
             self.notes.append(f"the first of {len(tracks)} sound tracks is kept")
-        codec = self._track.codec_context.name
-        self._copies = codec in form.sound
-        if self._copies:
+        codec = self._track.codec_context.codec.canonical_name
+        self._is_encoded = codec not in form.sound
+        if not self._is_encoded:
             self._out = target.add_stream_from_template(self._track)
         else:
             self.notes.append(
@@ -82,7 +83,7 @@ class Sound:
         while self._next is not None:
             self._write(self._next)
             self._next = next(self._packets, None)
-        if self._track_is_encoded():
+        if self._is_encoded:
             for frame in self._track.codec_context.decode(None):
                 self._encode(frame)
             self._target.mux(self._out.encode(None))
@@ -90,9 +91,6 @@ class Sound:
     def close(self) -> None:
         """Closes the source."""
         self._source.close()
-
-    def _track_is_encoded(self) -> bool:
-        return hasattr(self, "_out") and not self._copies
 
     def _in_part(self, start: Fraction, end: Fraction | None) -> Iterator[av.Packet]:
         """Yields the packets between start and end, up to where the file is damaged."""
@@ -119,7 +117,7 @@ class Sound:
         return packet.pts * packet.time_base - self._begin
 
     def _write(self, packet: av.Packet) -> None:
-        if not self._copies:
+        if self._is_encoded:
             try:
                 frames = self._track.codec_context.decode(packet)
             except av.FFmpegError:
