@@ -80,7 +80,7 @@ def _clear_memory_error(config: Config) -> Iterator[None]:
         raise DeviceMemoryError(
             f"training.batch_size={config.training.batch_size} at data.size {height}x{width} does "
             f"not fit into the memory of the device ({reason}). Reduce one of them by --set"
-            f"{or_recompute}."
+            f"{or_recompute}"
         ) from error
 
 
