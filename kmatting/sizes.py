@@ -12,8 +12,8 @@ LONGEST = 8  # longest side of a reduced panorama, as a multiple of the size
 def network_size(height: int, width: int, size: int) -> tuple[int, int]:
     """Computes the size at which a network that takes any size sees a photo.
 
-    A larger photo is reduced to the area of `size` x `size` pixels, and stretched towards the
-    square of training by at most `STRETCH`. A smaller photo keeps its size.
+    A photo is reduced or enlarged to the area of `size` x `size` pixels, and stretched towards the
+    square of training by at most `STRETCH`.
 
     Args:
         height: the photo's height in pixels.
@@ -24,8 +24,8 @@ def network_size(height: int, width: int, size: int) -> tuple[int, int]:
         Height and width in pixels, before padding to multiples of `STRIDE`.
     """
     stretch = min(max(width / height, 1 / STRETCH), STRETCH)
-    scale = min(1.0, size / (height * width) ** 0.5, LONGEST * size / max(height, width))
-    taller = stretch**0.5 if scale < 1 else 1.0
+    scale = min(size / (height * width) ** 0.5, LONGEST * size / max(height, width))
+    taller = stretch**0.5
     return max(1, round(height * scale * taller)), max(1, round(width * scale / taller))
 
 

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+import skimage.data
 from export_models import alpha_by_keras, plain_model, tiny_model
 from PIL import Image
 
@@ -19,6 +20,8 @@ from kmatting.exporting import decode
 from kmatting.exporting import saved_model as serving
 from kmatting.images import read_image
 from kmatting.inference.matter import Matter
+from kmatting.inference.refine import refine
+from kmatting.sizes import network_size
 
 SHAPES = [(1, 1, 1), (1, 17, 1003), (3, 40, 50), (2, 64, 64)]
 MAX_SIZE = 128
@@ -50,7 +53,9 @@ def signatures(export):
 def whole_export(small_model, tmp_path_factory):
     """Model 1 and Model 2 with real encoders, exported."""
     output = tmp_path_factory.mktemp("whole")
-    return serving.export_saved_model(small_model, output, small_model.name, warmup=False)
+    return serving.export_saved_model(
+        small_model, output, small_model.name, max_size=64, warmup=False
+    )
 
 
 def pixels(shape, seed=0):
@@ -82,7 +87,17 @@ def test_alpha_is_that_of_keras_at_any_size(model, signatures, shape):
 
     images = pixels(shape)
     alpha = signatures["serving_default"](image=tf.constant(images))["alpha"]
-    assert alpha.dtype == tf.float32
+    assert (alpha.dtype, alpha.shape) == (tf.float32, (*shape, 1))
+    by_keras = Matter(model.file, size=MAX_SIZE)
+    expected = [by_keras(image).prediction for image in images]
+    np.testing.assert_allclose(alpha[..., 0], expected, atol=1e-4)
+
+
+def test_the_plain_network_is_that_of_keras(model, signatures):
+    import tensorflow as tf
+
+    images = pixels((2, 48, 64))
+    alpha = signatures["network"](image=tf.constant(images))["alpha"]
     np.testing.assert_allclose(alpha, alpha_by_keras(model, images), atol=1e-5)
 
 
@@ -92,15 +107,22 @@ def test_signatures_are_named_for_clients(signatures):
     def described(specs):
         return {name: (spec.dtype, spec.shape.as_list()) for name, spec in specs.items()}
 
-    default, encoded = signatures["serving_default"], signatures["encoded"]
-    assert set(signatures) == {"serving_default", "encoded"}
-    assert described(default.structured_input_signature[1]) == {
-        "image": (tf.uint8, [None, None, None, 3])
-    }
-    assert described(default.structured_outputs) == {"alpha": (tf.float32, [None, None, None, 1])}
+    images = {"image": (tf.uint8, [None, None, None, 3])}
+    mattes = {"alpha": (tf.float32, [None, None, None, 1])}
     # TF Serving's REST interface takes and gives base64 where a string's name ends in `_bytes`.
-    assert described(encoded.structured_input_signature[1]) == {"image_bytes": (tf.string, [None])}
-    assert described(encoded.structured_outputs) == {"alpha_png_bytes": (tf.string, [None])}
+    files = {"image_bytes": (tf.string, [None])}
+    assert {
+        name: (
+            described(each.structured_input_signature[1]),
+            described(each.structured_outputs),
+        )
+        for name, each in signatures.items()
+    } == {
+        "serving_default": (images, mattes),
+        "network": (images, mattes),
+        "encoded": (files, {"alpha_png_bytes": (tf.string, [None])}),
+        "encoded_cutout": (files, {"cutout_png_bytes": (tf.string, [None])}),
+    }
 
 
 def test_encoded_photos_of_all_kinds_and_sizes(signatures):
@@ -144,7 +166,8 @@ def test_photos_are_turned_upright(orientation, suffix):
 def decoded(file):
     import tensorflow as tf
 
-    return [each.numpy() for each in tf.function(decode.decode)(tf.constant(file))]
+    image, opacity = tf.function(decode.decode)(tf.constant(file))
+    return decode.over_white(image, opacity).numpy(), opacity.numpy()
 
 
 def exif_of(orientation, endian="<", offset=8, kind=3):
@@ -216,17 +239,106 @@ def test_transparent_parts_stay_transparent(signatures, kind):
 @pytest.mark.parametrize(
     ("shape", "seen"),
     # The network is to see 128 * 128 pixels, their shape brought nearer to a square by up to 2.
-    [((300, 430), (128, 128)), ((150, 860), (76, 217)), ((860, 150), (217, 76))],
+    [
+        ((300, 430), (128, 128)),
+        ((150, 860), (76, 217)),
+        ((860, 150), (217, 76)),
+        ((128, 131), (128, 128)),
+        ((40, 50), (128, 128)),
+    ],
 )
-def test_large_photo_is_reduced_for_the_network(model, signatures, shape, seen):
+def test_photo_is_resized_for_the_network(model, signatures, shape, seen):
     import tensorflow as tf
 
     image = photo(*shape)
-    small = np.asarray(Image.fromarray(image).resize(seen[::-1], Image.Resampling.BILINEAR))
-    expected = alpha_by_keras(model, small[None])[0]
-    expected = tf.image.resize(expected, shape, "bilinear")
-    alpha = signatures["serving_default"](image=tf.constant(image[None]))["alpha"][0]
-    np.testing.assert_allclose(alpha, expected, atol=0.01)
+    enlarged = shape[0] * shape[1] < seen[0] * seen[1]
+    method = Image.Resampling.LANCZOS if enlarged else Image.Resampling.BILINEAR
+    small = np.asarray(Image.fromarray(image).resize(seen[::-1], method))
+    expected = refine(alpha_by_keras(model, small[None])[0, ..., 0], image)
+    alpha = signatures["serving_default"](image=tf.constant(image[None]))["alpha"][0, ..., 0]
+    np.testing.assert_allclose(alpha, expected, atol=0.5 / 255)
+
+
+def bright_model(path):
+    """Saves a network whose alpha is brightness: it has the edges of its photo."""
+    import keras
+
+    image = keras.Input((None, None, 3), dtype="float32", name="image")
+    brightness = keras.layers.Conv2D(1, 1, kernel_initializer="ones", use_bias=False)(image)
+    model = keras.Model(image, keras.layers.Rescaling(1 / 3)(brightness))
+    model.save(path)
+    return model
+
+
+@pytest.fixture(scope="module")
+def bright(tmp_path_factory):
+    """A `Matter` of that network, its export, and what the export serves."""
+    import tensorflow as tf
+
+    folder = tmp_path_factory.mktemp("bright")
+    model = bright_model(folder / "bright.keras")
+    export = serving.export_saved_model(model, folder, "bright", None, MAX_SIZE, warmup=False)
+    matter = Matter(folder / "bright.keras", size=MAX_SIZE)
+    return matter, Matter(export), tf.saved_model.load(str(export)).signatures
+
+
+@pytest.mark.parametrize("crop", [np.s_[:, :], np.s_[:300, 100:], np.s_[200:264, :]])
+def test_a_served_matte_is_the_predicted_one(bright, crop):
+    import tensorflow as tf
+
+    by_keras, by_export, served = bright
+    image = skimage.data.astronaut()[crop]
+    expected = by_keras(image).prediction
+    seen = alpha_by_size(image, MAX_SIZE)
+    assert np.abs(expected - seen).max() > 0.2  # by refinement
+    np.testing.assert_allclose(by_export(image).prediction, expected, atol=1e-4)
+    alpha = served["serving_default"](image=tf.constant(image[None]))["alpha"]
+    np.testing.assert_allclose(alpha[0, ..., 0], expected, atol=0.5 / 255)
+    for suffix in ("PNG", "JPEG"):
+        file = encode(Image.fromarray(image), suffix)
+        png = served["encoded"](image_bytes=tf.constant([file]))["alpha_png_bytes"].numpy()[0]
+        expected = np.asarray(by_keras(file).alpha_image())
+        assert np.abs(decode_alpha(png).astype(int) - expected).max() <= 2
+
+
+def alpha_by_size(image, size):
+    """Brightness of the photo at the network's size, enlarged bilinearly."""
+    height, width = image.shape[:2]
+    seen = network_size(height, width, size)[::-1]
+    small = Image.fromarray(image).resize(seen, Image.Resampling.BILINEAR)
+    grey = Image.fromarray(np.asarray(small).mean(-1).astype(np.float32) / 255)
+    return np.asarray(grey.resize((width, height), Image.Resampling.BILINEAR))
+
+
+def test_a_served_cutout_is_the_predicted_one(bright):
+    import tensorflow as tf
+
+    by_keras, _, served = bright
+    clear = Image.fromarray(skimage.data.astronaut())
+    clear.putalpha(Image.radial_gradient("L").resize(clear.size).point(lambda level: 255 - level))
+    files = [encode(clear, "PNG"), encode(clear.convert("RGB").crop((90, 0, 300, 80)), "JPEG")]
+    results = served["encoded_cutout"](image_bytes=tf.constant(files))["cutout_png_bytes"].numpy()
+    for file, result in zip(files, results, strict=True):
+        received = Image.open(io.BytesIO(result))
+        expected = by_keras(file).cutout()
+        assert (received.mode, received.size) == ("RGBA", expected.size)
+        levels, colours = (np.asarray(received).astype(int)[..., part] for part in (3, np.s_[:3]))
+        assert np.abs(levels - np.asarray(expected)[..., 3]).max() <= 2
+        visible = np.abs(colours - np.asarray(expected)[..., :3]) * (levels[..., None] / 255)
+        assert visible.max() <= 4
+        assert visible.mean() < 0.2
+        assert not colours[levels == 0].any()
+
+
+def test_numbers_that_are_not_finite_are_refused(tmp_path):
+    import keras
+    import tensorflow as tf
+
+    model = bright_model(tmp_path / "bright.keras")
+    model.layers[1].set_weights([np.full((1, 1, 3, 1), np.nan)])
+    assert keras.ops.any(keras.ops.isnan(model(np.ones((1, 16, 16, 3)))))
+    with pytest.raises(tf.errors.InvalidArgumentError, match="alpha is not finite"):
+        serving.serving_functions(model, 64)["serving_default"](tf.zeros((1, 20, 20, 3), tf.uint8))
 
 
 def test_predict_reads_the_export(model, export):
@@ -318,15 +430,17 @@ def test_all_photos_of_a_request_count(signatures):
 # Other loaders and clients
 
 
-def test_saved_model_cli_runs_it(model, export, tmp_path):
+def test_saved_model_cli_runs_it(export, signatures, tmp_path):
+    import tensorflow as tf
+
     images = pixels((2, 33, 20))
     np.save(tmp_path / "image.npy", images)
     cli = "from tensorflow.python.tools.saved_model_cli import main; main()"
     options = ["--dir", export, "--tag_set", "serve", "--signature_def", "serving_default"]
     options += ["--inputs", f"image={tmp_path / 'image.npy'}", "--outdir", tmp_path]
     subprocess.run([sys.executable, "-c", cli, "run", *options], check=True, capture_output=True)
-    alpha = np.load(tmp_path / "alpha.npy")
-    np.testing.assert_allclose(alpha, alpha_by_keras(model, images), atol=1e-5)
+    expected = signatures["serving_default"](image=tf.constant(images))["alpha"]
+    np.testing.assert_allclose(np.load(tmp_path / "alpha.npy"), expected, atol=1e-5)
 
 
 # Runs a SavedModel with nothing but TensorFlow's C interface, which loads it as TF Serving does.
@@ -335,7 +449,9 @@ import ctypes, sys
 from ctypes import POINTER, byref, c_char_p, c_int, c_int64, c_size_t, c_void_p
 import numpy as np
 
-libraries, folder, image_file, png_file, image, alpha, image_bytes, alpha_png, output = sys.argv[1:]
+libraries, folder, image_file, png_file, image, alpha = sys.argv[1:7]
+encoded = {"alpha": sys.argv[7:9], "cutout": sys.argv[9:11]}
+output = sys.argv[11]
 ctypes.CDLL(libraries + "/libtensorflow_framework.so.2", mode=ctypes.RTLD_GLOBAL)
 tf = ctypes.CDLL(libraries + "/libtensorflow_cc.so.2")
 for name in ("NewStatus", "NewGraph", "NewSessionOptions", "LoadSessionFromSavedModel",
@@ -388,12 +504,13 @@ floats = ctypes.string_at(c_void_p(tf.TF_TensorData(result)), tf.TF_TensorByteSi
 np.save(output + "/alpha.npy", np.frombuffer(floats, np.float32).reshape(shape))
 
 png = open(png_file, "rb").read()
-value, data = tensor(STRING, [1], 24)
-tf.TF_StringInit(data)
-tf.TF_StringCopy(data, png, c_size_t(len(png)))
-data = c_void_p(tf.TF_TensorData(run(image_bytes, value, alpha_png)))
-text = ctypes.string_at(c_void_p(tf.TF_StringGetDataPointer(data)), tf.TF_StringGetSize(data))
-open(output + "/alpha.png", "wb").write(text)
+for name, (image_bytes, result) in encoded.items():
+    value, data = tensor(STRING, [1], 24)
+    tf.TF_StringInit(data)
+    tf.TF_StringCopy(data, png, c_size_t(len(png)))
+    data = c_void_p(tf.TF_TensorData(run(image_bytes, value, result)))
+    text = ctypes.string_at(c_void_p(tf.TF_StringGetDataPointer(data)), tf.TF_StringGetSize(data))
+    open(f"{output}/{name}.png", "wb").write(text)
 assert "tensorflow" not in sys.modules
 """
 
@@ -414,16 +531,23 @@ def test_c_interface_runs_it(small_model, whole_export, tmp_path):
         signature["serving_default"].outputs["alpha"].name,
         signature["encoded"].inputs["image_bytes"].name,
         signature["encoded"].outputs["alpha_png_bytes"].name,
+        signature["encoded_cutout"].inputs["image_bytes"].name,
+        signature["encoded_cutout"].outputs["cutout_png_bytes"].name,
     ]
     arguments = [whole_export, tmp_path / "image.npy", tmp_path / "photo.png", *names, tmp_path]
     script = [sys.executable, "-c", C_CLIENT, tf.sysconfig.get_lib(), *map(str, arguments)]
     done = subprocess.run(script, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 
-    expected = alpha_by_keras(small_model, images)
+    served = tf.saved_model.load(str(whole_export)).signatures
+    network = served["network"](image=tf.constant(images[:, :32, :48]))["alpha"]
+    expected = alpha_by_keras(small_model, images[:, :32, :48])
+    np.testing.assert_allclose(network, expected, atol=1e-5)
+    expected = served["serving_default"](image=tf.constant(images))["alpha"].numpy()
     np.testing.assert_allclose(np.load(tmp_path / "alpha.npy"), expected, atol=1e-5)
     png = decode_alpha((tmp_path / "alpha.png").read_bytes())
     np.testing.assert_allclose(png, expected[0, ..., 0] * 255, atol=0.51)
+    np.testing.assert_array_equal(Image.open(tmp_path / "cutout.png").getchannel("A"), png)
 
 
 @pytest.fixture
@@ -456,9 +580,10 @@ def grpc_stub(signatures):
     server.stop(None)
 
 
-def test_grpc_round_trip(model, grpc_stub):
+def test_grpc_round_trip(signatures, grpc_stub):
     """The client builds its request from raw bytes and reads raw bytes, without TensorFlow."""
     import grpc
+    import tensorflow as tf
     from tensorflow.core.framework import types_pb2
     from tensorflow_serving.apis import predict_pb2
 
@@ -473,7 +598,8 @@ def test_grpc_round_trip(model, grpc_stub):
     alpha = grpc_stub.Predict(request, timeout=60).outputs["alpha"]
     shape = [dim.size for dim in alpha.tensor_shape.dim]
     received = np.frombuffer(alpha.tensor_content, np.float32).reshape(shape)
-    np.testing.assert_allclose(received, alpha_by_keras(model, images), atol=1e-5)
+    expected = signatures["serving_default"](image=tf.constant(images))["alpha"]
+    np.testing.assert_allclose(received, expected, atol=1e-5)
 
     request = predict_pb2.PredictRequest()
     request.model_spec.signature_name = "encoded"
@@ -503,7 +629,8 @@ def test_warmup_requests_run(export, signatures):
         signature = request.model_spec.signature_name
         signatures[signature](**{key: tf.constant(value) for key, value in inputs.items()})
         seen.append((request.model_spec.name, signature))
-    assert seen == [("tiny", "serving_default"), ("tiny", "encoded")]
+    signatures = ("serving_default", "encoded", "encoded_cutout")
+    assert seen == [("tiny", name) for name in signatures]
 
 
 # Where it is written
@@ -542,16 +669,12 @@ def test_existing_version_is_left_alone(export, model, capsys):
 
 
 def test_saved_model_that_differs_is_not_kept(model, tmp_path, monkeypatch):
-    monkeypatch.setattr(serving, "_pad", lambda image: 255.0 - tf_float(image))
+    monkeypatch.setattr(
+        serving.keras.ops, "convert_to_numpy", lambda alpha: np.asarray(alpha) + 0.01
+    )
     with pytest.raises(ValueError, match="differs from the Keras model"):
         serving.export_saved_model(model, tmp_path, "tiny", photos=[photo(32, 32)], warmup=False)
     assert not list(tmp_path.iterdir())
-
-
-def tf_float(image):
-    import tensorflow as tf
-
-    return tf.cast(image, tf.float32)
 
 
 def test_full_disk_leaves_nothing(model, tmp_path, capsys):

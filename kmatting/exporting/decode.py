@@ -53,11 +53,12 @@ def decode(file: Any) -> tuple[Any, Any]:
         file: string tensor (), a JPEG or PNG file that `check_files` let through.
 
     Returns:
-        The photo over white, uint8 (H, W, 3), and its opacity in [0, 1], float32 (H, W, 1).
+        The photo, uint8 (H, W, 3), with its own colours where it is transparent, and its opacity,
+        uint8 (H, W, 1), 255 for opaque.
     """
     if _is_jpeg(file):
         image = tf.io.decode_jpeg(file, channels=3, dct_method="INTEGER_ACCURATE")
-        opacity = tf.ones_like(image[..., :1], tf.float32)
+        opacity = tf.ones_like(image[..., :1]) * 255
         exif = _find_jpeg_exif(file)
     else:
         image, opacity = _decode_png(file)
@@ -67,6 +68,21 @@ def decode(file: Any) -> tuple[Any, Any]:
     image.set_shape((None, None, 3))
     opacity.set_shape((None, None, 1))
     return image, opacity
+
+
+def over_white(image: Any, opacity: Any) -> Any:
+    """Lays a photo over white, as `kmatting.images.Photo.flatten` does.
+
+    Args:
+        image: uint8 tensor (H, W, 3).
+        opacity: uint8 tensor (H, W, 1).
+
+    Returns:
+        uint8 tensor (H, W, 3).
+    """
+    share = tf.cast(opacity, tf.int32)
+    mixed = (tf.cast(image, tf.int32) * share + 255 * (255 - share) + 127) // 255
+    return tf.cast(mixed, tf.uint8)
 
 
 def _is_jpeg(file: Any) -> Any:
@@ -95,10 +111,9 @@ def _decode_png(file: Any) -> tuple[Any, Any]:
     # Of a PNG with fewer than 8 bits, TensorFlow 2.21 takes 2**bits - 1 for opaque, not 255.
     bits = tf.minimum(_number(file, 24, 1), 8)
     opaque = tf.cast(2**bits - 1, tf.uint8)
-    opacity = tf.cast(pixels[..., 3:], tf.float32) / 255
-    opacity = tf.where(tf.reduce_all(pixels[..., 3:] == opaque), 1.0, opacity)
-    over_white = tf.cast(pixels[..., :3], tf.float32) * opacity + 255 * (1 - opacity)
-    return tf.cast(tf.round(over_white), tf.uint8), opacity
+    opacity = pixels[..., 3:]
+    opacity = tf.where(tf.reduce_all(opacity == opaque), tf.constant(255, tf.uint8), opacity)
+    return pixels[..., :3], opacity
 
 
 @tf.function(input_signature=[tf.TensorSpec((), tf.string)])

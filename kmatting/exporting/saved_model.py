@@ -1,7 +1,8 @@
 """Writes a network as a SavedModel that serves plain photos, in TF Serving's layout.
 
-A client needs no preprocessing. The graph decodes, rotates, reduces and pads a photo, and crops,
-enlarges and encodes its alpha.
+A client needs no preprocessing. The graph decodes, rotates, resizes and pads a photo, crops and
+refines its alpha, estimates the colours of the foreground, and encodes the result. A served matte
+is the one that `kmatting.inference.matter.Matter` predicts.
 """
 
 import contextlib
@@ -19,16 +20,17 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
-from kmatting.exporting.decode import MAX_PIXELS, check_files, decode
+from kmatting.exporting.decode import MAX_PIXELS, check_files, decode, over_white
+from kmatting.exporting.foreground import estimate_foreground
+from kmatting.exporting.refine import refine
+from kmatting.exporting.resize import resize
 from kmatting.inference.metadata import METADATA
+from kmatting.inference.network import PLAIN_SIGNATURE, SIGNATURE
 from kmatting.sizes import LONGEST, STRETCH, STRIDE
 
 MAX_BATCH = 16  # photos of the network's full size in one run of the network
-LIMIT = 1e-5  # largest difference from the Keras model's alpha
+LIMIT = 1e-4  # largest difference from the Keras model's alpha; of float32, about 2e-5
 _EXTRA = "assets.extra"  # where a SavedModel keeps files that are not part of its graph
-
-# Reducing by less than this would only blur. It also spares a photo that was padded by its client.
-_LEAST_REDUCTION = 0.89
 
 
 def export_saved_model(
@@ -53,6 +55,10 @@ def export_saved_model(
             string (N,), 8-bit grey PNG files. Photos are turned upright by their EXIF orientation
             (an orientation that only XMP gives is ignored). TF Serving's REST interface encodes
             strings as base64 only where the name ends in `_bytes`.
+        encoded_cutout: the same input, to `cutout_png_bytes` string (N,), RGBA PNG files with the
+            estimated colours of the foreground.
+        network: `image` uint8 (N, H, W, 3), H and W multiples of 16, to `alpha`, as the network
+            itself gives it. `Matter` runs it.
 
     `assets.extra/kmatting.json` in the folder holds `name`, `version`, `size` and `max_size`.
 
@@ -61,9 +67,9 @@ def export_saved_model(
         output: folder that holds the models.
         name: the model's name.
         version: the version's number; by default the next free one.
-        max_size: side in pixels. A photo of a larger area than `max_size` x `max_size` is reduced
-            to that area for the network. Its alpha is enlarged bilinearly, without the refinement
-            along the photo's edges that `kmatting.inference.matter.Matter` adds.
+        max_size: side in pixels. A photo is resized to the area of `max_size` x `max_size` pixels
+            for the network. Its alpha is enlarged along the photo's edges, as
+            `kmatting.inference.refine` does.
         photos: uint8 arrays (H, W, 3). The SavedModel must give the Keras model's alpha on them.
         warmup: whether to write warm-up requests (needs the extra `serving`).
         size: side in pixels of the square that the network was trained at, if known.
@@ -81,12 +87,11 @@ def export_saved_model(
             f"{home / str(version)}: this version exists. Leave the version out for the next free "
             "one, or choose another."
         )
-    serve, serve_encoded = serving_functions(model, max_size)
     with _folder_beside(home) as partial:
         archive = keras.export.ExportArchive()
         archive.track(model)
-        archive.add_endpoint("serving_default", serve)
-        archive.add_endpoint("encoded", serve_encoded)
+        for signature, function in serving_functions(model, max_size).items():
+            archive.add_endpoint(signature, function)
         try:
             archive.write_out(str(partial), verbose=False)
             (partial / _EXTRA).mkdir(exist_ok=True)
@@ -98,48 +103,92 @@ def export_saved_model(
         return _publish(partial, home, version, {"size": size, "max_size": max_size})
 
 
-def serving_functions(model: keras.Model, max_size: int) -> tuple[Callable, Callable]:
-    """Makes the functions behind the two signatures.
+def serving_functions(model: keras.Model, max_size: int) -> dict[str, Callable]:
+    """Makes the functions behind the signatures.
 
     Args:
         model: a matting network.
         max_size: as in `export_saved_model`.
 
     Returns:
-        The `tf.function`s of `serving_default` and `encoded`.
+        The `tf.function` of each signature, by its name.
     """
+    images = tf.TensorSpec((None, None, None, 3), tf.uint8, "image")
+    files = tf.TensorSpec((None,), tf.string, "image_bytes")
 
-    # Both signatures call this function, so that the network is traced and stored once.
-    @tf.function(input_signature=[tf.TensorSpec((None, None, None, 3), tf.uint8, "image")])
-    def matte(image: Any) -> Any:
+    # All signatures call this function, so that the network is traced and stored once.
+    @tf.function(input_signature=[images])
+    def network(image: Any) -> Any:
         shape = tf.shape(image)
-        small = _reduce(image, max_size)
-        alpha = model(_pad(small) / 255, training=False)
-        alpha = alpha[:, : tf.shape(small)[1], : tf.shape(small)[2]]
-        same = tf.reduce_all(tf.equal(tf.shape(small), shape))
-        return tf.cond(same, lambda: alpha, lambda: tf.image.resize(alpha, shape[1:3], "bilinear"))
+        with tf.control_dependencies([_check_batch(shape[0], shape[1:3], max_size)]):
+            image = tf.cast(image, tf.float32)
+        return model(image / 255, training=False)
 
-    @tf.function(input_signature=[tf.TensorSpec((None, None, None, 3), tf.uint8, "image")])
+    @tf.function(input_signature=[images])
+    def matte(image: Any) -> Any:
+        small = _reduce(image, max_size)
+        alpha = network(_pad(small))[:, : tf.shape(small)[1], : tf.shape(small)[2], 0]
+        alpha = tf.debugging.check_numerics(alpha, "The network's alpha is not finite.")
+        alpha = tf.clip_by_value(alpha, 0, 1)
+        refined = tf.map_fn(
+            lambda pair: refine(*pair),
+            (alpha, image),
+            parallel_iterations=1,
+            fn_output_signature=tf.TensorSpec((None, None), tf.float32),
+        )
+        return refined[..., None]
+
+    @tf.function(input_signature=[images])
+    def serve_network(image: Any) -> dict[str, Any]:
+        return {"alpha": network(image)}
+
+    @tf.function(input_signature=[images])
     def serve(image: Any) -> dict[str, Any]:
         return {"alpha": matte(image)}
 
-    @tf.function(input_signature=[tf.TensorSpec((None,), tf.string, "image_bytes")])
+    @tf.function(input_signature=[files])
     def serve_encoded(image_bytes: Any) -> dict[str, Any]:
         def matte_png(file: Any) -> Any:
             image, opacity = decode(file)
-            alpha = matte(image[None])[0] * opacity
-            return tf.io.encode_png(tf.cast(tf.round(alpha * 255), tf.uint8))
+            alpha = matte(over_white(image, opacity)[None])[0]
+            return tf.io.encode_png(_levels(alpha, opacity))
 
-        # One file after the other: sizes differ, and memory stays that of the largest photo.
-        encoded = tf.map_fn(
-            matte_png,
-            check_files(image_bytes),
-            parallel_iterations=1,
-            fn_output_signature=tf.TensorSpec((), tf.string),
-        )
-        return {"alpha_png_bytes": encoded}
+        return {"alpha_png_bytes": _one_by_one(matte_png, image_bytes)}
 
-    return serve, serve_encoded
+    @tf.function(input_signature=[files])
+    def serve_cutout(image_bytes: Any) -> dict[str, Any]:
+        def cutout_png(file: Any) -> Any:
+            image, opacity = decode(file)
+            alpha = matte(over_white(image, opacity)[None])[0]
+            # Colours of fully transparent pixels are arbitrary; the network saw white there.
+            colours = estimate_foreground(tf.where(opacity > 0, image, 255), alpha[..., 0])
+            levels = _levels(alpha, opacity)
+            colours = tf.where(levels > 0, colours, 0)
+            return tf.io.encode_png(tf.concat([colours, levels], -1), compression=1)
+
+        return {"cutout_png_bytes": _one_by_one(cutout_png, image_bytes)}
+
+    return {
+        SIGNATURE: serve,
+        "encoded": serve_encoded,
+        "encoded_cutout": serve_cutout,
+        PLAIN_SIGNATURE: serve_network,
+    }
+
+
+def _one_by_one(encode: Callable[[Any], Any], files: Any) -> Any:
+    """Makes a PNG file of each file; sizes differ, and memory stays that of the largest photo."""
+    return tf.map_fn(
+        encode,
+        check_files(files),
+        parallel_iterations=1,
+        fn_output_signature=tf.TensorSpec((), tf.string),
+    )
+
+
+def _levels(alpha: Any, opacity: Any) -> Any:
+    """Returns the alpha of a photo with its own opacity in 8 bits."""
+    return tf.cast(tf.round(alpha * (tf.cast(opacity, tf.float32) / 255) * 255), tf.uint8)
 
 
 def write_warmup(folder: Path, name: str, size: int) -> None:
@@ -162,6 +211,7 @@ def write_warmup(folder: Path, name: str, size: int) -> None:
     inputs = {
         "serving_default": ("image", tf.make_tensor_proto(image[None])),
         "encoded": ("image_bytes", tf.make_tensor_proto([png.getvalue()])),
+        "encoded_cutout": ("image_bytes", tf.make_tensor_proto([png.getvalue()])),
     }
     path = folder / _EXTRA / "tf_serving_warmup_requests"
     with tf.io.TFRecordWriter(str(path)) as writer:
@@ -177,7 +227,7 @@ def write_warmup(folder: Path, name: str, size: int) -> None:
 
 
 def _reduce(image: Any, max_size: int) -> Any:
-    """Reduces a batch (N, H, W, 3) to the network's size; refuses a batch that is too large."""
+    """Resizes a batch (N, H, W, 3) to the network's size, as `kmatting.sizes.network_size` says."""
     shape = tf.shape(image, out_type=tf.int64)
     count, height, width = shape[0], shape[1], shape[2]
     checks = [
@@ -193,44 +243,47 @@ def _reduce(image: Any, max_size: int) -> Any:
         ),
     ]
     with tf.control_dependencies(checks):
-        sides = tf.cast(tf.maximum(shape[1:3], 1), tf.float32)
+        sides = tf.cast(tf.maximum(shape[1:3], 1), tf.float64)
     scale = tf.minimum(
         max_size / tf.sqrt(sides[0] * sides[1]), LONGEST * max_size / tf.reduce_max(sides)
     )
     taller = tf.sqrt(tf.clip_by_value(sides[1] / sides[0], 1 / STRETCH, STRETCH))
     small = tf.round(sides * scale * tf.stack([taller, 1 / taller]))
     small = tf.cast(tf.maximum(small, 1), tf.int32)
-
-    def reduced() -> Any:
-        pixels = tf.image.resize(image, small, "bilinear", antialias=True)
-        return tf.cast(tf.clip_by_value(tf.round(pixels), 0, 255), tf.uint8)
-
-    image = tf.cond(scale > _LEAST_REDUCTION, lambda: image, reduced)
-    seen = tf.shape(image, out_type=tf.int64)
-    padded = seen[0] * tf.reduce_prod(-(-seen[1:3] // STRIDE) * STRIDE)
-    most = int(MAX_BATCH * max_size**2 / _LEAST_REDUCTION**2)
-    check = tf.debugging.Assert(
-        padded <= most,
-        [
-            f"image: expected at most {MAX_BATCH} images of {max_size}x{max_size} pixels at a time "
-            f"({most} pixels in all), received (after reduction)",
-            seen,
-        ],
-        summarize=4,
+    with tf.control_dependencies([_check_batch(count, small, max_size)]):
+        small = tf.identity(small)
+    image = tf.cond(  # as `Matter` does
+        tf.reduce_prod(tf.cast(small, tf.int64)) > height * width,
+        lambda: resize(image, small, "lanczos"),
+        lambda: resize(image, small, "bilinear"),
     )
-    with tf.control_dependencies([check]):
-        image = tf.identity(image)
     image.set_shape((None, None, None, 3))
     return image
 
 
+def _check_batch(count: Any, size: Any, max_size: int) -> Any:
+    """Refuses a batch that is too large for the network: `count` images of a size (2,)."""
+    padded = tf.cast(-(-size // STRIDE) * STRIDE, tf.int64)
+    most = MAX_BATCH * (max_size + STRIDE) ** 2
+    return tf.debugging.Assert(
+        tf.cast(count, tf.int64) * padded[0] * padded[1] <= most,
+        [
+            f"image: expected at most {MAX_BATCH} images of {max_size}x{max_size} pixels at a time "
+            f"({most} pixels in all), received (number, then height and width for the network)",
+            count,
+            padded,
+        ],
+        summarize=4,
+    )
+
+
 def _pad(image: Any) -> Any:
-    """Repeats the last row and column until the stride divides both sides; returns float32."""
+    """Repeats the last row and column until the stride divides both sides."""
     for axis in (1, 2):
         side = tf.shape(image)[axis]
         padded = -(-side // STRIDE) * STRIDE
         image = tf.gather(image, tf.minimum(tf.range(padded), side - 1), axis=axis)
-    return tf.cast(image, tf.float32)
+    return image
 
 
 @contextlib.contextmanager
@@ -286,7 +339,7 @@ def _check(folder: Path, model: keras.Model, photos: Sequence[np.ndarray]) -> No
         height, width = (side // STRIDE * STRIDE for side in photo.shape[:2])
         image = photo[None, :height, :width]
         expected = keras.ops.convert_to_numpy(model(image / np.float32(255), training=False))
-        received = loaded.signatures["serving_default"](image=tf.constant(image))["alpha"].numpy()
+        received = loaded.signatures[PLAIN_SIGNATURE](image=tf.constant(image))["alpha"].numpy()
         difference = float(np.abs(received - expected).max())
         if not difference <= LIMIT:
             raise ValueError(

@@ -45,11 +45,10 @@ T = TypeVar("T")
 class Matter:
     """Predicts mattes of photos with a trained model.
 
-    The network sees a larger photo reduced to the area of `size` x `size` pixels. The photo is also
-    stretched towards a square, as in training, but by a factor of at most 2. A smaller photo is
-    seen as it is. A model of fixed size sees every photo fitted into its frame in the same way. The
-    matte is then brought to the photo's own size along the photo's edges, see
-    `kmatting.inference.refine`.
+    The network sees a photo reduced or enlarged to the area of `size` x `size` pixels, and
+    stretched towards a square, as in training, but by a factor of at most 2. A model of fixed size
+    sees every photo fitted into its frame in the same way. The matte is then brought to the photo's
+    own size along the photo's edges, see `kmatting.inference.refine`.
 
     A `Matter` can be shared by threads, and it can be pickled: the copy loads the model again. In a
     forked process a `.tflite` or `.onnx` model is loaded again at the first photo. TensorFlow does

@@ -11,6 +11,7 @@ import numpy as np
 from kmatting.extras import EXTRA_OF, install_command
 
 SIGNATURE = "serving_default"  # of exported models
+PLAIN_SIGNATURE = "network"  # of those that also reduce photos and refine mattes: the network alone
 
 
 class ModelError(ValueError):

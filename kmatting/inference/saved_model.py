@@ -6,7 +6,14 @@ from pathlib import Path
 import numpy as np
 
 from kmatting.inference.metadata import read_metadata
-from kmatting.inference.network import SIGNATURE, ModelError, Network, fixed_frame, only_one
+from kmatting.inference.network import (
+    PLAIN_SIGNATURE,
+    SIGNATURE,
+    ModelError,
+    Network,
+    fixed_frame,
+    only_one,
+)
 from kmatting.inference.runtime import limit_tensorflow, refuse_fork, tensorflow_memory
 
 
@@ -31,7 +38,8 @@ def load_saved_model(path: Path, threads: int | None = None) -> Network:
     model = tf.saved_model.load(str(path))
     if SIGNATURE not in model.signatures:
         raise ModelError(f"has no signature {SIGNATURE!r}; export it by kmatting export.")
-    signature = model.signatures[SIGNATURE]
+    served = PLAIN_SIGNATURE if PLAIN_SIGNATURE in model.signatures else SIGNATURE
+    signature = model.signatures[served]
     name, image = only_one("input", signature.structured_input_signature[1])
     alpha_name, _ = only_one("output", signature.structured_outputs)
 
@@ -39,7 +47,7 @@ def load_saved_model(path: Path, threads: int | None = None) -> Network:
     def run(batch: np.ndarray) -> np.ndarray:
         values = tf.constant(batch if image.dtype == tf.uint8 else batch / np.float32(255))
         # The signature holds no reference to the model, whose variables would be collected.
-        return model.signatures[SIGNATURE](**{name: values})[alpha_name].numpy()
+        return model.signatures[served](**{name: values})[alpha_name].numpy()
 
     metadata = read_metadata(path)
     if not metadata and "encoded" in model.signatures:
@@ -47,7 +55,7 @@ def load_saved_model(path: Path, threads: int | None = None) -> Network:
             "was exported by an older kmatting and does not say its size; export it again by "
             "kmatting export."
         )
-    # The graph itself reduces larger photos to `max_size`, so that is how it serves.
+    # The graph reduces larger photos to `max_size` when it serves.
     max_size: int | None = metadata.get("max_size")
     reload = functools.partial(load_saved_model, path, threads)
     return Network(run, fixed_frame(image.shape.as_list()), reload, max_size, max_size)
