@@ -289,9 +289,9 @@ def test_dtssd_by_hand():
     # errors of the change: 0, -1, -1, 0
     found = metrics.dtssd(now, prediction, before, prediction)
     assert found == pytest.approx(100 * np.sqrt(2 / 4), abs=1e-9)
-    part = np.array([[True, True, False, False]])
+    part = np.array([[True, True, True, False]])
     found = metrics.dtssd(now, prediction, before, prediction, part)
-    assert found == pytest.approx(100 * np.sqrt(1 / 2), abs=1e-9)
+    assert found == pytest.approx(100 * np.sqrt(2 / 3), abs=1e-9)
     assert metrics.dtssd(now, now, before, before) == 0
     assert metrics.dtssd(now, prediction, now, prediction) == 0  # wrong, but it does not flicker
 

@@ -6,7 +6,6 @@ import subprocess
 import sys
 import time
 from fractions import Fraction
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -383,7 +382,8 @@ def test_ahead_ends_what_it_reads_when_left():
         finally:
             ended.append(True)
 
-    results = ahead(items())
+    source = items()  # which would end by itself if nothing referred to it
+    results = ahead(source)
     next(results)
     results.close()
     assert ended == [True]
@@ -455,9 +455,9 @@ def test_a_background_video_plays_and_repeats(tmp_path):
     scenes = [np.full((HEIGHT, WIDTH, 3), level, np.uint8) for level in (0, 120, 240)]
     path = write_clip(tmp_path / "scene.mp4", scenes, times=[0, 100, 200], rate=10)
     background = Background(str(path))
-    moments = [0, 90, 100, 210, 299, 301, 410]
+    moments = [0, 90, 210, 299, 301, 730]
     shown = [int(background.at(Fraction(ms, 1000), (20, 40)).mean()) for ms in moments]
-    assert shown == pytest.approx([0, 0, 120, 240, 240, 0, 120], abs=4)
+    assert shown == pytest.approx([0, 0, 240, 240, 0, 120], abs=4)
     assert background.at(Fraction(1), (20, 40)).shape == (20, 40, 3)
 
 
@@ -646,14 +646,11 @@ def test_bounded_memory(tmp_path, model):
     assert peaks[1] < peaks[0] + 40_000  # 120 frames of RGBA would be 147,000 kB
 
 
-def test_times_do_not_go_back(tmp_path):
-    path = write_clip(tmp_path / "fast.mp4", times=[0, 1, 2, 3, 4, 5])
-    with VideoSink(tmp_path / "out.gif") as sink:  # whose unit is 10 ms
-        for frame in read_frames(path):
-            sink.write(frame.photo.rgb, frame.time, frame.duration)
-    times = [frame.time for frame in read_frames(tmp_path / "out.gif")]
-    assert len(times) == 6
-    assert all(before < after for before, after in pairwise(times))
+def test_times_that_a_format_cannot_tell_apart(tmp_path):
+    with VideoSink(tmp_path / "out.webm") as sink:  # whose unit is a millisecond
+        for number in range(4):
+            sink.write(picture(number), Fraction(number, 10_000), Fraction(1, 10_000))
+    assert decode(tmp_path / "out.webm")[1] == [0, 0.001, 0.002, 0.003]
 
 
 def test_written_beside_and_renamed(tmp_path):
