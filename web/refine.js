@@ -6,7 +6,9 @@ import { BILINEAR, BOX, gaussian, mean, meanTwice, resize, tiles } from "./resiz
 const EPSILON = 1e-4;
 const SOFTNESS = [0, 0.5, 0.8, 1.1, 1.5];
 const NEARLY_BEST = 1.35;
-const STEEPNESS = [0.3, 0.4];
+const STEEP = [0.38, 0.48];
+const SOFT = [0.2, 0.3];
+const SHARPENED = [0.35, 0.5];
 const LEAST_RANGE = 0.02;
 const UNEXPLAINED = [0.3, 1];
 const GRAIN = 0.15;
@@ -35,8 +37,9 @@ export function refine(alpha, photo) {
   const lowest = local(alpha, 5, Math.min).data;
   const highest = local(alpha, 5, Math.max).data;
   const spread = highest.map((value, i) => value - lowest[i]);
-  const { lines, error } = fit(alpha, resize(photo, columns, rows, BOX), spread);
-  const trust = trustOf(alpha, error);
+  const guide = resize(photo, columns, rows, BOX);
+  const { lines, error } = fit(alpha, guide, spread);
+  const trust = trustOf(alpha, guide, lines, error);
 
   // Slopes for red, green and blue, offset, lowest and highest value.
   const small = { ...alpha, channels: 6, data: new Float32Array(6 * count) };
@@ -169,10 +172,14 @@ function regression(a, [mr, mg, mb], [ar, ag, ab], [srr, srg, srb, sgg, sgb, sbb
 }
 
 /** How far the fit may replace the bilinear enlargement, from 0 to 1. */
-function trustOf(alpha, error) {
+function trustOf(alpha, guide, lines, error) {
   const { width, height, data } = alpha;
   const plane = (values) => ({ width, height, channels: 1, data: values });
   const add = (a, b) => a + b;
+  const detail = (values) => {
+    const around = local(plane(values), 3, add).data;
+    return values.map((value, i) => value - around[i] / 9);
+  };
   const steps = data.map((value, i) => {
     const right = i % width < width - 1 ? data[i + 1] - value : 0;
     const below = i + width < data.length ? data[i + width] - value : 0;
@@ -181,13 +188,21 @@ function trustOf(alpha, error) {
   const steepest = local(plane(steps), 5, Math.max).data;
   const least = local(alpha, 9, Math.min).data;
   const greatest = local(alpha, 9, Math.max).data;
-  const around = local(alpha, 3, add).data;
-  const structure = local(plane(data.map((value, i) => (value - around[i] / 9) ** 2)), 5, add).data;
+  const own = detail(data);
+  const taken = new Float32Array(data.length);
+  for (let c = 0; c < 3; c++) {
+    const colours = detail(data.map((_, i) => guide.data[guide.channels * i + c] / 255));
+    for (let i = 0; i < taken.length; i++) taken[i] += lines[4 * i + c] * colours[i];
+  }
+  const together = local(plane(own.map((value, i) => value * taken[i])), 5, add).data;
+  const energy = local(plane(own.map((value) => value * value)), 5, add).data;
   const unexplained = local(plane(error), 5, add).data;
   return data.map((_, i) => {
     const steepness = steepest[i] / Math.max(greatest[i] - least[i], LEAST_RANGE);
-    const rest = unexplained[i] / Math.max(structure[i], 1e-6);
-    return share(steepness, STEEPNESS) * (1 - share(rest, UNEXPLAINED));
+    const most = Math.max(energy[i], 1e-6);
+    const sharpened = share((steepness * together[i]) / most, SHARPENED);
+    const focus = Math.max(share(steepness, STEEP), share(steepness, SOFT) * sharpened);
+    return focus * (1 - share(unexplained[i] / most, UNEXPLAINED));
   });
 }
 

@@ -8,9 +8,9 @@ applied to the full photo (its fast variant, He and Sun 2015). Three things are 
 - Softness. A predicted matte is softer than the photo it came from, so a fit against the sharp
   photo comes out too flat. The small photo is therefore blurred as the matte is: by the least blur
   that explains the matte nearly as well as the best does, since more blur tends to fit better.
-- Trust. An edge that is much wider than a pixel of the small matte is out of focus: bilinear
-  enlargement is right there, and the texture of the photo would only disturb it. The same holds
-  where colours do not explain the matte. There the enlargement stays bilinear.
+- Trust. Where the subject is out of focus, bilinear enlargement is right, and the texture of the
+  photo would only disturb it. The same holds where colours do not explain the matte. A soft edge
+  counts as in focus where the photo has the matte's own detail, only stronger.
 - Range. The result stays within the range of the small matte's 5x5 neighbourhood, so nothing is
   invented where the network saw nothing.
 
@@ -28,11 +28,13 @@ from kmatting.inference.tiles import Interpolation, tiles
 _EPSILON = 1e-4  # variance of colours in [0, 1] under which a window counts as flat
 _SOFTNESS = (0.0, 0.5, 0.8, 1.1, 1.5)  # sigmas tried on the small photo, in its pixels
 _NEARLY_BEST = 1.35  # times the least squared error: a blur that fits as well is preferred
-# Largest step between neighbours within 5x5 by the range within 9x9: out of focus, in focus. A
-# sharp edge has 1; one blurred by a Gaussian of sigma 1, 1.5 and 2 pixels has 0.38, 0.26 and 0.2.
-_STEEPNESS = (0.3, 0.4)
-_LEAST_RANGE = 0.02  # below it steps are those of 8-bit levels
-# Squared error of the fit by the matte's squared distance from its 3x3 mean: explained, not.
+_LEAST_RANGE = 0.02  # of the matte; below it steps are those of 8-bit levels
+# Where focus is 0 and 1: steepness of a matte that is in focus by itself, of one that may be, and
+# steepness times gain of the latter.
+_STEEP = (0.38, 0.48)
+_SOFT = (0.2, 0.3)
+_SHARPENED = (0.35, 0.5)
+# Squared error of the fit by the squared detail of the matte: explained, not.
 _UNEXPLAINED = (0.3, 1.0)
 _GRAIN = 0.15  # sigma on the full photo, in pixels of the small one: takes the sensor's noise out
 # Pixels of a tile of the full photo, and of the small one: what is computed of a tile fits into a
@@ -81,9 +83,9 @@ def refine(alpha: np.ndarray, image: np.ndarray) -> np.ndarray:
 
     lowest, highest = _local(alpha, np.minimum, 5), _local(alpha, np.maximum, 5)
     spread = highest - lowest
-    guide = Image.fromarray(image).resize(small[::-1], Image.Resampling.BOX)
-    slope, offset, error = _fit(alpha, np.asarray(guide), spread)
-    trust = _trust(alpha, error)
+    guide = np.asarray(Image.fromarray(image).resize(small[::-1], Image.Resampling.BOX))
+    slope, offset, error = _fit(alpha, guide, spread)
+    trust = _trust(alpha, guide, slope, error)
     # The enlargement of trust * fit + (1 - trust) * alpha, at the cost of the fit alone.
     offset = trust * offset + (1 - trust) * alpha
     planes = np.stack([offset, *(trust * slope), lowest, highest])
@@ -168,12 +170,24 @@ def _fit(
     return slope, offset, error
 
 
-def _trust(alpha: np.ndarray, error: np.ndarray) -> np.ndarray:
+def _trust(
+    alpha: np.ndarray, guide: np.ndarray, slope: np.ndarray, error: np.ndarray
+) -> np.ndarray:
     """Says how far the fit may replace the bilinear enlargement.
 
+    Steepness is the largest step between neighbours within 5x5 by the range within 9x9. A sharp
+    edge has 1; one blurred by a Gaussian of sigma 1, 1.5 and 2 pixels has 0.38, 0.26 and 0.2.
+
+    A softer edge may be soft in the photo, too, or in the matte alone. Detail is the difference
+    from the 3x3 mean, and gain is how many times the matte's own detail the fit takes from the
+    photo: 1 if both are equally soft, 2 and more if the photo is sharp. Least squares find it
+    within 5x5, so that texture counts little.
+
     Args:
-        alpha: float array (h, w) in [0, 1].
-        error: float array (h, w), squared error of the fit.
+        alpha: float32 array (h, w) in [0, 1].
+        guide: uint8 array (h, w, 3), the photo at the same size.
+        slope: float32 array (3, h, w), of the fit.
+        error: float32 array (h, w), squared error of the fit.
 
     Returns:
         float32 array (h, w) in [0, 1].
@@ -182,10 +196,23 @@ def _trust(alpha: np.ndarray, error: np.ndarray) -> np.ndarray:
     steps = np.hypot(padded[:-1, 1:] - alpha, padded[1:, :-1] - alpha)
     extent = _local(alpha, np.maximum, 9) - _local(alpha, np.minimum, 9)
     steepness = _local(steps, np.maximum, 5) / np.maximum(extent, _LEAST_RANGE)
-    structure = np.square(alpha - _local(alpha, np.add, 3) / 9)
-    unexplained = _local(error, np.add, 5) / np.maximum(_local(structure, np.add, 5), 1e-6)
-    trust = _share(steepness, *_STEEPNESS) * (1 - _share(unexplained, *_UNEXPLAINED))
-    return trust.astype(np.float32)
+
+    own, taken = _detail(alpha), np.zeros_like(alpha)
+    for plane, channel in zip(slope, np.moveaxis(guide, -1, 0), strict=True):
+        taken += plane * _detail(channel.astype(np.float32))
+    energy = np.maximum(_local(np.square(own), np.add, 5), 1e-6)
+    gain = _local(own * taken, np.add, 5) / energy
+    focus = np.maximum(
+        _share(steepness, *_STEEP),
+        _share(steepness, *_SOFT) * _share(steepness * gain, *_SHARPENED),
+    )
+    unexplained = _local(error, np.add, 5) / energy
+    return (focus * (1 - _share(unexplained, *_UNEXPLAINED))).astype(np.float32)
+
+
+def _detail(values: np.ndarray) -> np.ndarray:
+    """Takes the difference of an array (h, w) from its 3x3 mean."""
+    return values - _local(values, np.add, 3) / 9
 
 
 def _share(values: np.ndarray, low: float, high: float) -> np.ndarray:

@@ -52,7 +52,7 @@ def bilinear(small, image):
 def closest_fit(small, image):
     """Refines everywhere, with the softness that fits best."""
     saved = refine_module._NEARLY_BEST, refine_module._trust
-    refine_module._NEARLY_BEST, refine_module._trust = 1, lambda alpha, error: np.ones_like(alpha)
+    refine_module._NEARLY_BEST, refine_module._trust = 1, lambda alpha, *_: np.ones_like(alpha)
     try:
         return refine_module.refine(small, image)
     finally:
