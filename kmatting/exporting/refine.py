@@ -44,7 +44,7 @@ def _refined(alpha: Any, image: Any) -> Any:
     spread = highest - lowest
     guide = resize(image[None], tf.shape(alpha), "box")[0]
     slope, offset, error = _fit(alpha, guide, _tiles_with_edges(spread))
-    trust = _trust(alpha, error)
+    trust = _trust(alpha, guide, slope, error)
     offset = trust * offset + (1 - trust) * alpha
     slope = tf.unstack(trust[..., None] * slope, axis=-1)
     planes = tf.stack([*slope, offset, lowest, highest], -1)
@@ -207,19 +207,39 @@ def _window_fit(alpha: Any, guide: Any, kernel: Any) -> tuple[Any, Any, Any]:
     return slope, offset, tf.square(fitted - alpha[:, inner, inner, 0])
 
 
-def _trust(alpha: Any, error: Any) -> Any:
-    """Says how far the fit may replace the bilinear enlargement; float32 (h, w) in [0, 1]."""
+def _trust(alpha: Any, guide: Any, slope: Any, error: Any) -> Any:
+    """Says how far the fit may replace the bilinear enlargement.
+
+    Args:
+        alpha: float32 tensor (h, w) in [0, 1].
+        guide: uint8 tensor (h, w, 3), the photo at the same size.
+        slope: float32 tensor (h, w, 3), of the fit.
+        error: float32 tensor (h, w), squared error of the fit.
+
+    Returns:
+        float32 tensor (h, w) in [0, 1].
+    """
     shape = tf.shape(alpha)
     across = cut(alpha, tf.range(shape[0]), tf.range(1, shape[1] + 1)) - alpha
     down = cut(alpha, tf.range(1, shape[0] + 1), tf.range(shape[1])) - alpha
     steps = tf.sqrt(across * across + down * down)
     extent = _largest(alpha, 9) + _largest(-alpha, 9)
     steepness = _largest(steps, 5) / tf.maximum(extent, reference._LEAST_RANGE)
-    structure = tf.square(alpha - _sum(alpha, 3) / 9)
-    unexplained = _sum(error, 5) / tf.maximum(_sum(structure, 5), 1e-6)
-    return _share(steepness, *reference._STEEPNESS) * (
-        1 - _share(unexplained, *reference._UNEXPLAINED)
+    own = _detail(alpha[..., None])
+    taken = tf.reduce_sum(slope * _detail(tf.cast(guide, tf.float32)), -1, keepdims=True)
+    energy = tf.maximum(_sum(tf.square(own), 5)[..., 0], 1e-6)
+    gain = _sum(own * taken, 5)[..., 0] / energy
+    focus = tf.maximum(
+        _share(steepness, *reference._STEEP),
+        _share(steepness, *reference._SOFT) * _share(steepness * gain, *reference._SHARPENED),
     )
+    unexplained = _sum(error[..., None], 5)[..., 0] / energy
+    return focus * (1 - _share(unexplained, *reference._UNEXPLAINED))
+
+
+def _detail(values: Any) -> Any:
+    """Takes the difference of a tensor (h, w, C) from its 3x3 mean."""
+    return values - _sum(values, 3) / 9
 
 
 def _share(values: Any, low: float, high: float) -> Any:
@@ -250,9 +270,10 @@ def _largest(values: Any, side: int) -> Any:
 
 
 def _sum(values: Any, side: int) -> Any:
-    """Sums the window of side x side pixels around each; the borders are repeated; (h, w)."""
-    around = [tf.range(-(side // 2), length + side // 2) for length in tf.unstack(tf.shape(values))]
-    return _filtered(cut(values, *around)[None, ..., None], [1.0] * side)[0, ..., 0]
+    """Sums the window of side x side pixels around each; borders are repeated; (h, w, C)."""
+    sides = tf.unstack(tf.shape(values)[:2])
+    around = [tf.range(-(side // 2), length + side // 2) for length in sides]
+    return _filtered(cut(values, *around)[None], [1.0] * side)[0]
 
 
 def _without_grain(image: Any, corner: Any, sigma: Any) -> Any:
