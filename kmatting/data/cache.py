@@ -34,7 +34,7 @@ def signature(files: Iterable[Path], extra: str = "") -> str | None:
     parts = [extra]
     try:
         for path in files:
-            status = path.stat()
+            status = os.stat(path)  # noqa: PTH116 - a third faster, for hundreds of thousands
             parts.append(f"{_absolute(path)} {status.st_size} {status.st_mtime_ns}")
     except (OSError, ValueError):
         return None
@@ -47,9 +47,10 @@ def digest(text: str) -> str:
 
 
 def _absolute(path: Path) -> str:
-    return str(_absolute_folder(path.parent) / path.name)
+    folder, name = os.path.split(path)
+    return os.path.join(_absolute_folder(folder), name)  # noqa: PTH118 - as above
 
 
 @functools.lru_cache(maxsize=1024)
-def _absolute_folder(folder: Path) -> Path:
-    return folder.resolve()
+def _absolute_folder(folder: str) -> str:
+    return str(Path(folder).resolve())

@@ -59,7 +59,7 @@ def list_stems(folder: Path, recursive: bool = False) -> Found:
         What was found, sorted by name.
     """
     found = list_folder(folder, recursive)
-    named, problems = _by_name(folder, found, _name)
+    named, problems = _unique(_by_name(folder, found, _name))
     files: list[tuple[Path, ...]] = [(named[name],) for name in sorted(named)]
     return Found(files, found.problems + problems, found.notes)
 
@@ -80,9 +80,9 @@ def match_folders(images: Path, alphas: Path, kind: str, recursive: bool = False
     notes = photos.notes + mattes.notes
     if photos.problems or mattes.problems:
         return Found([], photos.problems + mattes.problems, notes)
-    photo_names = {_name(images, path) for (path,) in photos.files}
-    matte_names = {_matte_name(alphas, path) for (path,) in mattes.files}
-    if not photo_names & matte_names:
+    photos_of = _by_name(images, photos, _name)
+    mattes_of = _by_name(alphas, mattes, _matte_name)
+    if not photos_of.keys() & mattes_of.keys():
         problem = (
             f"{images} and {alphas}: no two files have the same stem (such as "
             f"{photos.files[0][0].name} and {mattes.files[0][0].name}); rename the alphas after "
@@ -90,16 +90,18 @@ def match_folders(images: Path, alphas: Path, kind: str, recursive: bool = False
         )
         return Found([], [problem], notes)
     problems = [
-        f"{path}: {kind} without alpha ({_name(images, path)}.* in {alphas})."
-        for (path,) in photos.files
-        if _name(images, path) not in matte_names
+        f"{path}: {kind} without alpha ({name}.* in {alphas})."
+        for name, paths in photos_of.items()
+        if name not in mattes_of
+        for path in paths
     ] + [
-        f"{path}: alpha without {kind} ({_matte_name(alphas, path)}.* in {images})."
-        for (path,) in mattes.files
-        if _matte_name(alphas, path) not in photo_names
+        f"{path}: alpha without {kind} ({name}.* in {images})."
+        for name, paths in mattes_of.items()
+        if name not in photos_of
+        for path in paths
     ]
-    photo_of, same_photos = _by_name(images, photos, _name)
-    matte_of, same_mattes = _by_name(alphas, mattes, _matte_name)
+    photo_of, same_photos = _unique(photos_of)
+    matte_of, same_mattes = _unique(mattes_of)
     matched = sorted(photo_of.keys() & matte_of.keys())
     files: list[tuple[Path, ...]] = [(photo_of[name], matte_of[name]) for name in matched]
     return Found(files, problems + same_photos + same_mattes, notes)
@@ -117,11 +119,16 @@ def _matte_name(folder: Path, path: Path) -> str:
 
 def _by_name(
     folder: Path, found: Found, name_of: Callable[[Path, Path], str]
-) -> tuple[dict[str, Path], list[str]]:
-    """Returns the files with a name of their own, and a problem for each name of several."""
+) -> dict[str, list[Path]]:
+    """Groups files by their names."""
     paths_of: dict[str, list[Path]] = defaultdict(list)
     for (path,) in found.files:
         paths_of[name_of(folder, path)].append(path)
+    return dict(paths_of)
+
+
+def _unique(paths_of: dict[str, list[Path]]) -> tuple[dict[str, Path], list[str]]:
+    """Returns the files with a name of their own, and a problem for each name of several."""
     problems = [
         f"{paths[0].parent}: {_names(paths)} have the same stem; keep one."
         for paths in paths_of.values()
