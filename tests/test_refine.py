@@ -184,3 +184,10 @@ def test_the_fit_is_a_ridge_regression_in_each_window():
 def test_other_shapes_are_refused(alpha, image):
     with pytest.raises(ValueError, match="Expected a matte"):
         refine(alpha, image)
+
+
+def test_rounding_leads_to_no_column_beyond_the_photo():
+    matte = np.random.default_rng(0).random((17, 695), np.float32)
+    image = np.random.default_rng(1).integers(0, 256, (17, 1003, 3), dtype=np.uint8)
+    assert 695 * (1003 / 695) > 1003
+    assert refine(matte, image).shape == (17, 1003)

@@ -18,6 +18,7 @@ applied to the full photo (its fast variant, He and Sun 2015). Three things are 
 """
 
 import functools
+import math
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -327,8 +328,9 @@ def _spans(uneven: np.ndarray, width: int) -> Iterator[slice]:
     scale = width / len(uneven)
     bounds = np.flatnonzero(np.diff(uneven, prepend=False, append=False)) * scale
     for start, stop in bounds.reshape(-1, 2):
-        for left in np.arange(int(start), np.ceil(stop), _TILE[1], dtype=int):
-            yield slice(int(left), min(int(left) + _TILE[1], int(np.ceil(stop))))
+        end = min(math.ceil(stop), width)  # rounding must not lead out of the photo
+        for left in range(int(start), end, _TILE[1]):
+            yield slice(left, min(left + _TILE[1], end))
 
 
 def _without_grain(image: np.ndarray, rows: slice, columns: slice, sigma: float) -> np.ndarray:
