@@ -46,7 +46,7 @@ def cutout(foreground: np.ndarray, alpha: np.ndarray) -> Image.Image:
         holds nothing of the background.
     """
     pixels = np.empty((*alpha.shape, 4), np.uint8)
-    for tile in tiles(*alpha.shape, _TILE):
+    for tile in tiles(alpha.shape[0], alpha.shape[1], _TILE):
         opacity = np.rint(alpha[tile] * 255).astype(np.uint8)
         pixels[tile][..., :3] = foreground[tile] * (opacity > 0)[..., None]
         pixels[tile][..., 3] = opacity

@@ -74,8 +74,8 @@ def refine(alpha: np.ndarray, image: np.ndarray) -> np.ndarray:
     if alpha.shape == full:
         return alpha
     if alpha.shape[0] >= height and alpha.shape[1] >= width:
-        small = Image.fromarray(alpha).resize((width, height), Image.Resampling.BILINEAR)
-        return np.asarray(small).clip(0, 1)
+        reduced = Image.fromarray(alpha).resize((width, height), Image.Resampling.BILINEAR)
+        return np.asarray(reduced).clip(0, 1)
 
     # A photo may be larger than its matte along one axis alone.
     small = min(alpha.shape[0], height), min(alpha.shape[1], width)
@@ -91,7 +91,8 @@ def refine(alpha: np.ndarray, image: np.ndarray) -> np.ndarray:
     offset = trust * offset + (1 - trust) * alpha
     planes = np.stack([offset, *(trust * slope), lowest, highest])
     spread[trust == 0] = 0
-    uneven = _local(spread, np.maximum, 3) >= _FLAT  # a pixel of the photo lies between neighbours
+    # A pixel of the photo lies between neighbours.
+    uneven = _local(spread, np.maximum, 3) >= _FLAT
 
     sigma = _GRAIN * max(height / small[0], width / small[1])
     whole = Interpolation(small[1], width, slice(0, width))
@@ -100,7 +101,7 @@ def refine(alpha: np.ndarray, image: np.ndarray) -> np.ndarray:
         rows = slice(top, min(top + _TILE[0], height))
         down = Interpolation(small[0], height, rows)
         refined[rows] = down(whole(alpha[down.source], axis=1), axis=0)
-        for columns in _spans(uneven[down.source].any(axis=0), width):
+        for columns in _spans(np.any(uneven[down.source], axis=0), width):
             across = Interpolation(small[1], width, columns)
             near = across(planes[:, down.source, across.source], axis=2)
             value, *slopes, least, greatest = down(near, axis=1)
