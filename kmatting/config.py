@@ -45,6 +45,8 @@ class ModelConfig(Section):
         weights: `.keras` or `.weights.h5` file of the whole network to start from, or
             `shipped` for the network that kmatting ships.
         freeze_encoder_epochs: number of epochs at the start in which the encoder is not trained.
+        freeze_batch_norm: batch norm keeps its statistics, scales and offsets. For fine-tuning:
+            the statistics of a few photos, in small batches, are worse than those of the weights.
     """
 
     name: Literal["model1", "model2"] = "model1"
@@ -53,6 +55,7 @@ class ModelConfig(Section):
     skips: bool = False
     weights: Path | None = None
     freeze_encoder_epochs: int = Field(default=0, ge=0)
+    freeze_batch_norm: bool = False
 
     @field_validator("encoder")
     @classmethod

@@ -251,6 +251,17 @@ def test_frozen_encoder_stays_as_it_was(config, tmp_path):
     assert change("conv1_conv", second, third) > 0
 
 
+def test_frozen_batch_norm_stays_as_it_was(config, tmp_path):
+    folder = tmp_path / "run"
+    options = ["model.freeze_batch_norm=true", "model.freeze_encoder_epochs=1", "training.epochs=2"]
+    result = run("--config", config, "--output", folder, "--set", *options)
+    assert result.returncode == 0, result.stderr
+    model = keras.saving.load_model(folder / "last.keras", compile=False)
+    for weights, value in zip(model.get_layer("conv1_bn").get_weights(), (1, 0, 0, 1), strict=True):
+        assert (weights == value).all()  # as it was made
+    assert np.abs(model.get_layer("alpha").get_weights()[1]).max() > 0
+
+
 @pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
 def test_options_of_training(config, tmp_path, precision):
     options = [

@@ -1,4 +1,4 @@
-"""Fits the network: first with a frozen encoder, where the config says so, then as a whole."""
+"""Fits the network; freezes the parts that the config says."""
 
 import contextlib
 import sys
@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import keras
 import tensorflow as tf
 
-from kmatting.config import Config
+from kmatting.config import Config, ModelConfig
 from kmatting.data.pipeline import Data
 from kmatting.models import encoder_layers
 from kmatting.training import replicas
@@ -48,12 +48,15 @@ def fit(
     """
     last_epoch = config.training.epochs
     thaw = min(config.model.freeze_encoder_epochs, last_epoch)
+    freezes = thaw > 0 or config.model.freeze_batch_norm
     for begin, end in ((0, thaw), (thaw, last_epoch)):
         begin = max(begin, first_epoch)
         if begin >= end:
             continue
-        if thaw:
-            _set_encoder_trainable(model, strategy, config, trainable=begin >= thaw)
+        if freezes:
+            _freeze(model, config.model, encoder=begin < thaw)
+            with strategy.scope():
+                compile_model(model, model.optimizer, config.training)
         with _clear_memory_error(config), data.clear_errors(), replicas.name_lost_worker():
             model.fit(
                 replicas.distribute(strategy, data.train(begin)),
@@ -84,10 +87,10 @@ def _clear_memory_error(config: Config) -> Iterator[None]:
         ) from error
 
 
-def _set_encoder_trainable(
-    model: keras.Model, strategy: tf.distribute.Strategy, config: Config, trainable: bool
-) -> None:
+def _freeze(model: keras.Model, config: ModelConfig, encoder: bool) -> None:
     for layer in encoder_layers(model):
-        layer.trainable = trainable
-    with strategy.scope():
-        compile_model(model, model.optimizer, config.training)
+        layer.trainable = not encoder
+    if config.freeze_batch_norm:
+        for layer in model.layers:
+            if isinstance(layer, keras.layers.BatchNormalization):
+                layer.trainable = False
