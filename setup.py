@@ -21,8 +21,9 @@ EXTRAS = {
     ],
     # HEIC photos, as iPhones write them.
     "heic": ["pillow-heif>=1.1"],
-    # Videos (kmatting video): FFmpeg, in a build under the GPL.
-    "video": ["av>=18"],
+    # Videos (kmatting video): FFmpeg, in a build under the GPL. PyAV 19 cannot ignore text in a
+    # file that is not UTF-8.
+    "video": ["av>=18,<19"],
     # .onnx files: prediction needs only onnxruntime; export also needs the extra `train`.
     "onnx": ["onnxruntime>=1.23", "onnx>=1.19", "tf2onnx>=1.17"],
     # Fast 8-bit .tflite files (kmatting export --variant int8).

@@ -97,6 +97,13 @@ def test_the_same_photos_give_the_same_file(model, photos):
     assert int8.quantize(content, photos) == int8.quantize(content, photos)
 
 
+def test_replaced_constants_are_not_in_the_file(photos):
+    kernel = np.random.default_rng(0).normal(size=(3, 3, 3, 64)).astype(np.float32)
+    network = convolutions(kernel)
+    floats = tflite.convert(network, SIZE, "float32")
+    assert len(tflite.convert(network, SIZE, "int8", photos)) < len(floats)
+
+
 def test_without_photos(model):
     with pytest.raises(ValueError, match="at least one photo"):
         tflite.convert(model, SIZE, "int8")

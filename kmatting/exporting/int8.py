@@ -64,6 +64,7 @@ def quantize(content: bytes, photos: Sequence[np.ndarray]) -> bytes:
     for operation in model.subgraphs[0].operators:
         if _kind(model, operation) in _CONVOLUTIONS and _label(model, operation) not in floats:
             _correct_bias(model, operation, activations)
+    _empty_unused_buffers(model)
     ranges = {
         _name(model, tensor): {
             "min": np.reshape(np.float32(seen.low), [1] * seen.means.ndim),
@@ -174,6 +175,15 @@ def _replace(model: Any, operation: Any, position: int, values: np.ndarray) -> N
     operation.inputs[position] = len(tensors)
     model.buffers.append(buffer)
     tensors.append(tensor)
+
+
+def _empty_unused_buffers(model: Any) -> None:
+    """Drops constants that were replaced: the quantizer would write them in floats."""
+    graph = model.subgraphs[0]
+    used = {graph.tensors[i].buffer for op in graph.operators for i in op.inputs if i >= 0}
+    for tensor in graph.tensors:
+        if tensor.buffer not in used:
+            model.buffers[tensor.buffer].data = None
 
 
 def _recipe(floats: set[str]) -> Any:

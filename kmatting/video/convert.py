@@ -33,6 +33,9 @@ class Converter:
         self._height = first.height
         self._graph: av.filter.Graph | None = None
         self._graph_of: tuple[object, ...] = ()
+        # Of the first frame only: PyAV's side data hold their frame until the garbage collector
+        # runs, which would be hundreds of frames later.
+        self._turn = _display_matrix(first)
         if aspect != 1:
             self._note(f"pixels that are not square: stretched to {self._width}x{self._height}")
 
@@ -42,7 +45,6 @@ class Converter:
             self._note("interlaced: the two fields of a frame are not separated")
         if (picture.width, picture.height) != self._coded:
             self._note(f"its size changes: all frames are scaled to {self._width}x{self._height}")
-        turn = _display_matrix(picture)
         if picture.color_trc in _HDR or picture.color_primaries in _WIDE:
             picture = self._in_srgb(picture)
         elif picture.colorspace == _UNSPECIFIED and picture.height >= _HD_HEIGHT:
@@ -51,7 +53,7 @@ class Converter:
         pixels = picture.to_ndarray(
             width=self._width, height=self._height, format="rgba" if transparent else "rgb24"
         )
-        pixels = _upright(pixels, turn)
+        pixels = _upright(pixels, self._turn)
         if not transparent:
             return Photo(pixels)
         opacity = np.ascontiguousarray(pixels[..., 3])
