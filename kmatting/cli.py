@@ -13,7 +13,9 @@ import signal
 import sys
 import threading
 import types
+import warnings
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import IO, Any, NoReturn, Protocol
 
 from kmatting import __version__
@@ -69,7 +71,7 @@ def command(main: Main) -> Main:
     def guarded(argv: Sequence[str] | None = None) -> int:
         _open_standard_streams()
         try:
-            with _sigterm_raises():
+            with _sigterm_raises(), _short_warnings():
                 status = main(argv)
         except KeyboardInterrupt as stop:
             terminated = isinstance(stop, TerminatedError)
@@ -99,6 +101,29 @@ def command(main: Main) -> Main:
         return status if _flush() else status or 2
 
     return guarded
+
+
+@contextlib.contextmanager
+def _short_warnings() -> Iterator[None]:
+    """Shows warnings of kmatting in one line, without a place in its source."""
+    package, former = str(Path(__file__).parent), warnings.formatwarning
+
+    def short(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        line: str | None = None,
+    ) -> str:
+        if filename.startswith(package):
+            return f"warning: {message}\n"
+        return former(message, category, filename, lineno, line)
+
+    warnings.formatwarning = short
+    try:
+        yield
+    finally:
+        warnings.formatwarning = former
 
 
 def say(text: str) -> None:

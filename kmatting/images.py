@@ -12,6 +12,7 @@ import io
 import os
 import struct
 import sys
+import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -57,6 +58,16 @@ _EXIF_TAGS = (0x10E, 0x10F, 0x110, 0x11A, 0x11B, 0x128, 0x131, 0x132, 0x13B, 0x1
 # Maker notes are void when they are moved, and the size may change: width, height, related file.
 _EXIF_LEFT = (0x927C, 0xA002, 0xA003, 0xA005)
 _MORE = "kmatting_more"  # key in `info` of a decoded image
+# What the pictures of a file are called that may hold several.
+_PICTURES = {
+    "GIF": "frames",
+    "WEBP": "frames",
+    "PNG": "frames",
+    "AVIF": "frames",
+    "TIFF": "pages",
+    "HEIF": "pictures",
+}
+_SUBFILE, _REDUCED_OR_MASK = 0x00FE, 5  # a TIFF tag, and the bits of pages that are no pictures
 _NAME_LENGTH = 500  # characters of a path that a message shows
 
 Source = (
@@ -66,6 +77,10 @@ Source = (
 
 class ImageError(ValueError):
     """A photo or matte that cannot be read; the message names it and says why in one line."""
+
+
+class ImageWarning(UserWarning):
+    """A file with several frames or pages, of which one was read; the message names it."""
 
 
 @dataclass(frozen=True)
@@ -79,8 +94,8 @@ class Photo:
         exif: the file's EXIF data that say what the photo is (camera, time, place, author), not how
             its pixels were stored; empty if there are none.
         icc_profile: the file's ICC profile, or None. `rgb` has been converted from it.
-        more: "frames" or "pages" if the file holds further ones, of which this is the first;
-            else "".
+        more: "frames", "pages" or "pictures" if the file holds further ones, of which this is the
+            first (in a HEIC file the main one); else "".
     """
 
     rgb: np.ndarray
@@ -88,6 +103,13 @@ class Photo:
     exif: bytes = b""
     icc_profile: bytes | None = None
     more: str = ""
+
+    def note(self) -> str:
+        """Says in one phrase what of the file is left out; returns "" if nothing is."""
+        if not self.more:
+            return ""
+        hint = "; kmatting video cuts out all of them" if self.more == "frames" else ""
+        return f"holds several {self.more}, only the first is cut out{hint}"
 
     def flatten(self, grey: int = 255) -> np.ndarray:
         """Lays the photo over a grey level.
@@ -105,15 +127,17 @@ class Photo:
         return mixed.astype(np.uint8)
 
 
-def read_photo(source: Source) -> Photo:
+def read_photo(source: Source, warn: bool = True) -> Photo:
     """Reads a photo.
 
     Handles EXIF orientation, ICC profiles (converted to sRGB), palette, grey, CMYK, Lab, 16-bit,
-    float and transparent files. Of several frames or pages the first is read; `more` says so.
+    float and transparent files. Of several frames or pages the first is read, with an
+    `ImageWarning`.
 
     Args:
         source: path; encoded bytes (bytes, bytearray, memoryview) or a binary file, read from its
             position on; PIL image; or uint8 array (H, W), (H, W, 1), (H, W, 3) or (H, W, 4).
+        warn: whether to warn of several frames or pages. `more` says it in any case.
 
     Returns:
         The `Photo`.
@@ -125,6 +149,8 @@ def read_photo(source: Source) -> Photo:
     """
     with _decoded(source) as (image, name), _named_errors(name):
         profile, more = image.info.get("icc_profile"), image.info.get(_MORE, "")
+        if warn:
+            _warn_of_more(image, name)
         return Photo(np.asarray(_to_srgb(image)), _opacity(image), _exif(image), profile, more)
 
 
@@ -142,6 +168,7 @@ def read_image(source: Source) -> np.ndarray:
         TypeError: as in `read_photo`.
     """
     with _decoded(source) as (image, name), _named_errors(name):
+        _warn_of_more(image, name)
         return Photo(np.asarray(_to_srgb(image)), _opacity(image)).flatten()
 
 
@@ -167,6 +194,7 @@ def read_alpha(source: Source, exact: bool = False) -> np.ndarray:
         TypeError: as in `read_photo`.
     """
     with _decoded(source) as (image, name), _named_errors(name):
+        _warn_of_more(image, name)
         levels = _opacity(image)
         if levels is None:
             levels = _grey_levels(image)
@@ -400,9 +428,9 @@ def _decoded(source: Source) -> Iterator[tuple[Image.Image, str]]:
     """Opens a source, decodes it and turns it upright."""
     with _opened(source) as (image, name):
         with _named_errors(name):
+            more = _more(image)
             if isinstance(image, ImageFile.ImageFile) and _is_sixteen_bit_colour(image):
                 image = _with_sixteen_bits(image)
-            more = _more(image)
             image.load()
             image.info[_MORE] = more
             ImageOps.exif_transpose(image, in_place=True)
@@ -411,10 +439,28 @@ def _decoded(source: Source) -> Iterator[tuple[Image.Image, str]]:
 
 def _more(image: Image.Image) -> str:
     """Says what a file that is not yet decoded holds beside its first picture, or returns ""."""
-    kind = {"GIF": "frames", "WEBP": "frames", "PNG": "frames", "AVIF": "frames", "TIFF": "pages"}
-    if image.format not in kind or not getattr(image, "is_animated", False):
+    kind = _PICTURES.get(image.format or "", "")
+    if not kind or not getattr(image, "is_animated", False):
         return ""
-    return kind[image.format]
+    return "" if kind == "pages" and not _has_further_pages(image) else kind
+
+
+def _has_further_pages(image: Any) -> bool:
+    """Whether a TIFF file has pages beside the first that are no smaller copies and no masks."""
+    found = False
+    for page in range(1, image.n_frames):
+        image.seek(page)
+        found = found or not int(image.tag_v2.get(_SUBFILE, 0)) & _REDUCED_OR_MASK
+    image.seek(0)
+    return found
+
+
+def _warn_of_more(image: Image.Image, name: str) -> None:
+    """Warns of a decoded file that holds further pictures."""
+    if more := image.info.get(_MORE, ""):
+        text = f"{name}: holds several {more}, only the first is read."
+        # From one place, so that Python shows it once for a file that is read again and again.
+        warnings.warn(text, ImageWarning, stacklevel=1)
 
 
 def _name(source: object) -> str:

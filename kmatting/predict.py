@@ -1,9 +1,11 @@
 """Predicts the mattes of photos, and writes mattes, cutouts, composites or panels."""
 
 import argparse
+import contextlib
 import errno
 import io
 import sys
+import warnings
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
@@ -24,7 +26,7 @@ from kmatting.cli import (
     say,
 )
 from kmatting.files import check_writable
-from kmatting.images import ImageError, Source, scan_folder, write_image
+from kmatting.images import ImageError, ImageWarning, Source, scan_folder, write_image
 from kmatting.inference.cutout import (
     LOSSY_QUALITY,
     PNG_OPTIONS,
@@ -235,10 +237,11 @@ def _predict_files(args: argparse.Namespace) -> int:
     matter = _load(args)
     done = Counter(photos=0, failures=0)
     try:
-        for problem, failed in _with_bar(_work(jobs, matter, backgrounds, args), len(jobs)):
-            done["failures" if failed else "photos"] += 1
-            if problem:
-                print(problem, file=sys.stderr)
+        with _own_remarks():
+            for problem, failed in _with_bar(_work(jobs, matter, backgrounds, args), len(jobs)):
+                done["failures" if failed else "photos"] += 1
+                if problem:
+                    print(problem, file=sys.stderr)
     except (KeyboardInterrupt, OSError) as error:
         error.add_note(f"{done['photos']} of {len(jobs)} photos are done; --skip-existing goes on")
         raise
@@ -278,7 +281,8 @@ def _predict_pipe(args: argparse.Namespace) -> int:
     backgrounds = _read_backgrounds(args)
     matter = _load(args)
     try:
-        matte = matter(sys.stdin.buffer.read())
+        with _own_remarks():
+            matte = matter(sys.stdin.buffer.read())
     except ImageError as error:
         print(f"error: standard input: {str(error).removeprefix('image: ')}", file=sys.stderr)
         return 1
@@ -336,15 +340,18 @@ def _write(
     return _warning(job.photo, matte), False
 
 
+@contextlib.contextmanager
+def _own_remarks() -> Iterator[None]:
+    """Leaves it to `_warning` to say that a file holds several frames."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ImageWarning)
+        yield
+
+
 def _warning(photo: str, matte: Matte) -> str | None:
     """Says in one line what a user should know of a photo that was cut out."""
-    warnings = []
-    if matte.photo.more:
-        hint = "; kmatting video cuts out all of them" if matte.photo.more == "frames" else ""
-        warnings.append(f"holds several {matte.photo.more}, only the first is cut out{hint}")
-    if matte.is_empty:
-        warnings.append("no subject found")
-    return f"warning: {photo}: {'; '.join(warnings)}." if warnings else None
+    remarks = matte.remarks()
+    return f"warning: {photo}: {'; '.join(remarks)}." if remarks else None
 
 
 def _make(

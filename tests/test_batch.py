@@ -326,6 +326,29 @@ def test_globs_that_overlap_and_photos_that_would_be_written_to_one_file(run, ph
     assert alpha[0, 0] == pytest.approx(51, abs=1)
 
 
+def test_animations_of_which_one_frame_is_cut_out_are_listed(run, photos, tmp_path):
+    frames = [Image.new("RGB", (20, 15), (red, 0, 0)) for red in (250, 240)]
+    frames[0].save(photos / "moving.gif", save_all=True, append_images=frames[1:])
+    output = tmp_path / "out"
+    status, _, err = run("--input", photos, "--output", output)
+    assert status == 0
+    assert err == [
+        f"note: 1 photos hold several frames or pages, only the first is cut out: "
+        f"{output}/warnings.jsonl"
+    ]
+    frames[0].save(photos / "scan.tif", save_all=True, append_images=frames[1:])
+    for _again in range(2):  # what was made before stays in the list
+        run("--input", photos, "--output", output)
+        lines = (output / "warnings.jsonl").read_text().splitlines()
+        reasons = {Path(each["photo"]).name: each["reason"] for each in map(json.loads, lines)}
+        assert reasons == {
+            "moving.gif": "holds several frames, only the first is cut out; kmatting video cuts "
+            "out all of them",
+            "scan.tif": "holds several pages, only the first is cut out",
+        }
+    assert "errors.jsonl" not in files(output)
+
+
 @pytest.mark.parametrize("name", ["a [2024]", "what?", "all*", "[!x]"])
 def test_wildcards_in_the_names_of_folders(run, photos, tmp_path, name):
     folder = tmp_path / name

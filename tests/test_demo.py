@@ -323,6 +323,24 @@ def test_a_photo_without_a_subject_is_said(model, tmp_path, monkeypatch):
     assert said == ["none.png: no subject found."]
 
 
+@needs_gradio
+def test_an_animation_of_which_one_frame_is_cut_out_is_said(model, tmp_path, monkeypatch):
+    import gradio
+
+    from kmatting.demo.steps import Steps
+    from kmatting.inference.matter import Matter
+
+    said = []
+    monkeypatch.setattr(gradio, "Warning", said.append)
+    frames = [Image.new("RGB", (60, 40), (red, 0, 0)) for red in (250, 240)]
+    frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
+    Steps(Matter(model), tmp_path).matte(VISITOR, file(str(tmp_path / "a.gif")), False)
+    assert said == [
+        "a.gif: holds several frames, only the first is cut out; kmatting video cuts out all of "
+        "them."
+    ]
+
+
 def test_a_file_of_two_visitors_stays_until_both_have_left(tmp_path):
     shared, own, example = (tmp_path / name for name in ("shared", "own", "example"))
     for path in (shared, own, example):

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import subprocess
 import sys
 import types
@@ -55,6 +56,20 @@ def expected_scores(folder, unknown_of=metrics.unknown_band):
 
 def read_report(folder):
     return json.loads((folder / "report.json").read_text())
+
+
+def test_animations_are_named_in_one_line(folders):
+    alpha = Image.open(folders / "alphas/ape.png").convert("L")
+    (folders / "alphas/ape.png").unlink()
+    path = folders / "alphas/ape.gif"
+    alpha.save(path, save_all=True, append_images=[Image.new("L", alpha.size)])
+    options = ["--predictions", f"{folders}/predictions", "--alphas", f"{folders}/alphas"]
+    command = [sys.executable, "-m", "kmatting.evaluate", *options]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0
+    line = f"warning: {path}: holds several frames, only the first is read."
+    assert line in re.split("[\r\n]", done.stderr)
+    assert done.stderr.count("holds several") == 1  # though it is read twice
 
 
 # Scoring files.

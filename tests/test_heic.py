@@ -15,7 +15,7 @@ from heic_files import auxiliary, colours, grid, mirrored, picture, rotated, wri
 from kmatting import export, predict
 from kmatting.data.pairs import find_pairs
 from kmatting.evaluate import main as evaluate
-from kmatting.images import ImageError, image_size, read_alpha, read_photo
+from kmatting.images import ImageError, ImageWarning, image_size, read_alpha, read_photo
 
 PHOTO = data.astronaut()[:192, 120:376]
 CLOSE = 3  # levels in the mean, from HEVC and halved colours
@@ -156,3 +156,14 @@ def test_a_heic_background(tmp_path):
     command = [str(tmp_path / "photo.png"), "-o", str(output), "--composite", str(background)]
     assert predict.main(command) == 0
     assert np.asarray(Image.open(output)).std() > 20
+
+
+def test_further_pictures_are_named(tmp_path):
+    pillow_heif = pytest.importorskip("pillow_heif")
+    burst = pillow_heif.HeifFile()
+    for level in (20, 200):
+        burst.add_from_pillow(Image.new("RGB", (64, 48), (level,) * 3))
+    burst.save(tmp_path / "burst.heic")
+    with pytest.warns(ImageWarning, match="several pictures, only the first"):
+        photo = read_photo(tmp_path / "burst.heic")
+    assert abs(photo.rgb.mean() - 20) < CLOSE

@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 import struct
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from PIL import Image, ImageCms
 from kmatting import images
 from kmatting.images import (
     ImageError,
+    ImageWarning,
     faint_set,
     image_size,
     image_suffixes,
@@ -782,3 +784,45 @@ import kmatting.images, kmatting.files, kmatting.metrics, kmatting.panel, kmatti
 sys.exit(any(name in sys.modules for name in ("tensorflow", "keras", "pydantic", "yaml")))
 """
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+# Several frames or pages
+
+
+@pytest.mark.parametrize("read", [read_photo, read_image, read_alpha])
+@pytest.mark.parametrize(
+    ("name", "more"),
+    [("a.gif", "frames"), ("a.webp", "frames"), ("a.png", "frames"), ("a.tif", "pages")],
+)
+def test_further_pictures_of_a_file_are_named(tmp_path, read, name, more):
+    grey, black = Image.fromarray(GREYS), Image.new("L", (3, 2))
+    path = saved(tmp_path / name, grey, save_all=True, append_images=[black])
+    text = f"{re.escape(str(path))}: holds several {more}, only the first is read"
+    with pytest.warns(ImageWarning, match=text) as caught:
+        read(path)
+    assert len(caught) == 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        read(saved(tmp_path / f"still-{name}", grey))
+        assert read_photo(path, warn=False).more == more
+
+
+def test_smaller_copies_and_masks_in_a_tiff_file_are_no_further_pictures(tmp_path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for kind in (1, 4):
+            page = Image.new("L", (2, 1))
+            page.encoderinfo = {"tiffinfo": {254: kind}}
+            path = tmp_path / f"{kind}.tif"
+            saved(path, Image.fromarray(GREYS), save_all=True, append_images=[page])
+            with Image.open(path) as image:
+                assert image.n_frames == 2
+            np.testing.assert_array_equal(read_alpha(path), GREYS)
+
+
+def test_further_pages_of_sixteen_bit_colours_are_named(tmp_path):
+    tifffile = pytest.importorskip("tifffile")
+    path = tmp_path / "deep.tif"
+    tifffile.imwrite(path, np.zeros((2, 8, 8, 3), np.uint16), photometric="rgb")
+    with pytest.warns(ImageWarning, match="several pages"):
+        read_photo(path)

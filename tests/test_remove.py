@@ -11,6 +11,7 @@ from PIL import Image
 from skimage import data
 
 import kmatting
+from kmatting.images import ImageWarning
 
 
 @pytest.fixture(scope="module")
@@ -73,3 +74,10 @@ def test_the_package_shows_its_public_names_only():
         assert getattr(kmatting, name).__name__ == name
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = kmatting.nothing
+
+
+def test_an_animation_of_which_one_frame_is_cut_out_is_named(photo, tmp_path):
+    path = tmp_path / "moving.gif"
+    photo.save(path, save_all=True, append_images=[Image.new("RGB", photo.size)])
+    with pytest.warns(ImageWarning, match="moving.gif: holds several frames"):
+        kmatting.remove(path)

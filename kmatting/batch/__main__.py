@@ -52,6 +52,7 @@ what is written:
   new photos, give the same command again (for another model or other outputs, another DIR). Where
   it may have been made of another photo in the same folder, the photo fails.
   Photos that fail are listed in DIR/errors.jsonl, one line of JSON each with "photo" and "reason".
+  Files with several frames or pages, of which the first is cut out, stand in DIR/warnings.jsonl.
   Run one job at a time for a DIR.
 
 runners:
@@ -226,7 +227,7 @@ class _Count(logging.Handler):
         if record.msg == "matched":
             self._matched += 1
             self._bar.total = self._matched
-        elif record.msg != "found":
+        elif record.msg not in ("found", "warned"):
             self._bar.update()
 
 
@@ -249,6 +250,12 @@ def _report(summary: "Summary", seconds: float, output: str) -> None:
         print(f"note: left out {outputs} outputs of kmatting", file=sys.stderr)
     if left_out:
         print(f"note: {Listing([], left_out).note()}", file=sys.stderr)
+    if counts["warned"]:
+        print(
+            f"note: {counts['warned']} photos hold several frames or pages, only the first is cut "
+            f"out: {output}/warnings.jsonl",
+            file=sys.stderr,
+        )
     if counts["failed"]:
         print(f"the photos that failed, and why: {output}/errors.jsonl", file=sys.stderr)
 

@@ -61,8 +61,9 @@ from kmatting.inference.output_names import Job, is_output, name_clash, output_n
 from kmatting.quiet import quiet
 
 ERRORS = "errors.jsonl"
+WARNINGS = "warnings.jsonl"
 KINDS = ("alpha", "cutout")
-COUNTERS = ("found", "done", "skipped", "failed")
+COUNTERS = ("found", "done", "skipped", "failed", "warned")
 # Distributions of microseconds a photo; the second is RunInference's own.
 STEPS = {"read": "read", "network": "inference_batch_latency_micro_secs", "write": "write"}
 METRICS = "kmatting"  # the namespace of both
@@ -122,29 +123,31 @@ def run(pipeline: beam.Pipeline, globs: Sequence[Glob], settings: Settings) -> S
         settings: what is to be made.
 
     Returns:
-        What was done. `ERRORS` in the output folder lists what failed, or is not there.
+        What was done. `ERRORS` in the output folder lists what failed in this job, `WARNINGS` what
+        was made of a part of a file, in this job or before. Without such photos they are not there.
 
     Raises:
         Exception: whatever the runner raises when the job breaks off.
     """
     clear_partial(settings.output)
-    errors = FileSystems.join(partial_folder(settings.output), ERRORS)
-    _ = (
-        build(pipeline, globs, settings)
-        | "gather errors" >> beam.WithKeys(0)
-        | "one file" >> beam.GroupByKey()
-        | "errors" >> beam.Map(_write_errors, errors)
-    )
+    partial = {
+        name: FileSystems.join(partial_folder(settings.output), name) for name in (ERRORS, WARNINGS)
+    }
+    lists = dict(zip(partial, build(pipeline, globs, settings), strict=True))
+    for name, lines in lists.items():
+        _ = (
+            lines
+            | f"gather {name}" >> beam.WithKeys(0)
+            | f"one file of {name}" >> beam.GroupByKey()
+            | f"write {name}" >> beam.Map(_write_list, partial[name])
+        )
     try:
         result = pipeline.run()
         state = result.wait_until_finish()
         if state != PipelineState.DONE:
             raise RuntimeError(f"it ended in the state {state}.")
-        former = FileSystems.join(settings.output, ERRORS)
-        if FileSystems.exists(former):
-            delete(former)
-        if FileSystems.exists(errors):
-            FileSystems.rename([errors], [former])
+        for name, path in partial.items():
+            _replace_list(FileSystems.join(settings.output, name), path)
     finally:
         clear_partial(settings.output)
     return _summarise(result)
@@ -165,9 +168,22 @@ def _summarise(result: PipelineResult) -> Summary:
     )
 
 
-def _write_errors(gathered: tuple[int, Iterable[str]], path: str) -> None:
+def _write_list(gathered: tuple[int, Iterable[str]], path: str) -> None:
     lines = (line.encode() + b"\n" for line in gathered[1])
     write_lines(path, lines, "application/x-ndjson")
+
+
+def _replace_list(former: str, new: str) -> None:
+    """Puts the list of this job in the place of the one before; warnings of that stay in it."""
+    if former.endswith(WARNINGS) and FileSystems.exists(former):
+        if not FileSystems.exists(new):
+            return
+        lines = dict.fromkeys((read_bytes(former) + read_bytes(new)).splitlines(keepends=True))
+        write_lines(new, lines, "application/x-ndjson")
+    if FileSystems.exists(former):
+        delete(former)
+    if FileSystems.exists(new):
+        FileSystems.rename([new], [former])
 
 
 def local_runner(options: PipelineOptions, verbose: bool = False) -> FnApiRunner:
@@ -194,7 +210,9 @@ def local_runner(options: PipelineOptions, verbose: bool = False) -> FnApiRunner
     return FnApiRunner(environment, provision_info=info)
 
 
-def build(pipeline: beam.Pipeline, globs: Sequence[Glob], settings: Settings) -> PCollection:
+def build(
+    pipeline: beam.Pipeline, globs: Sequence[Glob], settings: Settings
+) -> tuple[PCollection, PCollection]:
     """Adds all steps to a pipeline.
 
     Args:
@@ -203,7 +221,8 @@ def build(pipeline: beam.Pipeline, globs: Sequence[Glob], settings: Settings) ->
         settings: what is to be made.
 
     Returns:
-        What failed, as lines of JSON: `{"photo": path, "reason": text}`.
+        What failed, as lines of JSON: `{"photo": path, "reason": text}`; and in the same way what
+        was made of a part of a file.
     """
     base = common_folder(globs)
     named = (
@@ -219,9 +238,10 @@ def build(pipeline: beam.Pipeline, globs: Sequence[Glob], settings: Settings) ->
     written = (
         read.photos
         | "network" >> RunInference(handler)
-        | "write" >> beam.ParDo(_Write(settings)).with_outputs("failed", main="done")
+        | "write" >> beam.ParDo(_Write(settings)).with_outputs("failed", "warned", main="done")
     )
-    return (named.failed, read.failed, written.failed) | "failures" >> beam.Flatten()
+    failed = (named.failed, read.failed, written.failed) | "failures" >> beam.Flatten()
+    return failed, written.warned
 
 
 def check_files(settings: Settings, globs: Sequence[Glob]) -> None:
@@ -404,7 +424,7 @@ class _Read(beam.DoFn):
             if not missing:
                 _count("skipped")
                 return
-            photo = read_photo(read_bytes(job.photo))
+            photo = read_photo(read_bytes(job.photo), warn=False)
         except (ImageError, OSError) as error:
             yield _failure(job.photo, str(error).removeprefix("image: "))
             return
@@ -433,6 +453,8 @@ class _Write(beam.DoFn):
             return
         _count("done")
         _count_time("write", start)
+        if note := matte.photo.note():
+            yield _listed(job.photo, "warned", note)
 
 
 def _encode(matte: Matte, kind: str, foreground: str) -> bytes:
@@ -446,9 +468,14 @@ def _encode(matte: Matte, kind: str, foreground: str) -> bytes:
 
 
 def _failure(photo: str, reason: str) -> TaggedOutput:
-    _count("failed")
+    return _listed(photo, "failed", reason)
+
+
+def _listed(photo: str, outcome: str, reason: str) -> TaggedOutput:
+    """Makes a line of `ERRORS` or `WARNINGS`."""
+    _count(outcome)
     line = json.dumps({"photo": photo, "reason": reason}, ensure_ascii=False)
-    return TaggedOutput("failed", line)
+    return TaggedOutput(outcome, line)
 
 
 def _count(name: str) -> None:

@@ -99,8 +99,8 @@ class Steps:
             write_image(cutout, matte.cutout(method), **PNG_OPTIONS)
             _write_preview(folder / "photo.jpg", Image.fromarray(matte.photo.flatten()))
         self.files.keep(session, "result", {folder})
-        if matte.is_empty:
-            gr.Warning(f"{path.name}: no subject found.")
+        for remark in matte.remarks():
+            gr.Warning(f"{path.name}: {remark}.")
         return str(alpha), str(cutout)
 
     def show(self, alpha: _File, cutout: _File) -> list[Any]:
@@ -215,7 +215,7 @@ def _read(path: Path) -> Photo:
             f"{path}: {height * width / 1e6:.0f} megapixels; "
             f"this page takes up to {MAX_PIXELS / 1e6:.0f}."
         )
-    return read_photo(path)
+    return read_photo(path, warn=False)
 
 
 def _rgba(photo: Photo) -> np.ndarray:

@@ -81,6 +81,15 @@ class Matte:
         """Whether no subject was found: less than 0.1 % of the photo is at least half opaque."""
         return bool((self.alpha >= 0.5).mean() < _OPAQUE_SHARE)
 
+    def remarks(self) -> list[str]:
+        """Says what a user should know of the result, in a phrase each.
+
+        Returns:
+            Remarks that the file holds several frames or pages, and that no subject was found.
+        """
+        remarks = [self.photo.note(), "no subject found" if self.is_empty else ""]
+        return [remark for remark in remarks if remark]
+
     def crop(self, margin: int = 0) -> "Matte":
         """Crops photo and matte to the subject.
 
