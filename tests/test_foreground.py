@@ -48,7 +48,7 @@ def error(colours, alpha, truth):
 @pytest.mark.parametrize("reduction", [1, 2, 5])
 def test_soft_edges_get_the_colour_of_the_subject(monkeypatch, reduction):
     image, alpha, truth = scene()
-    monkeypatch.setattr(module, "_ESTIMATE_PIXELS", alpha.size // reduction**2)
+    monkeypatch.setattr(module, "ESTIMATE_PIXELS", alpha.size // reduction**2)
     assert error(image, alpha, truth) > 30
     assert error(estimate_foreground(image, alpha), alpha, truth) < 2
 
@@ -120,7 +120,7 @@ def test_the_full_photo_completes_the_reduced_estimate(monkeypatch):
     alpha = np.full((64, 64), 0.9, np.float32)
     alpha[:, :8], alpha[:, 8:16] = 0, 1
     image = mixed(texture, np.array([20, 30, 90]), alpha)
-    monkeypatch.setattr(module, "_ESTIMATE_PIXELS", alpha.size // 16)
+    monkeypatch.setattr(module, "ESTIMATE_PIXELS", alpha.size // 16)
     assert error(estimate_foreground(image, alpha), alpha, texture) < 8
     monkeypatch.setattr(module, "_completed", lambda layers, shares, photo: layers)
     assert error(estimate_foreground(image, alpha), alpha, texture) > 24
@@ -137,7 +137,7 @@ def test_completed_layers_mix_to_the_photo():
 
 def test_tiles_leave_no_seams(monkeypatch):
     image, alpha, _ = scene()
-    monkeypatch.setattr(module, "_ESTIMATE_PIXELS", alpha.size // 9)
+    monkeypatch.setattr(module, "ESTIMATE_PIXELS", alpha.size // 9)
     whole = estimate_foreground(image, alpha)
     monkeypatch.setattr(module, "_TILE", 29)
     np.testing.assert_allclose(estimate_foreground(image, alpha), whole, atol=1)
@@ -165,7 +165,7 @@ def test_one_colour_stays_that_colour(shape, level):
 
 
 def test_large_photos_take_little_memory(monkeypatch):
-    monkeypatch.setattr(module, "_ESTIMATE_PIXELS", 64 * 64)
+    monkeypatch.setattr(module, "ESTIMATE_PIXELS", 64 * 64)
     image = np.zeros((2000, 3000, 3), np.uint8)
     alpha = np.ones((2000, 3000), np.float32)
     alpha[:, :100] = 0.5

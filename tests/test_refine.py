@@ -141,9 +141,9 @@ def test_tiles_leave_no_seams(monkeypatch):
 def test_tiles_of_the_fit_leave_no_seams(monkeypatch):
     image, truth = rays()
     small = reduced(truth, 3, 0.8)
-    monkeypatch.setattr(module, "_JUDGED_TILES", 1000)
+    monkeypatch.setattr(module, "JUDGED_TILES", 1000)
     whole = refine(small, image)
-    monkeypatch.setattr(module, "_FIT_TILE", 17)
+    monkeypatch.setattr(module, "FIT_TILE", 17)
     np.testing.assert_allclose(refine(small, image), whole, atol=1e-6)
 
 
@@ -159,7 +159,7 @@ def test_the_fit_is_a_ridge_regression_in_each_window():
     for row, column in np.ndindex(7, 8):
         # He et al. 2013, equation 14: least squares with a penalty on the slope alone.
         x, y = colours[row, column], windows(alpha)[row, column]
-        penalty = np.sqrt(9 * module._EPSILON) * np.eye(4)[:3]
+        penalty = np.sqrt(9 * module.EPSILON) * np.eye(4)[:3]
         system = np.vstack([np.column_stack([x, np.ones(9)]), penalty])
         solution = np.linalg.lstsq(system, np.concatenate([y, np.zeros(3)]), rcond=None)[0]
         slopes[row, column], offsets[row, column] = solution[:3], solution[3]

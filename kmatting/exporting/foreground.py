@@ -69,7 +69,7 @@ def _complete(image: Any, alpha: Any, layers: Any, soft: Any) -> Any:
 def _estimate_layers(image: Any, alpha: Any) -> Any:
     """Estimates foreground and background of the reduced photo, float32 (2, h, w, 3)."""
     sides = tf.cast(tf.shape(alpha), tf.float64)
-    scale = tf.sqrt(tf.clip_by_value(reference._ESTIMATE_PIXELS / tf.reduce_prod(sides), 0, 1))
+    scale = tf.sqrt(tf.clip_by_value(reference.ESTIMATE_PIXELS / tf.reduce_prod(sides), 0, 1))
     size = tf.maximum(1, tf.cast(tf.round(sides * scale), tf.int32))
     photo, matte = (
         resize(image[None], size, "box"),
@@ -123,9 +123,9 @@ def _improved(layers: Any, photo: Any, matte: Any) -> Any:
         lambda: tf.repeat(tf.repeat(layers, 2, 1), 2, 2)[:, :height, :width],
     )
     shares = tf.concat([matte, 1 - matte], 0)
-    weights = shares + reference._LEAST_WEIGHT
+    weights = shares + reference.LEAST_WEIGHT
     total = _sum_of_neighbours(weights)
-    for _step in range(reference._STEPS):
+    for _step in range(reference.STEPS):
         means = _sum_of_neighbours(weights * layers) / total
         layers = _completed(means, shares, photo)
     return layers

@@ -14,7 +14,7 @@ from kmatting.exporting.resize import resize
 from kmatting.exporting.tiles import cut, enlarge_tile, over_tiles
 from kmatting.inference import refine as reference
 
-_WIDEST = math.ceil(3 * max(reference._SOFTNESS))  # reach of the widest Gaussian
+_WIDEST = math.ceil(3 * max(reference.SOFTNESS))  # reach of the widest Gaussian
 _MARGIN = _WIDEST + 2  # that a fit needs around a pixel: the Gaussian and two windows of 3x3
 _TILE = 256  # pixels a side of the full photo
 
@@ -48,7 +48,7 @@ def _refined(alpha: Any, image: Any) -> Any:
     offset = trust * offset + (1 - trust) * alpha
     slope = tf.unstack(trust[..., None] * slope, axis=-1)
     planes = tf.stack([*slope, offset, lowest, highest], -1)
-    uneven = _largest(tf.where(trust > 0, spread, 0), 3) >= reference._FLAT
+    uneven = _largest(tf.where(trust > 0, spread, 0), 3) >= reference.FLAT
     return _enlarge(alpha, planes, uneven, image)
 
 
@@ -66,7 +66,7 @@ def _enlarge(alpha: Any, planes: Any, uneven: Any, image: Any) -> Any:
     """
     large, small = tf.shape(image)[:2], tf.shape(alpha)
     scale = small / large
-    sigma = reference._GRAIN * tf.reduce_max(large / small)
+    sigma = reference.GRAIN * tf.reduce_max(large / small)
 
     def tile(corner: Any) -> Any:
         first = tf.cast(tf.floor(tf.cast(corner, tf.float64) * scale), tf.int32)
@@ -89,12 +89,12 @@ def _enlarge(alpha: Any, planes: Any, uneven: Any, image: Any) -> Any:
 
 def _tiles_with_edges(spread: Any) -> Any:
     """Says which tiles of a small matte are not flat; bool tensor (rows, columns) of tiles."""
-    side = reference._FIT_TILE
+    side = reference.FIT_TILE
     missing = -tf.shape(spread) % side
     padded = tf.pad(spread, [(0, missing[0]), (0, missing[1])])
     grid = tf.shape(padded) // side
     tiles = tf.reshape(padded, (grid[0], side, grid[1], side))
-    return tf.reduce_max(tiles, (1, 3)) >= reference._FLAT
+    return tf.reduce_max(tiles, (1, 3)) >= reference.FLAT
 
 
 def _fit(alpha: Any, guide: Any, edges: Any) -> tuple[Any, Any, Any]:
@@ -115,7 +115,7 @@ def _fit(alpha: Any, guide: Any, edges: Any) -> tuple[Any, Any, Any]:
     slope, offset, error = _window_fit(
         cut(plane, *whole)[None], cut(colours, *whole)[None], _softness(plane, colours, edges)
     )
-    inside = tf.repeat(tf.repeat(edges, reference._FIT_TILE, 0), reference._FIT_TILE, 1)
+    inside = tf.repeat(tf.repeat(edges, reference.FIT_TILE, 0), reference.FIT_TILE, 1)
     inside = inside[: shape[0], : shape[1]]
     return (
         tf.where(inside[..., None], slope[0] / 255, 0),
@@ -126,9 +126,9 @@ def _fit(alpha: Any, guide: Any, edges: Any) -> tuple[Any, Any, Any]:
 
 def _softness(alpha: Any, guide: Any, edges: Any) -> Any:
     """Chooses the Gaussian, float32 (taps,), by which the guide is softened."""
-    side = reference._FIT_TILE
+    side = reference.FIT_TILE
     corners = tf.cast(tf.where(edges), tf.int32) * side
-    step = tf.maximum(-(-tf.shape(corners)[0] // reference._JUDGED_TILES), 1)
+    step = tf.maximum(-(-tf.shape(corners)[0] // reference.JUDGED_TILES), 1)
     corners = corners[::step]
     reached = tf.range(-_MARGIN, side + _MARGIN)
 
@@ -142,14 +142,14 @@ def _softness(alpha: Any, guide: Any, edges: Any) -> Any:
     inside = corners[:, None] + tf.range(side)[None, :, None] < tf.shape(alpha)[:2]
     inside = tf.cast(inside[:, :, None, 0] & inside[:, None, :, 1], tf.float32)
 
-    kernels = tf.constant(np.stack([_gaussian(sigma) for sigma in reference._SOFTNESS]))
+    kernels = tf.constant(np.stack([_gaussian(sigma) for sigma in reference.SOFTNESS]))
     errors = tf.stack(
         [
             tf.reduce_sum(inside * _window_fit(alphas, guides, kernel)[2])
             for kernel in tf.unstack(kernels)
         ]
     )
-    good = errors <= reference._NEARLY_BEST * tf.reduce_min(errors)
+    good = errors <= reference.NEARLY_BEST * tf.reduce_min(errors)
     return kernels[tf.argmax(tf.cast(good, tf.int32))]
 
 
@@ -184,7 +184,7 @@ def _window_fit(alpha: Any, guide: Any, kernel: Any) -> tuple[Any, Any, Any]:
     means = _mean(tf.concat([alpha, colours, colours * alpha, *products], -1))
     mean_alpha, mean, with_alpha = means[..., 0], means[..., 1:4], means[..., 4:7]
     r, g, b = tf.unstack(with_alpha - mean * mean_alpha[..., None], axis=-1)
-    rr, gg, bb = tf.unstack(means[..., 7:10] - mean * mean + reference._EPSILON, axis=-1)
+    rr, gg, bb = tf.unstack(means[..., 7:10] - mean * mean + reference.EPSILON, axis=-1)
     m_r, m_g, m_b = tf.unstack(mean, axis=-1)
     rg = means[..., 10] - m_r * m_g
     rb = means[..., 11] - m_r * m_b
@@ -224,17 +224,17 @@ def _trust(alpha: Any, guide: Any, slope: Any, error: Any) -> Any:
     down = cut(alpha, tf.range(1, shape[0] + 1), tf.range(shape[1])) - alpha
     steps = tf.sqrt(across * across + down * down)
     extent = _largest(alpha, 9) + _largest(-alpha, 9)
-    steepness = _largest(steps, 5) / tf.maximum(extent, reference._LEAST_RANGE)
+    steepness = _largest(steps, 5) / tf.maximum(extent, reference.LEAST_RANGE)
     own = _detail(alpha[..., None])
     taken = tf.reduce_sum(slope * _detail(tf.cast(guide, tf.float32)), -1, keepdims=True)
     energy = tf.maximum(_sum(tf.square(own), 5)[..., 0], 1e-6)
     gain = _sum(own * taken, 5)[..., 0] / energy
     focus = tf.maximum(
-        _share(steepness, *reference._STEEP),
-        _share(steepness, *reference._SOFT) * _share(steepness * gain, *reference._SHARPENED),
+        _share(steepness, *reference.STEEP),
+        _share(steepness, *reference.SOFT) * _share(steepness * gain, *reference.SHARPENED),
     )
     unexplained = _sum(error[..., None], 5)[..., 0] / energy
-    return focus * (1 - _share(unexplained, *reference._UNEXPLAINED))
+    return focus * (1 - _share(unexplained, *reference.UNEXPLAINED))
 
 
 def _detail(values: Any) -> Any:

@@ -13,10 +13,10 @@ FOREGROUND_METHODS = ("ml", "fast", "none")
 
 # Pixels of the photo that the layers are estimated on. More of them make the error a few percent
 # smaller and cost time in proportion.
-_ESTIMATE_PIXELS = 384 * 384
+ESTIMATE_PIXELS = 384 * 384
 _FAST_PIXELS = 160 * 160  # for method "fast"
-_STEPS = 8  # on each level of the pyramid
-_LEAST_WEIGHT = 1e-3  # keeps the mean defined where no neighbour has any of the layer
+STEPS = 8  # on each level of the pyramid
+LEAST_WEIGHT = 1e-3  # keeps the mean defined where no neighbour has any of the layer
 _TILE = 256  # pixels a side
 
 
@@ -55,7 +55,7 @@ def estimate_foreground(image: np.ndarray, alpha: np.ndarray, method: str = "ml"
             f"{image.dtype} {image.shape} and {alpha.shape}."
         )
     colours = np.empty_like(image)
-    pixels = _FAST_PIXELS if method == "fast" else _ESTIMATE_PIXELS
+    pixels = _FAST_PIXELS if method == "fast" else ESTIMATE_PIXELS
     estimated: tuple[np.ndarray, np.ndarray] | None = None
     height, width = alpha.shape
     for tile in tiles(height, width, _TILE):
@@ -99,9 +99,9 @@ def _estimate_layers(
             rows, columns = opaque.shape
             layers = layers.repeat(2, axis=2).repeat(2, axis=3)[..., :rows, :columns]
         shares = np.stack([opaque, 1 - opaque])[:, None]
-        weights = shares + np.float32(_LEAST_WEIGHT)
+        weights = shares + np.float32(LEAST_WEIGHT)
         total = _sum_of_neighbours(weights)
-        for _step in range(_STEPS):
+        for _step in range(STEPS):
             means = _sum_of_neighbours(weights * layers) / total
             layers = _completed(means, shares, photo)
     foreground, background = np.rint(np.moveaxis(layers, 1, -1)).astype(np.uint8)

@@ -26,24 +26,24 @@ from PIL import Image
 
 from kmatting.inference.tiles import Interpolation, tiles
 
-_EPSILON = 1e-4  # variance of colours in [0, 1] under which a window counts as flat
-_SOFTNESS = (0.0, 0.5, 0.8, 1.1, 1.5)  # sigmas tried on the small photo, in its pixels
-_NEARLY_BEST = 1.35  # times the least squared error: a blur that fits as well is preferred
-_LEAST_RANGE = 0.02  # of the matte; below it steps are those of 8-bit levels
+EPSILON = 1e-4  # variance of colours in [0, 1] under which a window counts as flat
+SOFTNESS = (0.0, 0.5, 0.8, 1.1, 1.5)  # sigmas tried on the small photo, in its pixels
+NEARLY_BEST = 1.35  # times the least squared error: a blur that fits as well is preferred
+LEAST_RANGE = 0.02  # of the matte; below it steps are those of 8-bit levels
 # Where focus is 0 and 1: steepness of a matte that is in focus by itself, of one that may be, and
 # steepness times gain of the latter.
-_STEEP = (0.38, 0.48)
-_SOFT = (0.2, 0.3)
-_SHARPENED = (0.35, 0.5)
+STEEP = (0.38, 0.48)
+SOFT = (0.2, 0.3)
+SHARPENED = (0.35, 0.5)
 # Squared error of the fit by the squared detail of the matte: explained, not.
-_UNEXPLAINED = (0.3, 1.0)
-_GRAIN = 0.15  # sigma on the full photo, in pixels of the small one: takes the sensor's noise out
+UNEXPLAINED = (0.3, 1.0)
+GRAIN = 0.15  # sigma on the full photo, in pixels of the small one: takes the sensor's noise out
 # Pixels of a tile of the full photo, and of the small one: what is computed of a tile fits into a
 # processor's cache.
 _TILE = (64, 256)
-_FIT_TILE = 64
-_JUDGED_TILES = 8  # that decide on the softness of the whole matte
-_FLAT = 1e-3  # a quarter of an 8-bit level
+FIT_TILE = 64
+JUDGED_TILES = 8  # that decide on the softness of the whole matte
+FLAT = 1e-3  # a quarter of an 8-bit level
 
 
 def refine(alpha: np.ndarray, image: np.ndarray) -> np.ndarray:
@@ -92,9 +92,9 @@ def refine(alpha: np.ndarray, image: np.ndarray) -> np.ndarray:
     planes = np.stack([offset, *(trust * slope), lowest, highest])
     spread[trust == 0] = 0
     # A pixel of the photo lies between neighbours.
-    uneven = _local(spread, np.maximum, 3) >= _FLAT
+    uneven = _local(spread, np.maximum, 3) >= FLAT
 
-    sigma = _GRAIN * max(height / small[0], width / small[1])
+    sigma = GRAIN * max(height / small[0], width / small[1])
     whole = Interpolation(small[1], width, slice(0, width))
     refined = np.empty(full, np.float32)
     for top in range(0, height, _TILE[0]):
@@ -134,11 +134,11 @@ def _fit(
     error = np.zeros(alpha.shape, np.float32)
     offset = alpha.copy()  # right wherever the matte is flat
     height, width = alpha.shape
-    edges = [tile for tile in tiles(height, width, _FIT_TILE) if spread[tile].max() >= _FLAT]
+    edges = [tile for tile in tiles(height, width, FIT_TILE) if spread[tile].max() >= FLAT]
     if not edges:
         return slope, offset, error
 
-    widest = _reach(_SOFTNESS[-1]) + 2
+    widest = _reach(SOFTNESS[-1]) + 2
     borders = ((widest, widest), (widest, widest))
     padded_alpha = np.pad(alpha, borders, mode="edge")
     channels = np.moveaxis(guide, -1, 0) / np.float32(255)
@@ -157,15 +157,13 @@ def _fit(
         fitted = offsets + (slopes * colours[:, 2:-2, 2:-2]).sum(axis=0)
         return slopes, offsets, np.square(fitted - with_margin(padded_alpha, 0))
 
-    step = -(-len(edges) // _JUDGED_TILES)
-    judged = [[fit(*tile, sigma) for tile in edges[::step]] for sigma in _SOFTNESS]
+    step = -(-len(edges) // JUDGED_TILES)
+    judged = [[fit(*tile, sigma) for tile in edges[::step]] for sigma in SOFTNESS]
     errors = [sum(fitted[2].sum() for fitted in fits) for fits in judged]
-    best = next(i for i, total in enumerate(errors) if total <= _NEARLY_BEST * min(errors))
+    best = next(i for i, total in enumerate(errors) if total <= NEARLY_BEST * min(errors))
     for index, (rows, columns) in enumerate(edges):
         fitted = (
-            judged[best][index // step]
-            if index % step == 0
-            else fit(rows, columns, _SOFTNESS[best])
+            judged[best][index // step] if index % step == 0 else fit(rows, columns, SOFTNESS[best])
         )
         slopes, offset[rows, columns], error[rows, columns] = fitted
         slope[:, rows, columns] = slopes / 255
@@ -197,7 +195,7 @@ def _trust(
     padded = np.pad(alpha, ((0, 1), (0, 1)), mode="edge")
     steps = np.hypot(padded[:-1, 1:] - alpha, padded[1:, :-1] - alpha)
     extent = _local(alpha, np.maximum, 9) - _local(alpha, np.minimum, 9)
-    steepness = _local(steps, np.maximum, 5) / np.maximum(extent, _LEAST_RANGE)
+    steepness = _local(steps, np.maximum, 5) / np.maximum(extent, LEAST_RANGE)
 
     own, taken = _detail(alpha), np.zeros_like(alpha)
     for plane, channel in zip(slope, np.moveaxis(guide, -1, 0), strict=True):
@@ -205,11 +203,11 @@ def _trust(
     energy = np.maximum(_local(np.square(own), np.add, 5), 1e-6)
     gain = _local(own * taken, np.add, 5) / energy
     focus = np.maximum(
-        _share(steepness, *_STEEP),
-        _share(steepness, *_SOFT) * _share(steepness * gain, *_SHARPENED),
+        _share(steepness, *STEEP),
+        _share(steepness, *SOFT) * _share(steepness * gain, *SHARPENED),
     )
     unexplained = _local(error, np.add, 5) / energy
-    return (focus * (1 - _share(unexplained, *_UNEXPLAINED))).astype(np.float32)
+    return (focus * (1 - _share(unexplained, *UNEXPLAINED))).astype(np.float32)
 
 
 def _detail(values: np.ndarray) -> np.ndarray:
@@ -245,9 +243,9 @@ def _window_fit(alpha: np.ndarray, colours: np.ndarray) -> tuple[np.ndarray, np.
     mean_alpha, (m_r, m_g, m_b) = means[0], means[1:4]
     r, g, b = means[4:7] - means[1:4] * mean_alpha
     rr, rg, rb, gg, gb, bb = means[7:]
-    rr += _EPSILON - m_r * m_r
-    gg += _EPSILON - m_g * m_g
-    bb += _EPSILON - m_b * m_b
+    rr += EPSILON - m_r * m_r
+    gg += EPSILON - m_g * m_g
+    bb += EPSILON - m_b * m_b
     rg -= m_r * m_g
     rb -= m_r * m_b
     gb -= m_g * m_b

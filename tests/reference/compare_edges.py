@@ -51,12 +51,12 @@ def bilinear(small, image):
 
 def closest_fit(small, image):
     """Refines everywhere, with the softness that fits best."""
-    saved = refine_module._NEARLY_BEST, refine_module._trust
-    refine_module._NEARLY_BEST, refine_module._trust = 1, lambda alpha, *_: np.ones_like(alpha)
+    saved = refine_module.NEARLY_BEST, refine_module._trust
+    refine_module.NEARLY_BEST, refine_module._trust = 1, lambda alpha, *_: np.ones_like(alpha)
     try:
         return refine_module.refine(small, image)
     finally:
-        refine_module._NEARLY_BEST, refine_module._trust = saved
+        refine_module.NEARLY_BEST, refine_module._trust = saved
 
 
 WAYS = {"bilinear": bilinear, "closest fit": closest_fit, "refine": refine_module.refine}
