@@ -14,9 +14,11 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 # Runs the command; says at the end which hosts it asked for anything and whether it needed
-# TensorFlow.
+# TensorFlow. Shows where its threads are on SIGUSR1.
 _PROGRAM = """
-import json, sys
+import faulthandler, json, signal, sys
+
+faulthandler.register(signal.SIGUSR1)
 
 asked = set()
 
@@ -40,14 +42,16 @@ class Server:
 
     Attributes:
         url: address of the page.
-        report: what the process said at its end, beside `code`, its exit status.
+        report: what the process said at its end, beside `code`, its exit status; None if it was
+            ended by force.
     """
 
-    def __init__(self, model: Path, temporary: Path, *options: str):
+    def __init__(self, model: Path, temporary: Path, *options: str, change: str = ""):
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self._temporary = temporary
-        command = [sys.executable, "-c", _PROGRAM, "--model", str(model), "--port", str(self.port)]
+        program = _PROGRAM.replace("code =", f"{change}\ncode =")
+        command = [sys.executable, "-c", program, "--model", str(model), "--port", str(self.port)]
         temporary.mkdir()
         self._log = temporary / "log"
         with self._log.open("w") as log:
@@ -65,8 +69,17 @@ class Server:
 
     def __exit__(self, *_):
         self._process.send_signal(signal.SIGTERM)
-        output, _ = self._process.communicate(timeout=30)
-        self.code, self.report = self._process.returncode, json.loads(output.splitlines()[-1])
+        try:
+            output, _ = self._process.communicate(timeout=30)
+        except subprocess.TimeoutExpired as error:
+            self._process.send_signal(signal.SIGUSR1)
+            time.sleep(1)
+            self._process.kill()
+            self._process.wait()
+            error.add_note(f"The server's log, and where its threads are:\n{self.log()}")
+            raise
+        reports = [line for line in output.splitlines() if line.startswith("{")]
+        self.code, self.report = self._process.returncode, json.loads((reports or ["null"])[0])
 
     def files(self) -> set[str]:
         """Names of all files that the server keeps."""
@@ -78,11 +91,12 @@ class Server:
         return folder
 
     def open_page(self):
-        """Holds the stream that an open page holds, until the server ends it."""
+        """Opens the stream that an open page holds, and returns it."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
         connection.request("GET", f"/gradio_api/heartbeat/{uuid.uuid4().hex}")
         self._stream = connection.getresponse()
         assert self._stream.readline()
+        return self._stream
 
     def log(self) -> str:
         """What the process has written to standard error."""

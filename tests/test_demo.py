@@ -519,6 +519,53 @@ def test_a_server_leaves_nothing_and_asks_nobody(model, tmp_path):
     assert not server.report["tensorflow"]
 
 
+# Sends SIGTERM in the middle of a heartbeat's first step, where it looks whether the server stops.
+AT_THE_WORST_MOMENT = """
+import asyncio, os
+
+loop_of = asyncio.Event._get_loop
+
+def interrupted(event):
+    if sys._getframe(2).f_code.co_name == "_run":  # the waiting is a task of its own
+        os.kill(os.getpid(), signal.SIGTERM)
+    return loop_of(event)
+
+asyncio.Event._get_loop = interrupted
+"""
+
+
+@needs_gradio
+def test_a_signal_at_the_worst_moment_ends_a_server(model, tmp_path):
+    with Server(model, tmp_path / "tmp", change=AT_THE_WORST_MOMENT) as server:
+        server.open_page().read()  # until the server ends it
+    assert server.code == 0
+    assert server.log() == ""
+    assert server.report is not None  # it was not ended by force
+    assert list((tmp_path / "tmp").glob("kmatting-demo-*")) == []
+
+
+BUSY = """
+import time
+from kmatting.demo import server, steps
+
+server.GRACE = 0.5
+steps._check_options = lambda *options: time.sleep(60)
+"""
+
+
+@needs_gradio
+def test_a_server_ends_while_a_photo_is_in_work(model, tmp_path):
+    with Server(model, tmp_path / "tmp", change=BUSY) as server:
+        _, path = server.upload("photo.png", png_that_claims(8, 8))
+        status, _ = server.begin_call(photo=file(path))
+        assert status == 200
+        server.open_page()
+        time.sleep(0.5)  # until it is in work
+    assert server.code == 0
+    assert server.log() == ""
+    assert list((tmp_path / "tmp").glob("kmatting-demo-*")) == []
+
+
 needs_browser = pytest.mark.skipif(
     not all([shutil.which("chromium"), shutil.which("chromedriver")])
     or importlib.util.find_spec("selenium") is None,

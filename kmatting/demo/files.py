@@ -107,6 +107,10 @@ class VisitorFiles:
                         if path.stat().st_mtime < latest:
                             path.rmdir() if path.is_dir() else path.unlink()
 
+    def delete_all(self) -> None:
+        """Deletes the folder, whoever needs it."""
+        shutil.rmtree(self._folder, ignore_errors=True)
+
     @contextlib.contextmanager
     def deleting_old(self, interval: float = _INTERVAL) -> Iterator[None]:
         """Calls `delete_old` again and again in a thread while the block runs.

@@ -1,9 +1,13 @@
 """Serves the page over HTTP and keeps other web sites out."""
 
+import contextlib
 import ipaddress
 import logging
+import os
 import socket
-from collections.abc import Callable, Collection
+import threading
+import time
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
@@ -13,9 +17,11 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, PlainTextResponse
 from starlette.datastructures import Headers, MutableHeaders
 
+from kmatting.cli import say
 from kmatting.demo.page import Page
 
 MAX_FILE_SIZE = "50mb"
+GRACE = 5  # seconds that a photo in work may still take after Ctrl-C or SIGTERM
 
 # Gradio's page needs inline scripts and styles, and pictures from memory.
 _HEADERS = {
@@ -65,7 +71,9 @@ def serve(
 ) -> None:
     """Serves a page until Ctrl-C or SIGTERM.
 
-    Nothing is asked of other hosts, and nothing is offered but the page and its call.
+    Nothing is asked of other hosts, and nothing is offered but the page and its call. If a photo is
+    in work at the end and takes longer than `GRACE` seconds, the files are deleted and the process
+    exits with status 0.
 
     Args:
         page: what `build_page` returned.
@@ -97,8 +105,9 @@ def serve(
     )
     config = uvicorn.Config(Guard(app, names, public_names), log_level=logging.WARNING)
     mount: Any = app.routes[-1]
-    with page.files.deleting_old():
-        _Server(config, mount.app.stop_event.set).run([listener])
+    server = _Server(config, mount.app.stop_event.set)
+    with _ending(server, page.files.delete_all), page.files.deleting_old():
+        server.run([listener])
 
 
 class Guard:
@@ -167,10 +176,41 @@ class _Server(uvicorn.Server):
         super().__init__(config)
         self._end_streams = end_streams
 
-    def handle_exit(self, sig: int, frame: Any) -> None:
-        """Handles Ctrl-C and SIGTERM."""
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Ends all connections, after Ctrl-C or SIGTERM."""
+        # Not in the signal's handler, which may interrupt a stream that begins to wait for this.
         self._end_streams()
-        super().handle_exit(sig, frame)
+        await super().shutdown(sockets)
+
+
+@contextlib.contextmanager
+def _ending(server: uvicorn.Server, delete_files: Callable[[], None]) -> Iterator[None]:
+    """Ends the process if it has not ended `GRACE` seconds after the server was told to.
+
+    A thread that works on a photo cannot be stopped, and Python waits for it, here or at its exit.
+
+    Args:
+        server: runs in the block.
+        delete_files: called before the process is ended.
+    """
+    ended = threading.Event()
+
+    def watch() -> None:
+        while not server.should_exit:
+            if ended.wait(0.2) and not server.should_exit:  # an error, not a signal
+                return
+        time.sleep(GRACE)
+        is_exiting = not threading.main_thread().is_alive()
+        if is_exiting or not ended.is_set():
+            delete_files()
+            say("a photo was in work and is given up.")
+            os._exit(0)
+
+    threading.Thread(target=watch, name="kmatting-end", daemon=True).start()
+    try:
+        yield
+    finally:
+        ended.set()
 
 
 def _split(url: str) -> SplitResult:
