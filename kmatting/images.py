@@ -693,14 +693,14 @@ def _grey_levels(image: Image.Image) -> np.ndarray:
     if image.mode in ("1", "LA"):
         return np.asarray(image.convert("L"))
     # No colour management: the numbers of a matte are coverage, not light.
-    colours = np.asarray(image.convert("RGB"))
-    if np.ptp(colours, axis=2).max() > _COLOUR_TOLERANCE:
+    colours = _rgb(image)
+    if np.ptp(np.asarray(colours), axis=2).max() > _COLOUR_TOLERANCE:
         found = "a palette of colours" if image.mode in ("P", "PA") else "colours"
         raise ImageError(
             f"expected a matte in grey levels or an image with transparency, received {found}. Is "
             "it a map of labels, or the photo? Save the matte as grey levels, 255 for foreground."
         )
-    return np.asarray(image.convert("RGB").convert("L"))
+    return np.asarray(colours.convert("L"))
 
 
 def _refuse_labels(levels: np.ndarray) -> None:
@@ -789,7 +789,7 @@ def _to_srgb(image: Image.Image) -> Image.Image:
     elif image.mode in ("1", "LA"):
         image = image.convert("L")
     elif image.mode in ("P", "PA", "RGBA", "RGBa", "RGBX"):
-        image = image.convert("RGB")
+        image = _rgb(image)
     if named and image.mode == "RGB":
         codes = named["color_primaries"], named["transfer_characteristics"]
         if is_other_than_srgb(*codes):
@@ -808,6 +808,13 @@ def _to_srgb(image: Image.Image) -> Image.Image:
                 return converted
         except (ImageCms.PyCMSError, OSError, ValueError):
             pass  # a broken profile, or one for another mode: the plain numbers are the best guess
+    return image.convert("RGB")
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    """Drops palette and transparency; Pillow would warn of a palette with opacities."""
+    if image.mode == "P":
+        image = image.convert("RGBA")
     return image.convert("RGB")
 
 

@@ -172,6 +172,18 @@ def test_palette(tmp_path, transparent):
     np.testing.assert_array_equal(photo.flatten()[1], COLOURS[1])
 
 
+@pytest.mark.filterwarnings("error")
+def test_palette_with_opacities(tmp_path):
+    picture = Image.fromarray(COLOURS).quantize(6)
+    opacity = np.uint8([[255, 128, 0], [1, 254, 255]])
+    indices = np.asarray(picture).ravel().tolist()
+    levels = dict(zip(indices, opacity.ravel().tolist(), strict=True))
+    path = saved(tmp_path / "a.png", picture, transparency=bytes(levels[i] for i in sorted(levels)))
+    photo = read_photo(path)
+    np.testing.assert_array_equal(photo.rgb, COLOURS)
+    np.testing.assert_array_equal(photo.opacity, opacity)
+
+
 def test_grey(tmp_path):
     path = saved(tmp_path / "a.png", GREYS)
     np.testing.assert_array_equal(read_image(path), GREYS[..., None].repeat(3, axis=2))
