@@ -20,7 +20,7 @@ from typing import IO, Any, NoReturn, Protocol
 
 from kmatting import __version__
 from kmatting.extras import EXTRA_OF, install_command
-from kmatting.sizes import STRIDE
+from kmatting.sizes import STRIDE, Size
 
 # Module and summary of each subcommand.
 COMMANDS = {
@@ -167,17 +167,18 @@ def add_model(parser: Any) -> None:
 
 
 def add_size(parser: Any) -> None:
-    """Adds `--size`: an integer, or None for the model's own size.
+    """Adds `--size`: as `parse_size` returns it, or None for the model's own size.
 
     Args:
         parser: an argument parser or group.
     """
     parser.add_argument(
         "--size",
-        type=at_least(STRIDE),
+        type=parse_size,
         metavar="PIXELS",
         help="the network sees a photo at about PIXELS x PIXELS (default: the size the model was "
-        "trained at); not for .tflite files, whose size is fixed",
+        "trained at). A .tflite file has one size or a few, of which this chooses one, such as 384 "
+        "or 288x512, height first (default: the first)",
     )
 
 
@@ -212,6 +213,27 @@ def add_foreground(parser: Any, default: str = "ml") -> None:
         "remains (ml, or fast, which is coarser), or none for the photo's own "
         "(default: %(default)s)",
     )
+
+
+def parse_size(text: str) -> Size:
+    """Reads `512`, or `288x512`, height first.
+
+    Args:
+        text: the argument.
+
+    Returns:
+        The side of a square, or height and width, in pixels.
+
+    Raises:
+        argparse.ArgumentTypeError: if it is something else, or a side is below 16.
+    """
+    sides = text.lower().split("x")
+    if len(sides) > 2 or not all(side.isdecimal() and int(side) >= STRIDE for side in sides):
+        raise argparse.ArgumentTypeError(
+            f"expected a size of at least {STRIDE}, such as 512 or 288x512 (height x width), "
+            f"received {text!r}"
+        )
+    return int(sides[0]) if len(sides) == 1 else (int(sides[0]), int(sides[1]))
 
 
 def at_least(lowest: int) -> Callable[[str], int]:

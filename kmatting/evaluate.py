@@ -50,6 +50,7 @@ from kmatting.metrics import (
 )
 from kmatting.panel import draw_panel
 from kmatting.quiet import quiet
+from kmatting.sizes import Size, size_text
 
 EXAMPLES = """\
 files:
@@ -355,7 +356,7 @@ def check_files(
 
 
 def load_model(
-    path: Path | None, size: int | None, threads: int | None
+    path: Path | None, size: Size | None, threads: int | None
 ) -> Callable[[Case], np.ndarray]:
     """Returns a function that gets the prediction of a case, uint8 (H, W).
 
@@ -439,7 +440,7 @@ def make_report(
     protocol = {**PROTOCOL, **(VIDEO_PROTOCOL if arguments.video else {}), "unknown": unknown}
     if arguments.resize_predictions:
         protocol["resized"] = "predictions of another size were resized to the alpha's, bilinear"
-    at_size = f" at size {arguments.size}" if arguments.size else ""
+    at_size = f" at size {size_text(arguments.size)}" if arguments.size else ""
     return {
         "predictions": f"{arguments.source}{at_size}",
         "alphas": str(arguments.alphas),

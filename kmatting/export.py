@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from kmatting.cli import at_least, command, make_parser
+from kmatting.cli import at_least, command, make_parser, parse_size
 from kmatting.exporting.checkpoint import default_name, find_checkpoint, load_checkpoint
+from kmatting.exporting.frames import join
 from kmatting.exporting.keras_file import export_keras
 from kmatting.exporting.parity import milliseconds
 from kmatting.exporting.tflite import LIMITS, compare, convert, describe, write
@@ -26,7 +27,7 @@ from kmatting.inference.network import ModelError
 from kmatting.inference.runtime import limit_tensorflow
 from kmatting.quiet import quiet
 from kmatting.shipped import SHIPPED_LICENCE, shipped_model
-from kmatting.sizes import DEFAULT_SIZE, STRIDE
+from kmatting.sizes import DEFAULT_SIZE, STRIDE, as_frame, size_text
 
 THREADS = 2  # for the times that are reported
 PHOTOS = 4  # on which an export is checked
@@ -49,7 +50,7 @@ says so, writes nothing and returns 2.
 examples:
   for TF Serving, as the next version in saved_models/mine:
     kmatting export --model runs/mine --format saved_model
-  for a phone, at two sizes:
+  for a phone, one file that runs at two sizes:
     kmatting export --model runs/mine --format tflite --size 256 512 --variant dynamic
   to share or to fine-tune, at half the size of the run's own file:
     kmatting export --model runs/mine --format keras
@@ -107,33 +108,55 @@ def _export_tflite(args: argparse.Namespace, path: Path, name: str) -> None:
         _limit_threads()
         model = load_checkpoint(path)
     print(f"{'':40} {'MB':>6} {'mean':>8} {'max':>8} {'ms':>7}   alpha compared with Keras")
-    for size in sizes:
-        photos = _photos(args.photos, size, PHOTOS)
+    photos = {size: _photos(args.photos, size, PHOTOS) for size in sizes}
+    expected = {}
+    for size in photos:
         with quiet():
-            expected, keras_time = _run_keras(model, photos)
-        print(f"{f'Keras at {size[0]}x{size[1]}':40} {'':24} {keras_time:7.0f}", flush=True)
-        for variant in args.variant:
+            expected[size], keras_time = _run_keras(model, photos[size])
+        print(f"{f'Keras at {size_text(size)}':40} {'':24} {keras_time:7.0f}", flush=True)
+    for variant in args.variant:
+        models = {}
+        for size in photos:
             calibration = []
             if variant in CALIBRATED:
                 calibration = _photos(args.calibration, size, CALIBRATION_PHOTOS)
             with quiet():
-                content = convert(model, size, variant, calibration)
-                parity = compare(content, photos, expected, THREADS)
-            target = Path(args.output) / f"{name}-{size[0]}x{size[1]}-{variant}.tflite"
-            print(
-                f"{target.name:40} {len(content) / 1e6:6.1f} {parity.mean:8.5f} "
-                f"{parity.largest:8.5f} {parity.milliseconds:7.0f}",
-                flush=True,
+                models[size] = convert(model, size, variant, calibration)
+        content = join(models)
+        names = "-".join(size_text(size) for size in photos)
+        target = Path(args.output) / f"{name}-{names}-{variant}.tflite"
+        limit = LIMITS[variant] if args.limit is None else args.limit
+        _check_tflite(target, content, photos, expected, limit)
+        write(target, content, describe(name, args.version or 1, list(photos), variant))
+
+
+def _check_tflite(
+    target: Path,
+    content: bytes,
+    photos: dict[tuple[int, int], list[np.ndarray]],
+    expected: dict[tuple[int, int], list[np.ndarray]],
+    limit: float,
+) -> None:
+    """Prints how a file compares with the Keras model at each size; refuses what differs much."""
+    label, megabytes = target.name, f"{len(content) / 1e6:.1f}"
+    if len(photos) > 1:
+        print(f"{label:40} {megabytes:>6}")
+    for size in photos:
+        if len(photos) > 1:
+            label, megabytes = f"  at {size_text(size)}", ""
+        with quiet():
+            parity = compare(content, photos[size], expected[size], THREADS, size)
+        print(
+            f"{label:40} {megabytes:>6} {parity.mean:8.5f} {parity.largest:8.5f} "
+            f"{parity.milliseconds:7.0f}",
+            flush=True,
+        )
+        if not parity.mean <= limit:
+            raise ValueError(
+                f"{target}: not written: its alphas at {size_text(size)} differ from the Keras "
+                f"model's by {parity.mean:.5f} in the mean, more than the limit of {limit:g}. Try "
+                "another variant, photos like yours for --calibration and --photos, or --limit."
             )
-            limit = LIMITS[variant] if args.limit is None else args.limit
-            if not parity.mean <= limit:
-                raise ValueError(
-                    f"{target}: not written: its alphas differ from the Keras model's by "
-                    f"{parity.mean:.5f} in the mean, more than the limit of {limit:g}. Try another "
-                    "variant, photos like yours for --calibration and --photos, or --limit."
-                )
-            metadata = describe(name, args.version or 1, size, variant)
-            write(target, content, metadata)
 
 
 def _export_keras(args: argparse.Namespace, path: Path, name: str) -> None:
@@ -256,15 +279,10 @@ def _check_arguments(args: argparse.Namespace) -> None:
 
 def _parse_size(text: str) -> tuple[int, int]:
     """Reads `512` or `288x512`, height first."""
-    sides = text.lower().split("x")
-    if len(sides) > 2 or not all(side.isdecimal() for side in sides):
-        raise argparse.ArgumentTypeError(
-            f"expected a size such as 512 or 288x512 (height x width), received {text!r}"
-        )
-    height, width = int(sides[0]), int(sides[-1])
-    if min(height, width) < STRIDE or height % STRIDE or width % STRIDE:
+    frame = as_frame(parse_size(text))
+    if any(side % STRIDE for side in frame):
         raise argparse.ArgumentTypeError(f"expected multiples of {STRIDE}, received {text!r}")
-    return height, width
+    return frame
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -283,7 +301,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--output", type=Path, default=Path("saved_models"), metavar="DIR",
-        help="folder for NAME/VERSION/, NAME-HxW-VARIANT.tflite, NAME.onnx, NAME.keras (default: "
+        help="folder for NAME/VERSION/, NAME-SIZES-VARIANT.tflite, NAME.onnx, NAME.keras (default: "
         "%(default)s)",
     )  # fmt: skip
     parser.add_argument("--name", help="name of the model (default: that of the run or the file)")
@@ -309,9 +327,9 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     )  # fmt: skip
     tflite = parser.add_argument_group("--format tflite")
     tflite.add_argument(
-        "--size", type=_parse_size, nargs="+", metavar="SIZE",
-        help="side, or height x width, multiples of 16; one file for each (default: the size that "
-        "the model was trained at)",
+        "--size", type=_parse_size, nargs="+", action="extend", metavar="SIZE",
+        help="side, or height x width, multiples of 16. A file of several runs at each of them and "
+        "holds the weights once (default: the size that the model was trained at)",
     )  # fmt: skip
     tflite.add_argument(
         "--variant", choices=LIMITS, nargs="+",

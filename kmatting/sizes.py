@@ -8,6 +8,18 @@ DEFAULT_SIZE = 512  # for a model that does not store the size it was trained at
 STRETCH = 2.0  # largest factor by which a photo's aspect ratio is changed towards a square
 LONGEST = 8  # longest side of a reduced panorama, as a multiple of the size
 
+Size = int | tuple[int, int]  # side of a square, or height and width, in pixels
+
+
+def as_frame(size: Size) -> tuple[int, int]:
+    """Returns height and width of a size, in pixels."""
+    return size if isinstance(size, tuple) else (size, size)
+
+
+def size_text(size: Size) -> str:
+    """Writes a size as the commands read it: `512`, or `288x512`, height first."""
+    return "x".join(map(str, size)) if isinstance(size, tuple) else str(size)
+
 
 def network_size(height: int, width: int, size: int) -> tuple[int, int]:
     """Computes the size at which a network that takes any size sees a photo.

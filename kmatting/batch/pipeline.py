@@ -59,6 +59,7 @@ from kmatting.inference.matte import Matte
 from kmatting.inference.matter import Matter
 from kmatting.inference.output_names import Job, is_output, name_clash, output_name
 from kmatting.quiet import quiet
+from kmatting.sizes import Size
 
 ERRORS = "errors.jsonl"
 WARNINGS = "warnings.jsonl"
@@ -94,7 +95,7 @@ class Settings:
     output: str
     kinds: tuple[str, ...] = ("alpha",)
     foreground: str = "ml"
-    size: int | None = None
+    size: Size | None = None
     threads: int | None = None
     keep_suffix: bool = False
 
@@ -288,7 +289,7 @@ def _keyed(photo: str, base: str, settings: Settings) -> tuple[str, str]:
     return output_path(photo, settings.kinds[0], base, settings).casefold(), photo
 
 
-def load_matter(model: str | None, size: int | None, threads: int | None) -> Matter:
+def load_matter(model: str | None, size: Size | None, threads: int | None) -> Matter:
     """Loads a model from wherever Beam can read it.
 
     Args:
@@ -324,7 +325,7 @@ class MattingHandler(ModelHandler[Photo, Matte | ValueError, Matter]):
     """
 
     def __init__(
-        self, model: str | None, size: int | None = None, threads: int | None = None
+        self, model: str | None, size: Size | None = None, threads: int | None = None
     ) -> None:
         # Photos differ in size and go through the network one at a time.
         super().__init__(min_batch_size=1, max_batch_size=1)

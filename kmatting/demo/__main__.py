@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from kmatting.cli import add_model, add_threads, at_least, command, make_parser, say
+from kmatting.cli import add_model, add_size, add_threads, at_least, command, make_parser, say
 from kmatting.inference.matter import Matter
 from kmatting.quiet import quiet
 
@@ -33,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         with listen(args.host, args.port) as listener:
             with quiet():
-                matter = Matter(args.model, threads=args.threads)
+                matter = Matter(args.model, args.size, args.threads)
             run(matter, listener, args)
     except KeyboardInterrupt:  # the usual end of a server
         say("stopped; the visitors' files are deleted.")
@@ -107,6 +107,7 @@ def run(matter: Matter, listener: socket.socket, args: argparse.Namespace) -> No
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = make_parser("demo", "Serve a page to try matting in the browser.", EPILOG)
     add_model(parser)
+    add_size(parser)
     add_threads(parser)
     parser.add_argument(
         "--host",

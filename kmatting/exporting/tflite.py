@@ -1,4 +1,4 @@
-"""Converts a network to TFLite files of fixed size, and compares them with the Keras model."""
+"""Converts a network to TFLite files of fixed sizes, and compares them with the Keras model."""
 
 import io
 import json
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kmatting.exporting import parity
+from kmatting.exporting.frames import signature_name
 from kmatting.exporting.int8 import quantize
 from kmatting.exporting.parity import Parity
 from kmatting.files import whole_file
@@ -111,13 +112,15 @@ def write(path: str | os.PathLike[str], content: bytes, metadata: dict[str, Any]
         raise OSError(f"{path}: cannot be written: {error.strerror}.") from error
 
 
-def describe(name: str, version: int, size: tuple[int, int], variant: str) -> dict[str, Any]:
+def describe(
+    name: str, version: int, sizes: Sequence[tuple[int, int]], variant: str
+) -> dict[str, Any]:
     """Describes a TFLite file for those who run it.
 
     Args:
         name: name of the model.
         version: version of the model.
-        size: height and width in pixels.
+        sizes: height and width in pixels, of each size in the file.
         variant: one of `LIMITS`.
 
     Returns:
@@ -128,11 +131,14 @@ def describe(name: str, version: int, size: tuple[int, int], variant: str) -> di
         "layout": "NHWC",
         "range": [0, 255] if variant == "integer" else [0, 1],
     }
+    height, width = sizes[0]
+    signatures = {signature_name(size): size for size in sizes}
     return {
         "name": name,
         "version": version,
-        "height": size[0],
-        "width": size[1],
+        "height": height,
+        "width": width,
+        **({"signatures": signatures} if len(sizes) > 1 else {}),
         "variant": variant,
         "input": {
             "name": "image",
@@ -145,17 +151,22 @@ def describe(name: str, version: int, size: tuple[int, int], variant: str) -> di
 
 
 def compare(
-    content: bytes, photos: Sequence[np.ndarray], expected: Sequence[np.ndarray], threads: int = 2
+    content: bytes,
+    photos: Sequence[np.ndarray],
+    expected: Sequence[np.ndarray],
+    threads: int = 2,
+    size: tuple[int, int] | None = None,
 ) -> Parity:
     """Compares the alphas of a TFLite model with those of the Keras model.
 
     Args:
         content: the flat buffer.
-        photos: uint8 arrays (H, W, 3) of the model's size, at least one.
+        photos: uint8 arrays (H, W, 3) of that size, at least one.
         expected: the Keras model's alphas of these photos, float32 (1, H, W, 1) in [0, 1].
         threads: number of threads.
+        size: which of the model's sizes to run, height and width; the first by default.
 
     Returns:
         The `Parity`.
     """
-    return parity.compare(load_tflite(content, threads).run, photos, expected)
+    return parity.compare(load_tflite(content, threads, size).run, photos, expected)

@@ -3,22 +3,25 @@
 from pathlib import Path
 
 from kmatting.inference.network import ModelError, Network, loading
+from kmatting.sizes import Size, as_frame
 
 
-def load_network(path: Path, threads: int | None = None) -> Network:
+def load_network(path: Path, threads: int | None = None, size: Size | None = None) -> Network:
     """Loads a model of any format.
 
     Args:
         path: a `.keras`, `.tflite` or `.onnx` file, or a SavedModel folder (or a folder of numbered
             versions, of which the highest is loaded).
         threads: number of processor threads; all by default (at most 8 for a `.tflite` file).
+        size: which of its sizes to load of a `.tflite` file; the first by default. It does not
+            matter for the other formats.
 
     Returns:
         The `Network`.
 
     Raises:
-        ModelError: if the model is missing, cannot be loaded or is not a matting model, or if
-            TensorFlow's threads can no longer be set.
+        ModelError: if the model is missing, cannot be loaded or is not a matting model, lacks the
+            size, or if TensorFlow's threads can no longer be set.
     """
     if path.is_dir():
         with loading(path, "a SavedModel"):
@@ -34,7 +37,8 @@ def load_network(path: Path, threads: int | None = None) -> Network:
         with loading(path, "a TFLite model"):
             from kmatting.inference.tflite import load_tflite
 
-            return load_tflite(path.read_bytes(), threads)
+            frame = None if size is None else as_frame(size)
+            return load_tflite(path.read_bytes(), threads, frame)
     if path.suffix.lower() == ".onnx":
         with loading(path, "an ONNX model"):
             from kmatting.inference.onnx import load_onnx

@@ -6,6 +6,7 @@ TensorFlow and Keras are imported only for the formats that need them, never for
 
 import contextlib
 import copy
+import math
 import os
 import threading
 from collections import deque
@@ -27,9 +28,12 @@ from kmatting.shipped import shipped_model
 from kmatting.sizes import (
     DEFAULT_SIZE,
     STRIDE,
+    Size,
+    as_frame,
     network_size,
     padded,
     size_in_frame,
+    size_text,
     whole_number,
 )
 
@@ -59,15 +63,17 @@ class Matter:
             numbered versions, of which the highest is loaded). By default the model that kmatting
             ships.
         size: side in pixels of the square whose area the network sees. By default the size that
-            the model was trained or exported at, or 512 if it does not say. Leave it out for a
-            model of fixed size.
+            the model was trained or exported at, or 512 if it does not say. A model of fixed size
+            runs at no other; of a `.tflite` file of several sizes it chooses one, by default the
+            first. There it may also be (height, width).
         threads: number of processor threads. By default all, but at most 8 for a `.tflite` file.
             TensorFlow accepts it only before its first operation.
 
     Raises:
         ModelError: (a `ValueError`) if the model is missing, cannot be loaded or is not a matting
             model, or if TensorFlow's threads can no longer be set.
-        ValueError: if the size or the number of threads is out of range.
+        ValueError: if the size or the number of threads is out of range, or the model does not run
+            at that size.
         TypeError: if the size or the number of threads is not a whole number.
 
     Examples:
@@ -80,18 +86,15 @@ class Matter:
     def __init__(
         self,
         model_path: str | os.PathLike[str] | None = None,
-        size: int | None = None,
+        size: Size | None = None,
         threads: int | None = None,
     ) -> None:
         if threads is not None:
             threads = whole_number("threads", threads, 1, _MOST_THREADS)
         self._path = shipped_model() if model_path is None else Path(model_path)
         self._arguments = (model_path and Path(model_path).absolute(), size, threads)
-        if size is not None:
-            size = whole_number("size", size, STRIDE, _LARGEST_SIZE)
-        self._network = load_network(self._path, threads)
-        self._check_size(size)
-        self._size = size or self._network.size or DEFAULT_SIZE
+        self._network = load_network(self._path, threads, _whole_numbers(size))
+        self._size = self._side(size) or self._network.size or DEFAULT_SIZE
         self._process = os.getpid()
         self._locks: dict[int, threading.Lock] = {}
 
@@ -113,13 +116,13 @@ class Matter:
     def __reduce__(self) -> tuple[Any, ...]:
         return Matter, self._arguments
 
-    def __call__(self, photo: Source | Photo, size: int | None = None) -> Matte:
+    def __call__(self, photo: Source | Photo, size: Size | None = None) -> Matte:
         """Predicts the matte of a photo.
 
         Args:
             photo: path, encoded bytes, PIL image, uint8 array (H, W), (H, W, 3) or (H, W, 4), or a
                 `Photo`.
-            size: replaces the size of this object for this photo.
+            size: replaces the size of this object for this photo, if the model takes any.
 
         Returns:
             The `Matte`, of the photo's size.
@@ -130,14 +133,14 @@ class Matter:
                 that are not finite, or there is not enough memory.
             ModelError: if the model returns something else than a matte, or this process was
                 forked and the model runs in TensorFlow.
-            ValueError: if the size is out of range.
+            ValueError: if the size is out of range, or the model does not run at it.
             TypeError: if the size is not a whole number.
         """
-        size = self._check_size(size)
+        side = self._side(size)
         name = _name(photo)
         with _memory_of(name):
             photo = photo if isinstance(photo, Photo) else read_photo(photo)
-            return self._matte(photo, name, size)
+            return self._matte(photo, name, side)
 
     def stream(self, photos: Iterable[Source]) -> Iterator[tuple[Source, Matte | ImageError]]:
         """Predicts the mattes of many photos, in order.
@@ -215,16 +218,22 @@ class Matter:
         other._network, other._process, other._locks = network, os.getpid(), {}
         return other
 
-    def _check_size(self, size: int | None) -> int | None:
-        """Checks that the network runs at a size."""
+    def _side(self, size: Size | None) -> int | None:
+        """Checks that the network runs at a size; returns the side of a network of any size."""
+        size = _whole_numbers(size)
         if size is None:
             return None
-        size = whole_number("size", size, STRIDE, _LARGEST_SIZE)
         if self.frame:
-            height, width = self.frame
+            if as_frame(size) != self.frame:
+                raise ValueError(
+                    f"{self._path}: runs at {size_text(self.frame)} pixels only, received size "
+                    f"{size_text(size)}. Leave out the size, or load a model at that size."
+                )
+            return None
+        if isinstance(size, tuple):
             raise ValueError(
-                f"{self._path}: runs at {height}x{width} pixels only. Leave out the size, or "
-                "export the model at another size."
+                f"{self._path}: follows the shape of each photo, received size {size_text(size)}. "
+                f"Give one number, such as {round(math.prod(size) ** 0.5)}."
             )
         most = self._network.max_size
         if most is not None and size > most:
@@ -299,6 +308,16 @@ class Matter:
                     raise ModelError(f"{self._path}: {error}") from error
                 self._process = os.getpid()
             return np.asarray(self._network.run(batch))
+
+
+def _whole_numbers(size: Size | None) -> Size | None:
+    """Checks that a size is one whole number or two."""
+    if not isinstance(size, tuple):
+        return None if size is None else whole_number("size", size, STRIDE, _LARGEST_SIZE)
+    if len(size) != 2:
+        raise ValueError(f"size: expected one number, or height and width, received {size}.")
+    height, width = (whole_number("size", side, STRIDE, _LARGEST_SIZE) for side in size)
+    return height, width
 
 
 def _is_large(source: Source) -> bool:

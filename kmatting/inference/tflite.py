@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import os
+import re
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -10,8 +11,16 @@ from typing import Any
 
 import numpy as np
 
-from kmatting.inference.network import SIGNATURE, ModelError, Network, fixed_frame, only_one
+from kmatting.inference.network import (
+    FRAME_SIGNATURE,
+    SIGNATURE,
+    ModelError,
+    Network,
+    fixed_frame,
+    only_one,
+)
 from kmatting.inference.runtime import keep_in_forks, processors
+from kmatting.sizes import size_text
 
 _MOST_THREADS = 8  # by default: more do not make a small network faster
 # Pixels of the input up to which each worker gets a copy. Copies of a larger network would take
@@ -22,40 +31,68 @@ _NOTICE = b"Created TensorFlow Lite XNNPACK delegate"
 _notice_lock = threading.Lock()
 
 
-def load_tflite(content: bytes, threads: int | None = None) -> Network:
+def load_tflite(
+    content: bytes, threads: int | None = None, frame: tuple[int, int] | None = None
+) -> Network:
     """Loads a TFLite model.
 
     Args:
         content: the flat buffer.
         threads: number of threads; by default the number of processors, but at most 8.
+        frame: which of the model's sizes to load, height and width in pixels; the first by default.
 
     Returns:
         The `Network`. It runs one photo at a time: calls from several threads need a lock.
 
     Raises:
-        ModelError: if LiteRT is missing, or it is not a matting model.
+        ModelError: if LiteRT is missing, it is not a matting model, or it lacks the size.
     """
     wanted, threads = threads, threads or min(_MOST_THREADS, processors())
     with _notice_dropped():
         interpreter = _interpreter_class()(model_content=content, num_threads=threads)
         keep_in_forks(interpreter)
-        interpreter.allocate_tensors()
-    if SIGNATURE not in interpreter.get_signature_list():
-        raise ModelError(f"has no signature {SIGNATURE!r}; export it by kmatting export.")
-    runner = interpreter.get_signature_runner(SIGNATURE)
+        signature = _signature(interpreter, frame)
+        if signature == SIGNATURE:
+            interpreter.allocate_tensors()  # of that signature alone
+    runner = interpreter.get_signature_runner(signature)
     name, image = only_one("input", runner.get_input_details())
     alpha_name, alpha = only_one("output", runner.get_output_details())
     _check_numbers("input", image)
     _check_numbers("output", alpha)
 
-    def run(batch: np.ndarray) -> np.ndarray:
-        return _dequantized(runner(**{name: _quantized(batch, image)})[alpha_name], alpha)
+    # LiteRT allocates another signature at its first run, and gives its notice then.
+    notices = [] if signature == SIGNATURE else [_notice_dropped()]
 
-    reload = functools.partial(load_tflite, content, threads)
-    frame = fixed_frame(image["shape_signature"].tolist())
-    small = frame is not None and frame[0] * frame[1] <= _SMALL
-    alone = functools.partial(load_tflite, content, 1) if small and wanted is None else None
-    return Network(run, frame, reload, alone=alone)
+    def run(batch: np.ndarray) -> np.ndarray:
+        with notices.pop() if notices else contextlib.nullcontext():
+            return _dequantized(runner(**{name: _quantized(batch, image)})[alpha_name], alpha)
+
+    reload = functools.partial(load_tflite, content, threads, frame)
+    fixed = fixed_frame(image["shape_signature"].tolist())
+    small = fixed is not None and fixed[0] * fixed[1] <= _SMALL
+    alone = functools.partial(load_tflite, content, 1, frame) if small and wanted is None else None
+    return Network(run, fixed, reload, alone=alone)
+
+
+def _signature(interpreter: Any, frame: tuple[int, int] | None) -> str:
+    """Names the signature of a size, by default of the first."""
+    names = interpreter.get_signature_list()
+    if SIGNATURE not in names:
+        raise ModelError(f"has no signature {SIGNATURE!r}; export it by kmatting export.")
+    _, image = only_one("input", interpreter.get_signature_runner(SIGNATURE).get_input_details())
+    first = fixed_frame(image["shape_signature"].tolist())
+    if frame is None or first is None or frame == first:
+        return SIGNATURE
+    name = FRAME_SIGNATURE.format(size_text(frame))
+    if name not in names:
+        is_frame = FRAME_SIGNATURE.format(r"(\d+x\d+)")
+        sizes = [size_text(first)]
+        sizes += [match[1] for name in names if (match := re.fullmatch(is_frame, name))]
+        raise ModelError(
+            f"runs at {' or '.join(dict.fromkeys(sizes))} pixels only, received size "
+            f"{size_text(frame)}. Leave out the size, or export the model at that size."
+        )
+    return name
 
 
 def _check_numbers(kind: str, details: dict[str, Any]) -> None:
