@@ -52,8 +52,12 @@ def write_clip(
     aspect=None,
     options=None,
     unit=1000,
+    last=0,
 ):
-    """Writes a clip with PyAV alone. `times` are in 1/unit of a second."""
+    """Writes a clip with PyAV alone. `times` are in 1/unit of a second, and so is `last`.
+
+    That is the duration of the packet that is decoded last.
+    """
     pictures = [picture(step) for step in range(6)] if pictures is None else pictures
     times = [unit * number // rate for number in range(len(pictures))] if times is None else times
     with av.open(str(path), "w") as container:
@@ -75,7 +79,9 @@ def write_clip(
                 frame = frame.reformat(format=layout, dst_colorspace=tags["colorspace"])
             frame.pts, frame.time_base = moment, Fraction(1, unit)
             container.mux(stream.encode(frame))
-        container.mux(stream.encode(None))
+        packets = stream.encode(None)
+        packets[-1].duration = last or packets[-1].duration
+        container.mux(packets)
         if track:
             tone = np.sin(np.arange(12000) / 20).astype(np.float32)[None]
             frame = av.AudioFrame.from_ndarray(tone, format="fltp", layout="mono")
@@ -96,6 +102,30 @@ def decode(path, decoder=None):
                 pictures.append(frame.to_ndarray(format="rgba"))
                 times.append(float(frame.pts * stream.time_base))
     return np.stack(pictures), times
+
+
+def with_index_first(clip, path):
+    """Copies a clip to a file that can be read though its end is missing."""
+    with (
+        av.open(str(clip)) as source,
+        av.open(str(path), "w", options={"movflags": "faststart"}) as target,
+    ):
+        stream = target.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(source.streams.video[0]):
+            if packet.size:
+                packet.stream = stream
+                target.mux(packet)
+    return path
+
+
+def wipe(path, number, kind="video"):
+    """Overwrites a packet of a file with zeros."""
+    with av.open(str(path)) as container:
+        entry = container.streams.get({kind: 0})[0].index_entries[number]
+        start, size = entry.pos, entry.size  # void once the file is closed
+    content = bytearray(path.read_bytes())
+    content[start : start + size] = bytes(size)
+    path.write_bytes(content)
 
 
 def sound_of(path):
@@ -211,6 +241,35 @@ def test_hdr_becomes_sdr(tmp_path):
     assert any("HDR (PQ)" in note for note in video.notes)
 
 
+def hybrid_log_gamma(nits):
+    """ITU-R BT.2100: light of a grey on a display of 1000 nits to a code in [0, 1]."""
+    light = (nits / 1000) ** (1 / 1.2)
+    if light <= 1 / 12:
+        return (3 * light) ** 0.5
+    return 0.17883277 * np.log(12 * light - 0.28466892) + 0.55991073
+
+
+def test_hlg_becomes_sdr(tmp_path):
+    tags = {"color_primaries": 9, "color_trc": 18, "colorspace": 9, "color_range": 1}
+    levels = [hybrid_log_gamma(nits) for nits in (0, 26, 203, 1000)]  # white is 203
+    row = np.rint(np.repeat(levels, WIDTH // 4) * 65535).astype(np.uint16)
+    pixels = np.broadcast_to(row[None, :, None], (HEIGHT, WIDTH, 3))
+    path = write_clip(
+        tmp_path / "hlg.mkv",
+        [np.ascontiguousarray(pixels)] * 2,
+        codec="libx265",
+        layout="yuv420p10le",
+        tags=tags,
+        options={"crf": "4", "x265-params": "log-level=none"},
+    )
+    video = open_video(path)
+    first, _ = video.frames()
+    shown = first.photo.rgb[24, 8::16].mean(axis=1)
+    assert shown[0] < 6 and shown[2] > 248 and shown[3] > 248
+    assert shown[1] == pytest.approx((26 / 203) ** (1 / 2.4) * 255, abs=6)
+    assert any("HDR (HLG)" in note for note in video.notes)
+
+
 def test_unlabelled_hd_is_bt709(tmp_path):
     green = np.full((720, 64, 3), (30, 160, 60), np.uint8)
     frame709 = av.VideoFrame.from_ndarray(green).reformat(format="yuv420p", dst_colorspace=1)
@@ -273,37 +332,44 @@ def test_files_without_video_are_named(tmp_path):
 
 
 def test_a_truncated_video_gives_what_is_there(tmp_path, model, capsys):
-    path = write_clip(
-        tmp_path / "cut.mp4",
-        [picture(step % 8) for step in range(40)],
-        options={"g": "4", "movflags": "faststart"},
-    )
-    with (
-        av.open(str(path)) as source,
-        av.open(str(tmp_path / "fast.mp4"), "w", options={"movflags": "faststart"}) as target,
-    ):
-        stream = target.add_stream_from_template(source.streams.video[0])
-        for packet in source.demux(source.streams.video[0]):
-            if packet.size:
-                packet.stream = stream
-                target.mux(packet)
-    whole = (tmp_path / "fast.mp4").read_bytes()
-    path.write_bytes(whole[: len(whole) * 7 // 10])
+    clip = write_clip(tmp_path / "clip.mp4", [picture(step % 8) for step in range(40)])
+    path = with_index_first(clip, tmp_path / "cut.mp4")
+    path.write_bytes(path.read_bytes()[: path.stat().st_size * 7 // 10])
     assert run(path, tmp_path / "out.webm", model) == 1
     assert "cut.mp4: truncated; the video ends after" in capsys.readouterr().err
     assert 10 < len(decode(tmp_path / "out.webm")[0]) < 40
+
+
+def test_every_whole_frame_before_the_cut_is_kept(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 255, (20, HEIGHT, WIDTH, 3), dtype=np.uint8)
+    clip = write_clip(tmp_path / "clip.mp4", list(noise))
+    path = with_index_first(clip, tmp_path / "cut.mp4")
+    with av.open(str(path)) as container:
+        entry = container.streams.video[0].index_entries[14]
+        length = entry.pos + entry.size // 2
+    path.write_bytes(path.read_bytes()[:length])
+    video = open_video(path)
+    assert len(list(video.frames())) == 14
+    assert video.problems
+
+
+def test_the_last_frame_of_a_varying_rate_ends_where_the_file_says(tmp_path):
+    # The frame that is shown last is not decoded last, and so states another duration.
+    options = {"bf": "2", "x264-params": "b-adapt=0"}
+    path = write_clip(tmp_path / "clip.mp4", last=300, options=options)
+    with av.open(str(path)) as container:
+        ends = container.duration / 1_000_000
+    *_, last = read_frames(path)
+    assert ends > 0.4 and float(last.time + last.duration) == pytest.approx(ends, abs=0.001)
+    *_, last = read_frames(path, end=0.1)
+    assert float(last.time + last.duration) == pytest.approx(0.1)
 
 
 def test_a_damaged_place_is_left_out(tmp_path, model, capsys):
     path = write_clip(
         tmp_path / "bad.mp4", [picture(step % 8) for step in range(20)], options={"g": "1"}
     )
-    with av.open(str(path)) as container:
-        entry = container.streams.video[0].index_entries[9]
-        place = slice(entry.pos, entry.pos + entry.size)
-    content = bytearray(path.read_bytes())
-    content[place] = bytes(entry.size)
-    path.write_bytes(content)
+    wipe(path, 9)
     assert run(path, tmp_path / "out.webm", model) == 1
     assert "bad.mp4: damaged in 1 place" in capsys.readouterr().err
     assert len(decode(tmp_path / "out.webm")[0]) == 19
@@ -461,6 +527,32 @@ def test_a_background_video_plays_and_repeats(tmp_path):
     assert background.at(Fraction(1), (20, 40)).shape == (20, 40, 3)
 
 
+def test_damage_in_a_background_video_is_named(tmp_path, clip, model, capsys):
+    scenes = [np.full((HEIGHT, WIDTH, 3), level, np.uint8) for level in range(0, 200, 10)]
+    path = write_clip(tmp_path / "scene.mp4", scenes, options={"g": "1"})
+    wipe(path, 8)  # the clip is over before the scene is
+    assert run(clip, tmp_path / "out.mp4", model, "--composite", path) == 1
+    err = capsys.readouterr().err.splitlines()
+    assert f"warning: {path}: damaged in 1 place(s)" in err[-1]
+    short = write_clip(tmp_path / "short.mp4", scenes[:10], rate=50, options={"g": "1"})
+    wipe(short, 8)  # and is repeated, but named once
+    assert run(clip, tmp_path / "out2.mp4", model, "--composite", short) == 1
+    assert capsys.readouterr().err.count("damaged in 1 place(s)") == 1
+
+
+@pytest.mark.parametrize("suffix", ["gif", "webp", "png"])
+def test_animations_play_in_the_background_and_pictures_stand(tmp_path, suffix):
+    black, white = Image.new("RGB", (32, 24)), Image.new("RGB", (32, 24), "white")
+    path = tmp_path / f"scene.{suffix}"
+    black.save(path, save_all=True, append_images=[white], duration=100)
+    background = Background(str(path))
+    shown = [background.at(Fraction(ms, 1000), (24, 32)).mean() for ms in (0, 150, 210)]
+    assert shown == [0, 255, 0]
+    white.save(path)
+    background = Background(str(path))
+    assert [background.at(Fraction(second), (24, 32)).mean() for second in (0, 1)] == [255, 255]
+
+
 def test_alpha_alone(tmp_path, clip, model):
     assert run(clip, tmp_path / "out.mp4", model, "--alpha", "--no-steady") == 0
     pictures, _ = decode(tmp_path / "out.mp4")
@@ -505,6 +597,15 @@ def test_sound_is_copied_or_encoded(tmp_path, clip, model, capsys):
     assert packets[0] == packets[1]  # not encoded again
     assert run(clip, tmp_path / "out.gif", model) == 0
     assert "gif files have no sound" in capsys.readouterr().err
+
+
+def test_damaged_sound_is_named(tmp_path, model, capsys):
+    path = write_clip(tmp_path / "bad.mp4", sound="aac")
+    wipe(path, 4, "audio")
+    assert run(path, tmp_path / "out.webm", model) == 1
+    err = capsys.readouterr().err
+    assert f"warning: {path}: the sound is damaged in 1 place(s)" in err
+    assert sound_of(tmp_path / "out.webm")[0] == "opus"
 
 
 def test_mp3_is_copied(tmp_path, model, capsys):

@@ -41,7 +41,7 @@ what is written:
   Number, times and duration of the frames are those of the input, and its sound is kept.
 
 exit status:
-  0 done, 1 done but for what is damaged in the input, 2 the command cannot be run as given,
+  0 done, 1 done but for what is damaged in an input, 2 the command cannot be run as given,
   130 interrupted, 143 terminated; then nothing is written.
 
 examples:
@@ -76,9 +76,15 @@ def main(argv: Sequence[str] | None = None) -> int:
             sink.write(picture, frame.time, frame.duration)
             count, empty = count + 1, empty + is_empty
             bar.update()
-    for note in [*video.notes, *sink.notes]:
-        print(f"note: {args.input}: {note}", file=sys.stderr)
-    for problem in video.problems:
+    problems = video.problems + [f"{args.input}: {problem}" for problem in sink.problems]
+    notes = [f"{args.input}: {note}" for note in [*video.notes, *sink.notes]]
+    if background is not None:
+        background.close()
+        problems += background.problems
+        notes += [f"{args.composite}: {note}" for note in background.notes]
+    for note in notes:
+        print(f"note: {note}", file=sys.stderr)
+    for problem in problems:
         print(f"warning: {problem}", file=sys.stderr)
     if empty == count:
         print(f"warning: {args.input}: no subject found in any frame.", file=sys.stderr)
@@ -87,7 +93,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         f"{count} frames done in {seconds:.1f} s ({count / seconds:.1f} frames/s), "
         f"written to {args.output}"
     )
-    return 1 if video.problems else 0
+    return 1 if problems else 0
 
 
 def _pictures(
@@ -143,8 +149,8 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add(
         "--composite",
         metavar="COLOUR|IMAGE|VIDEO",
-        help="the subject over a colour (white, '#00ff00'), an image or a video, which is repeated "
-        "where it is too short",
+        help="the subject over a colour (white, '#00ff00'), an image, or a video or animation that "
+        "is repeated where it is too short",
     )
     add_foreground(kinds, default="fast")
     kinds.add_argument(

@@ -1,6 +1,6 @@
 """Reads animated GIF, WebP, PNG and AVIF files, with Pillow."""
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from fractions import Fraction
 from pathlib import Path
 
@@ -66,7 +66,7 @@ class Animation:
 
     def frames(
         self, start: float | Fraction = 0, end: float | Fraction | None = None
-    ) -> Iterator[Frame]:
+    ) -> Generator[Frame]:
         """Reads the frames.
 
         Args:

@@ -1,7 +1,7 @@
 """The scene behind a subject: a colour, an image, or a video that plays along."""
 
-import itertools
-from collections.abc import Iterator
+import contextlib
+from collections.abc import Generator
 from fractions import Fraction
 from pathlib import Path
 
@@ -9,18 +9,26 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from kmatting.inference.cutout import Colour, read_background
-from kmatting.video.frame import Frame
+from kmatting.video.animation import is_animation
+from kmatting.video.frame import Frame, VideoError
 from kmatting.video.read import open_video
 
-_SUFFIXES = (".mp4", ".mov", ".m4v", ".webm", ".mkv", ".avi", ".mpg", ".mpeg", ".ts", ".gif")
+_SUFFIXES = (
+    *(".mp4", ".mov", ".m4v", ".webm", ".mkv", ".avi", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts"),
+    *(".3gp", ".wmv", ".flv", ".ogv"),
+)
 
 
 class Background:
     """What is behind the subject at each moment.
 
     Args:
-        source: a colour (`white`, `#00ff00`), or the path of an image or a video. A video is known
-            by its suffix, and repeated where it is too short.
+        source: a colour (`white`, `#00ff00`), or the path of an image, an animation or a video. A
+            video is known by its suffix. What moves is repeated where it is too short.
+
+    Attributes:
+        notes: what is changed on reading a video, one line each; complete once it is closed.
+        problems: what could not be read, likewise.
 
     Raises:
         ImageError: if it is neither a colour nor an image that can be read.
@@ -28,11 +36,13 @@ class Background:
     """
 
     def __init__(self, source: str) -> None:
+        self.notes: list[str] = []
+        self.problems: list[str] = []
         self._still: Colour | np.ndarray | None = None
-        self._scene: Iterator[tuple[Frame, Fraction]] | None = None
-        if Path(source).suffix.lower() in _SUFFIXES:
+        self._scene: Generator[tuple[Frame, Fraction]] | None = None
+        if _moves(source):
             open_video(source)  # a bad one is known before any work
-            self._scene = _repeated(source)
+            self._scene = self._repeated(source)
             self._shown, self._until = next(self._scene)
         else:
             self._still = read_background(source)
@@ -56,14 +66,36 @@ class Background:
         assert self._still is not None
         return self._still
 
+    def close(self) -> None:
+        """Ends the reading of a video."""
+        if self._scene is not None:
+            self._scene.close()
 
-def _repeated(source: str) -> Iterator[tuple[Frame, Fraction]]:
-    """Yields the frames of a video over and over, with the time until which each is shown."""
-    until = Fraction(0)
-    for _round in itertools.count():
-        for frame in open_video(source).frames():
-            until += frame.duration
-            yield frame, until
+    def _repeated(self, source: str) -> Generator[tuple[Frame, Fraction]]:
+        """Yields the frames of a video over and over, with the time until which each is shown."""
+        until = Fraction(0)
+        while True:
+            video = open_video(source)
+            try:
+                with contextlib.closing(video.frames()) as frames:
+                    for frame in frames:
+                        until += frame.duration
+                        yield frame, until
+            finally:  # each time around it says the same
+                self.notes += [note for note in video.notes if note not in self.notes]
+                self.problems += [each for each in video.problems if each not in self.problems]
+
+
+def _moves(source: str) -> bool:
+    """Whether a source is a video or an animation, by its suffix or its content."""
+    path = Path(source)
+    if not is_animation(path):
+        return path.suffix.lower() in _SUFFIXES
+    try:
+        open_video(path)
+    except VideoError:  # a single picture
+        return False
+    return True
 
 
 def _covering(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:

@@ -21,13 +21,11 @@ class Converter:
     Args:
         first: the first frame.
         aspect: width of a pixel by its height. The frames are stretched so that it becomes 1.
-
-    Attributes:
-        notes: what was changed, one line each.
+        notes: receives what is changed, one line each.
     """
 
-    def __init__(self, first: av.VideoFrame, aspect: Fraction) -> None:
-        self.notes: list[str] = []
+    def __init__(self, first: av.VideoFrame, aspect: Fraction, notes: list[str]) -> None:
+        self._notes = notes
         self._coded = first.width, first.height
         self._width = max(1, round(first.width * aspect))
         self._height = first.height
@@ -71,8 +69,8 @@ class Converter:
         return self._graph.vpull()
 
     def _note(self, text: str) -> None:
-        if text not in self.notes:
-            self.notes.append(text)
+        if text not in self._notes:
+            self._notes.append(text)
 
 
 def _srgb_graph(picture: av.VideoFrame) -> av.filter.Graph:

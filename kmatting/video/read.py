@@ -3,7 +3,7 @@
 import contextlib
 import os
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
 
@@ -125,6 +125,7 @@ class Video:
         self.path = path
         self.notes: list[str] = []
         self.problems: list[str] = []
+        self._ends_at: Fraction | None = None  # of the part that was read, if the file says it
         with opened(path) as container:
             stream = _video_stream(container, path)
             self.time_base: Fraction = stream.time_base or _MICROSECOND
@@ -139,7 +140,7 @@ class Video:
 
     def frames(
         self, start: float | Fraction = 0, end: float | Fraction | None = None
-    ) -> Iterator[Frame]:
+    ) -> Generator[Frame]:
         """Reads the frames.
 
         Args:
@@ -154,49 +155,72 @@ class Video:
         """
         start, end = Fraction(start), None if end is None else Fraction(end)
         convert: Converter | None = None
-        for picture, time, duration in _until_next(self._pictures(start, end), self.rate):
+        for picture, time, duration in self._until_next(self._pictures(start, end)):
             if picture.width * picture.height > MAX_PIXELS:
                 raise VideoError(
                     f"{self.path}: {picture.width}x{picture.height} are more than "
                     f"{MAX_PIXELS:,} pixels, refused."
                 )
-            convert = convert or Converter(picture, self._aspect)
+            convert = convert or Converter(picture, self._aspect, self.notes)
             yield Frame(convert(picture), time - start, duration)
         if convert is None:
             where = "" if start == 0 and end is None else " between --start and --end"
             known = f"; it is {float(self.duration):.2f} seconds long" if self.duration else ""
             raise VideoError(f"{self.path}: no frames{where}{known}.")
-        self.notes += convert.notes
 
     def _pictures(
         self, start: Fraction, end: Fraction | None
     ) -> Iterator[tuple[av.VideoFrame, Fraction, Fraction]]:
         """Decodes a part of the video; yields each frame, its time and the duration it states."""
         damage = _Damage()
-        with opened(self.path) as container:
-            stream = _video_stream(container, self.path)
-            self._aspect = stream.sample_aspect_ratio or Fraction(1)
-            origin = origin_of(container)
-            if start > 0:
-                with contextlib.suppress(av.FFmpegError):  # no index: it is read from the start on
-                    container.seek(int((origin + start) / self.time_base), stream=stream)
-            last: Fraction | None = None
-            for picture in _decoded(container, stream, damage):
-                time = self._time(picture, last, origin)
-                last = time
-                if start > 0 and time < start:
-                    continue
-                if end is not None and time >= end:
-                    break
-                stated = Fraction(picture.duration or 0) * self.time_base
-                yield picture, time, stated if end is None else min(stated, end - time)
-            else:
-                self._check_end(container, stream, last)
-        if damage.places:
-            self.problems.append(
-                f"{self.path}: damaged in {damage.places} place(s); frames may be missing there, "
-                "or show only what could be decoded."
-            )
+        try:
+            with opened(self.path) as container:
+                stream = _video_stream(container, self.path)
+                self._aspect = stream.sample_aspect_ratio or Fraction(1)
+                origin = origin_of(container)
+                if start > 0:  # without an index it is read from the start on
+                    with contextlib.suppress(av.FFmpegError):
+                        container.seek(int((origin + start) / self.time_base), stream=stream)
+                last: Fraction | None = None
+                for picture in _decoded(container, stream, damage):
+                    time = self._time(picture, last, origin)
+                    last = time
+                    if start > 0 and time < start:
+                        continue
+                    if end is not None and time >= end:
+                        self._ends_at = end
+                        break
+                    yield picture, time, Fraction(picture.duration or 0) * self.time_base
+                else:
+                    if self._is_whole(container, stream, last):
+                        self._ends_at = _end_in_index(stream, origin)
+                    if end is not None and self._ends_at is not None:
+                        self._ends_at = min(end, self._ends_at)
+        finally:  # also where the caller needs no more of it
+            if damage.places:
+                self.problems.append(
+                    f"{self.path}: damaged in {damage.places} place(s); frames may be missing "
+                    "there, or show only what could be decoded."
+                )
+
+    def _until_next(
+        self, pictures: Iterable[tuple[av.VideoFrame, Fraction, Fraction]]
+    ) -> Iterator[tuple[av.VideoFrame, Fraction, Fraction]]:
+        """Gives each frame the time until the next one as its duration, the last what is left.
+
+        What a last frame states itself counts only where the index says nothing: a file that stores
+        its frames in another order than it shows them states the duration of another one.
+        """
+        held: tuple[av.VideoFrame, Fraction, Fraction] | None = None
+        duration = 1 / Fraction(self.rate or _USUAL_RATE)
+        for picture, time, stated in pictures:
+            if held is not None:
+                duration = time - held[1]
+                yield held[0], held[1], duration
+            held = picture, time, stated
+        if held is not None:
+            rest = Fraction(0) if self._ends_at is None else self._ends_at - held[1]
+            yield held[0], held[1], rest if rest > 0 else held[2] or duration
 
     def _time(self, picture: av.VideoFrame, last: Fraction | None, origin: Fraction) -> Fraction:
         """Returns the time of a frame, which is always later than that of the frame before."""
@@ -205,10 +229,10 @@ class Video:
         time = picture.pts * self.time_base - origin
         return time if last is None else max(time, last + self.time_base)
 
-    def _check_end(
+    def _is_whole(
         self, container: av.container.InputContainer, stream: av.VideoStream, last: Fraction | None
-    ) -> None:
-        """Notes that the file ends before the video does."""
+    ) -> bool:
+        """Whether the file holds the video to its end; notes it if not."""
         entries = stream.index_entries
         final = entries[len(entries) - 1] if len(entries) else None
         in_index = final is not None and final.pos + final.size > self.path.stat().st_size
@@ -217,6 +241,8 @@ class Video:
         if in_index or (not has_index and lost > _MISSING + 2 / (self.rate or _USUAL_RATE)):
             seconds = "" if last is None else f" after {float(last):.2f} seconds"
             self.problems.append(f"{self.path}: truncated; the video ends{seconds}.")
+            return False
+        return True
 
 
 class _Damage:
@@ -279,6 +305,13 @@ def origin_of(container: av.container.InputContainer) -> Fraction:
     return min(starts, default=Fraction(0))
 
 
+def _end_in_index(stream: av.VideoStream, origin: Fraction) -> Fraction | None:
+    """Returns the time, in seconds, at which the last frame ends, if there is an index."""
+    if not (stream.frames and stream.duration and stream.time_base):
+        return None
+    return ((stream.start_time or 0) + stream.duration) * stream.time_base - origin
+
+
 def _video_stream(container: av.container.InputContainer, path: Path) -> av.VideoStream:
     if any(part in container.format.name for part in _STILLS):
         raise VideoError(f"{path}: is a photo, not a video; cut it out with kmatting predict.")
@@ -306,7 +339,8 @@ def _decoded(
     if tags.get("alpha_mode") == "1" and codec in _ALPHA_DECODERS:
         context = av.CodecContext.create(_ALPHA_DECODERS[codec], "r")
     else:
-        context.thread_type = "AUTO"
+        # Frames in threads of their own would be lost with a damaged one.
+        context.thread_type = "SLICE"
     packets = container.demux(stream)
     flushed = False
     while not flushed:
@@ -326,18 +360,3 @@ def _decoded(
         for picture in pictures:
             damage.places += picture.is_corrupt
             yield picture
-
-
-def _until_next(
-    pictures: Iterable[tuple[av.VideoFrame, Fraction, Fraction]], rate: Fraction | None
-) -> Iterator[tuple[av.VideoFrame, Fraction, Fraction]]:
-    """Gives each frame the time until the next one as its duration; the last keeps its own."""
-    held: tuple[av.VideoFrame, Fraction, Fraction] | None = None
-    duration = 1 / Fraction(rate or _USUAL_RATE)
-    for picture, time, stated in pictures:
-        if held is not None:
-            duration = time - held[1]
-            yield held[0], held[1], duration
-        held = picture, time, stated
-    if held is not None:
-        yield held[0], held[1], held[2] or duration

@@ -27,6 +27,7 @@ class Sound:
 
     Attributes:
         notes: what is changed or left out, one line each.
+        problems: what could not be read, one line each; complete at the end.
     """
 
     def __init__(
@@ -38,6 +39,8 @@ class Sound:
         end: Fraction | None = None,
     ) -> None:
         self.notes: list[str] = []
+        self.problems: list[str] = []
+        self._damaged = 0
         self._target = target
         self._source = opened(source)
         self._packets: Iterator[av.Packet] = iter(())
@@ -84,9 +87,10 @@ class Sound:
             self._write(self._next)
             self._next = next(self._packets, None)
         if self._is_encoded:
-            for frame in self._track.codec_context.decode(None):
-                self._encode(frame)
+            self._decode(None)
             self._target.mux(self._out.encode(None))
+        if self._damaged:
+            self.problems.append(f"the sound is damaged in {self._damaged} place(s), silent there.")
 
     def close(self) -> None:
         """Closes the source."""
@@ -118,12 +122,7 @@ class Sound:
 
     def _write(self, packet: av.Packet) -> None:
         if self._is_encoded:
-            try:
-                frames = self._track.codec_context.decode(packet)
-            except av.FFmpegError:
-                return  # a damaged packet is a gap in the sound
-            for frame in frames:
-                self._encode(frame)
+            self._decode(packet)
             return
         shift = round(self._begin / packet.time_base)
         packet.pts -= shift
@@ -131,6 +130,16 @@ class Sound:
             packet.dts -= shift
         packet.stream = self._out
         self._target.mux(packet)
+
+    def _decode(self, packet: av.Packet | None) -> None:
+        """Encodes the sound of a packet anew, at the end what the decoder still holds."""
+        try:
+            frames = self._track.codec_context.decode(packet)
+        except av.FFmpegError:
+            self._damaged += 1
+            return
+        for frame in frames:
+            self._encode(frame)
 
     def _encode(self, frame: av.AudioFrame) -> None:
         if frame.pts is not None:

@@ -43,6 +43,7 @@ class VideoSink:
 
     Attributes:
         notes: what was changed on writing, one line each; complete once the sink is closed.
+        problems: what could not be read of the sound, likewise.
 
     Raises:
         VideoError: if the suffix is unknown.
@@ -64,6 +65,7 @@ class VideoSink:
     ) -> None:
         self.path = Path(path)
         self.notes: list[str] = []
+        self.problems: list[str] = []
         self._audio = None if audio is None else Path(audio)
         self._part = Fraction(start), None if end is None else Fraction(end)
         self._time_base = time_base
@@ -124,7 +126,7 @@ class VideoSink:
                 if self._writer is None:
                     raise VideoError(f"{self.path}: no picture was written.")
                 with _named(self.path):
-                    self._writer.finish()
+                    self.problems += self._writer.finish()
         except BaseException:
             self._abandon(*sys.exc_info())
             raise
@@ -165,7 +167,7 @@ def _is_taken(folder: Path) -> bool:
 
 class _Writer(Protocol):
     def write(self, pixels: np.ndarray, time: Fraction, duration: Fraction) -> None: ...
-    def finish(self) -> None: ...
+    def finish(self) -> list[str]: ...
     def close(self) -> None: ...
 
 
@@ -181,9 +183,10 @@ class _Folder:
         write_image(self._folder / name, pixels, compress_level=_PNG_LEVEL)
         self._times.append(f"{float(time * 1000):.3f}")
 
-    def finish(self) -> None:
+    def finish(self) -> list[str]:
         lines = ["# timestamp format v2", *self._times]
         (self._folder / "timestamps.txt").write_text("\n".join(lines) + "\n")
+        return []
 
     def close(self) -> None:
         pass
@@ -243,11 +246,12 @@ class _Encoder:
         if self._sound is not None:
             self._sound.write_until(time + duration)
 
-    def finish(self) -> None:
+    def finish(self) -> list[str]:
         self._mux(None)
         if self._sound is not None:
             self._sound.finish()
         self.close()
+        return [] if self._sound is None else self._sound.problems
 
     def close(self) -> None:
         self._container.close()
