@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 FRAME = (48, 64)  # height and width of the .tflite models
+FRAMES = (FRAME, (32, 32))  # of the file that `save_frames` writes
 
 
 @functools.cache
@@ -80,6 +81,15 @@ def save_onnx(model, path: Path) -> None:
 
     metadata = {**describe("red", 1, None, 512), "max_size": None}
     export_onnx(model, path, [np.zeros((16, 16, 3), np.uint8)], metadata)
+
+
+def save_frames(path: Path) -> None:
+    """Writes a `.tflite` file of two sizes: its alpha is the red at the first, else the green."""
+    from kmatting.exporting import tflite
+    from kmatting.exporting.frames import join
+
+    models = {size: tflite.convert(channel(index), size) for index, size in enumerate(FRAMES)}
+    tflite.write(path, join(models), tflite.describe("frames", 1, FRAMES, "float32"))
 
 
 def convert(model, path: Path, integer: bool = False) -> None:

@@ -26,7 +26,6 @@ litert = pytest.importorskip("ai_edge_litert.interpreter")
 
 SIZES = ((32, 32), (48, 32))
 NAMES = "32x32-48x32"
-FRAMES = (red_model.FRAME, (32, 32))
 RED, GREEN = 51, 102
 
 
@@ -102,7 +101,7 @@ def test_programs_that_know_no_signatures_run_the_first_size(model, exported):
 
 
 def test_graphs_of_other_operations():
-    models = {FRAMES[0]: red_model.channel(0), FRAMES[1]: red_model.step()}
+    models = {SIZES[0]: red_model.channel(0), SIZES[1]: red_model.step()}
     alone = {size: tflite.convert(network, size) for size, network in models.items()}
     for size, content in alone.items():
         photo = sample(3, 0, size)[0][None]
@@ -154,10 +153,7 @@ def spoilt(model, size):
 def frames(tmp_path_factory):
     """A file whose alpha is the photo's red at one size, its green at another."""
     path = tmp_path_factory.mktemp("frames") / "frames.tflite"
-    models = {
-        size: tflite.convert(red_model.channel(index), size) for index, size in enumerate(FRAMES)
-    }
-    tflite.write(path, join(models), tflite.describe("frames", 1, FRAMES, "float32"))
+    red_model.save_frames(path)
     return path
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import red_model
 import skimage.data
 from demo_server import free_port, wait_for
 from PIL import Image
@@ -146,30 +147,42 @@ def test_refinement_and_colours_are_those_of_python(tmp_path, size):
     assert difference.mean() < 0.05
 
 
-@pytest.fixture(scope="module")
-def session(tmp_path_factory):
-    """The page, loaded, and its server stopped; and the file of what Chromium asks for."""
+@contextlib.contextmanager
+def opened(dist, folder, *arguments):
+    """Serves a built page and opens it in a browser; the server stops as soon as it is loaded."""
     from demo_browser import Browser
 
-    folder = tmp_path_factory.mktemp("web")
-    dist, port, log = build(folder / "web"), free_port(), folder / "net.json"
-    downloads = folder / "downloads"
+    port, downloads = free_port(), folder / "downloads"
     downloads.mkdir()
     command = [sys.executable, "-m", "http.server", str(port), "--bind", "127.0.0.1"]
     server = subprocess.Popen([*command, "--directory", str(dist)], stderr=subprocess.DEVNULL)
     page = None
     try:
         wait_for(lambda: is_open(port))
-        browser = Browser(downloads, f"--log-net-log={log}")
-        page = Page(browser, f"http://127.0.0.1:{port}", downloads)
+        page = Page(Browser(downloads, *arguments), f"http://127.0.0.1:{port}", downloads)
         page.load()
         server.terminate()
         server.wait()
-        yield page, log
+        yield page
     finally:
         server.kill()
         if page:
             page.close()
+
+
+@pytest.fixture(scope="module")
+def dist(tmp_path_factory):
+    """The folder with the built page."""
+    return build(tmp_path_factory.mktemp("web") / "web")
+
+
+@pytest.fixture(scope="module")
+def session(dist, tmp_path_factory):
+    """The page, and the file of what Chromium asks for."""
+    folder = tmp_path_factory.mktemp("session")
+    log = folder / "net.json"
+    with opened(dist, folder, f"--log-net-log={log}") as page:
+        yield page, log
 
 
 @pytest.fixture(scope="module")
@@ -245,6 +258,28 @@ def test_a_file_that_is_no_photo(page, tmp_path):
 def test_a_photo_without_a_subject(page, tmp_path):
     Image.new("RGB", (300, 200), "white").save(tmp_path / "white.png")
     assert "no subject found" in page.give(tmp_path / "white.png")
+
+
+@needs_browser
+def test_no_choice_of_a_single_size(page):
+    assert not page.driver.find_element("id", "size").is_displayed()
+
+
+@needs_browser
+def test_a_model_of_several_sizes(dist, tmp_path):
+    from selenium.webdriver.support.select import Select
+
+    shutil.copytree(dist, tmp_path / "dist")
+    red_model.save_frames(tmp_path / "dist" / "model.tflite")
+    Image.new("RGB", (40, 30), (51, 102, 0)).save(tmp_path / "photo.png")
+    with opened(tmp_path / "dist", tmp_path) as page:
+        choice = Select(page.driver.find_element("id", "size"))
+        assert [option.text for option in choice.options] == ["48x64", "32x32"]
+        page.give(tmp_path / "photo.png")
+        assert (page.save("matte")[1][..., 0] == 51).all()
+        choice.select_by_visible_text("32x32")
+        page.said_of("photo.png")
+        assert (page.save("matte")[1][..., 0] == 102).all()
 
 
 @needs_browser

@@ -13,12 +13,14 @@ function take(file) {
   const number = photos.push(file) - 1;
   find("result").hidden = true;
   say(`${file.name}: working ...`);
-  worker.postMessage({ number, file });
+  worker.postMessage({ number, file, size: find("size").value || undefined });
 }
 
 worker.onmessage = ({ data }) => {
   const isLatest = data.number === photos.length - 1;
   if (data.ready) {
+    find("size").append(...data.sizes.map((size) => new Option(size)));
+    find("sizes").hidden = data.sizes.length < 2;
     if (!photos.length) say("Ready. From here on the page needs no network.");
   } else if (data.number === undefined || (isLatest && data.error)) {
     say(data.error, true);
@@ -57,6 +59,7 @@ find("choose").onchange = ({ target }) => {
   take(target.files[0]);
   target.value = ""; // so that the same photo can be chosen again
 };
+find("size").onchange = () => take(photos.at(-1));
 document.ondragover = (event) => event.preventDefault();
 document.ondrop = (event) => {
   event.preventDefault();

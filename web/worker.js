@@ -1,4 +1,4 @@
-// Works beside the page, so that it does not freeze: receives {number, file}, answers with
+// Works beside the page, so that it does not freeze: receives {number, file, size}, answers with
 // {number, matte, cutout, ...} or {number, error}.
 
 import { estimateForeground } from "./foreground.js";
@@ -9,29 +9,29 @@ const OPAQUE_SHARE = 0.001; // of the photo: a smaller subject counts as none
 
 const matter = Matter.load("model.tflite");
 matter.then(
-  () => postMessage({ ready: true }),
+  ({ sizes }) => postMessage({ ready: true, sizes }),
   (error) => postMessage({ ready: false, error: `The model cannot be loaded: ${reason(error)}` }),
 );
 
 let work = Promise.resolve(); // one photo at a time
 self.onmessage = ({ data }) => (work = work.then(() => answer(data)));
 
-async function answer({ number, file }) {
+async function answer({ number, file, size }) {
   try {
-    postMessage({ number, ...(await cutOut(file)) });
+    postMessage({ number, ...(await cutOut(file, size)) });
   } catch (error) {
     postMessage({ number, error: `${file.name}: ${reason(error)}` });
   }
 }
 
 /** Makes the PNGs of one photo. */
-async function cutOut(file) {
+async function cutOut(file, size) {
   const start = performance.now();
   const { canvas, photo } = await read(file);
   const { width, height, data } = photo;
   const opacity = transparency(data);
   const seen = opacity ? { ...photo, data: overWhite(data) } : photo;
-  const alpha = await (await matter).predict(seen);
+  const alpha = await (await matter).predict(seen, size);
 
   // The photo's own colours and the prediction belong together; its opacity comes on top.
   estimateForeground(photo, alpha);
