@@ -25,6 +25,7 @@ from PIL import ExifTags, Image, ImageCms, ImageFile, ImageOps
 from kmatting.extras import install_command
 from kmatting.files import whole_file
 from kmatting.nclx import is_other_than_srgb, to_srgb
+from kmatting.png import can_write_png, write_png
 
 MAX_PIXELS = 178_956_970  # where Pillow itself refuses
 OPAQUE_LEVEL = 128  # a set of mattes whose levels all lie below is taken for a mistake
@@ -356,7 +357,7 @@ def write_image(
         path: the destination; written beside and renamed.
         pixels: a PIL image; a uint8 array (H, W), (H, W, 3) or (H, W, 4); or a uint16 array
             (H, W) for a 16-bit grey PNG.
-        **options: passed to Pillow's writer, such as `quality=95`.
+        **options: as in `save_image`.
 
     Raises:
         ImageError: if Pillow has no writer for the suffix or the pixels.
@@ -365,11 +366,36 @@ def write_image(
     image = pixels if isinstance(pixels, Image.Image) else Image.fromarray(pixels)
     with whole_file(path) as partial:
         try:
-            image.save(partial, **options)
+            with partial.open("w+b") as file:  # a writer of TIFF files reads, too
+                save_image(file, image, partial.suffix, **options)
         except (ValueError, KeyError, OSError) as error:
             if getattr(error, "errno", None):  # the disk, not the format
                 raise
             raise ImageError(f"{path}: cannot be written: {error}.") from error
+
+
+def save_image(file: IO[bytes], image: Image.Image, suffix: str, **options: Any) -> None:
+    """Writes an image to a file that is open, as PNG by `kmatting.png`, else by Pillow.
+
+    Args:
+        file: a binary file, open for reading and writing.
+        image: the image.
+        suffix: names the format, such as ".png".
+        **options: passed to Pillow's writer, such as `quality=95`. A PNG file with others than
+            `exif` and `icc_profile` is written by Pillow.
+
+    Raises:
+        KeyError: if the suffix is unknown.
+        ValueError: if the format cannot hold the image.
+        OSError: likewise, or if the disk is full.
+    """
+    suffix = suffix.lower()
+    if suffix == ".png" and options.keys() <= {"exif", "icc_profile"} and can_write_png(image):
+        write_png(file, image, **options)
+        return
+    Image.preinit()  # the usual formats; all of them take longer to import
+    known = Image.EXTENSION if suffix in Image.EXTENSION else Image.registered_extensions()
+    image.save(file, known[suffix], **options)
 
 
 # Opening

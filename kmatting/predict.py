@@ -26,10 +26,9 @@ from kmatting.cli import (
     say,
 )
 from kmatting.files import check_writable
-from kmatting.images import ImageError, ImageWarning, Source, scan_folder, write_image
+from kmatting.images import ImageError, ImageWarning, Source, save_image, scan_folder, write_image
 from kmatting.inference.cutout import (
     LOSSY_QUALITY,
-    PNG_OPTIONS,
     Colour,
     composite,
     cutout,
@@ -294,7 +293,7 @@ def _predict_pipe(args: argparse.Namespace) -> int:
         return 0
     encoded = io.BytesIO()
     suffix = _suffix(kind, args)
-    image.save(encoded, Image.registered_extensions()[suffix], **_options(suffix, image))
+    save_image(encoded, image, suffix, **_options(suffix, image))
     sys.stdout.buffer.write(encoded.getvalue())
     sys.stdout.buffer.flush()
     return 0
@@ -395,9 +394,9 @@ def _suffix(kind: str, args: argparse.Namespace) -> str:
 
 
 def _options(suffix: str, image: Image.Image) -> dict[str, Any]:
-    """What Pillow's writer is told."""
+    """What the writer is told."""
     options = metadata_options(image, suffix.lower())
-    return options | (PNG_OPTIONS if suffix.lower() == ".png" else {"quality": LOSSY_QUALITY})
+    return options if suffix.lower() == ".png" else {**options, "quality": LOSSY_QUALITY}
 
 
 def _read_backgrounds(args: argparse.Namespace) -> Backgrounds:

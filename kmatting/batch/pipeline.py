@@ -54,10 +54,10 @@ from kmatting.batch.storage import (
     write_whole,
 )
 from kmatting.images import ImageError, Photo, image_suffixes, read_photo
-from kmatting.inference.cutout import PNG_OPTIONS
 from kmatting.inference.matte import Matte
 from kmatting.inference.matter import Matter
 from kmatting.inference.output_names import Job, is_output, name_clash, output_name
+from kmatting.png import write_png
 from kmatting.quiet import quiet
 from kmatting.sizes import Size
 
@@ -461,10 +461,7 @@ class _Write(beam.DoFn):
 def _encode(matte: Matte, kind: str, foreground: str) -> bytes:
     """Makes one picture of a matte, as a PNG file."""
     encoded = io.BytesIO()
-    if kind == "alpha":
-        matte.alpha_image().save(encoded, "png", **PNG_OPTIONS)
-    else:
-        matte.cutout(foreground).save(encoded, "png", **PNG_OPTIONS)
+    write_png(encoded, matte.alpha_image() if kind == "alpha" else matte.cutout(foreground))
     return encoded.getvalue()
 
 

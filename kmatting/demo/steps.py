@@ -18,7 +18,7 @@ from PIL import Image, ImageColor
 
 from kmatting.demo.files import VisitorFiles
 from kmatting.images import ImageError, Photo, image_size, read_photo, write_image
-from kmatting.inference.cutout import PNG_OPTIONS, Colour, composite
+from kmatting.inference.cutout import Colour, composite
 from kmatting.inference.foreground import FOREGROUND_METHODS
 from kmatting.inference.matter import Matter
 from kmatting.inference.output_names import output_name
@@ -94,9 +94,9 @@ class Steps:
             # Nobody can guess the folder's name and fetch a stranger's result.
             folder = self._folder / secrets.token_hex(16)
             alpha, cutout = (folder / output_name(path.name, kind) for kind in ("alpha", "cutout"))
-            write_image(alpha, matte.alpha_image(), **PNG_OPTIONS)
+            write_image(alpha, matte.alpha_image())
             method = FOREGROUND_METHODS[0] if edges else "none"
-            write_image(cutout, matte.cutout(method), **PNG_OPTIONS)
+            write_image(cutout, matte.cutout(method))
             _write_preview(folder / "photo.jpg", Image.fromarray(matte.photo.flatten()))
         self.files.keep(session, "result", {folder})
         for remark in matte.remarks():
@@ -164,7 +164,7 @@ class Steps:
             # A new address each time, or browsers show the picture that they know.
             folder = path.parent / secrets.token_hex(4)
             final = folder / path.name.replace(".cutout.png", ".composite.png")
-            write_image(final, result, **PNG_OPTIONS)
+            write_image(final, result)
             _write_preview(folder / "composite.jpg", result)
         self.files.keep(session, "composite", {folder})
         return [

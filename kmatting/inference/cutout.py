@@ -11,14 +11,11 @@ from PIL import ExifTags, Image, ImageCms, ImageColor, ImageOps
 from kmatting.images import ImageError, Photo, Source, read_image
 from kmatting.inference.tiles import tiles
 
-# Options of Pillow's writer. Only runs are looked for (zlib's Z_RLE, 3): mattes and cutouts take
-# less than half the time of Pillow's default, in files that are about as small.
-PNG_OPTIONS = {"compress_type": 3}
 LOSSY_QUALITY = 90  # of JPEG and WebP
 
-# Options of Pillow's writer by the suffix of a cutout's file.
+# Options of the writer by the suffix of a cutout's file.
 CUTOUT_OPTIONS: dict[str, dict[str, Any]] = {
-    ".png": PNG_OPTIONS,
+    ".png": {},
     ".webp": {"quality": LOSSY_QUALITY},
     ".tif": {"compression": "tiff_deflate"},
     ".tiff": {"compression": "tiff_deflate"},
@@ -110,7 +107,7 @@ def with_metadata(picture: Image.Image, photo: Photo) -> Image.Image:
 
 
 def metadata_options(picture: Image.Image, suffix: str) -> dict[str, Any]:
-    """Returns the options of Pillow's writer that put a picture's metadata into its file.
+    """Returns the options of the writer that put a picture's metadata into its file.
 
     Args:
         picture: PIL image; only what `with_metadata` gave it counts.

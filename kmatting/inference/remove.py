@@ -10,8 +10,8 @@ import numpy as np
 from PIL import Image
 
 from kmatting.images import Source
-from kmatting.inference.cutout import PNG_OPTIONS
 from kmatting.inference.matter import Matter
+from kmatting.png import write_png
 
 _loading = threading.Lock()
 
@@ -54,7 +54,7 @@ def remove(photo: Source) -> bytes | np.ndarray | Image.Image:
     if isinstance(photo, np.ndarray):
         return np.array(cutout)
     encoded = io.BytesIO()
-    cutout.save(encoded, "png", **PNG_OPTIONS)
+    write_png(encoded, cutout)
     return encoded.getvalue()
 
 
