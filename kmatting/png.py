@@ -62,7 +62,7 @@ def write_png(
         np.subtract(strip[0], above, out=filtered[0, 1:])
         np.subtract(strip[1:], strip[:-1], out=filtered[1:, 1:])
         above = strip[-1]
-        _write_chunk(file, b"IDAT", deflate.compress(filtered))
+        _write_chunk(file, b"IDAT", deflate.compress(filtered.data))
     _write_chunk(file, b"IDAT", deflate.flush())
     _write_chunk(file, b"IEND", b"")
 

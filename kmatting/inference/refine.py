@@ -44,6 +44,7 @@ _TILE = (64, 256)
 FIT_TILE = 64
 JUDGED_TILES = 8  # that decide on the softness of the whole matte
 FLAT = 1e-3  # a quarter of an 8-bit level
+_FAINT = 0.01  # of the contrast of a matte's strongest tile: others are too flat to be judged by
 
 
 def refine(alpha: np.ndarray, image: np.ndarray) -> np.ndarray:
@@ -86,7 +87,8 @@ def refine(alpha: np.ndarray, image: np.ndarray) -> np.ndarray:
     spread = highest - lowest
     guide = np.asarray(Image.fromarray(image).resize(small[::-1], Image.Resampling.BOX))
     slope, offset, error = _fit(alpha, guide, spread)
-    trust = _trust(alpha, guide, slope, error)
+    extent = _local(highest, np.maximum, 5) - _local(lowest, np.minimum, 5)
+    trust = _trust(alpha, guide, extent, slope, error)
     # The enlargement of trust * fit + (1 - trust) * alpha, at the cost of the fit alone.
     offset = trust * offset + (1 - trust) * alpha
     planes = np.stack([offset, *(trust * slope), lowest, highest])
@@ -158,20 +160,27 @@ def _fit(
         return slopes, offsets, np.square(fitted - with_margin(padded_alpha, 0))
 
     step = -(-len(edges) // JUDGED_TILES)
-    judged = [[fit(*tile, sigma) for tile in edges[::step]] for sigma in SOFTNESS]
-    errors = [sum(fitted[2].sum() for fitted in fits) for fits in judged]
+    contrasts = {
+        index: np.square(spread[edges[index]]).sum() for index in range(0, len(edges), step)
+    }
+    least = _FAINT * max(contrasts.values())
+    judged = [index for index, contrast in contrasts.items() if contrast >= least]
+    fits = [{index: fit(*edges[index], sigma) for index in judged} for sigma in SOFTNESS]
+    errors = [sum(fitted[2].sum() for fitted in each.values()) for each in fits]
     best = next(i for i, total in enumerate(errors) if total <= NEARLY_BEST * min(errors))
     for index, (rows, columns) in enumerate(edges):
-        fitted = (
-            judged[best][index // step] if index % step == 0 else fit(rows, columns, SOFTNESS[best])
-        )
+        fitted = fits[best].get(index) or fit(rows, columns, SOFTNESS[best])
         slopes, offset[rows, columns], error[rows, columns] = fitted
         slope[:, rows, columns] = slopes / 255
     return slope, offset, error
 
 
 def _trust(
-    alpha: np.ndarray, guide: np.ndarray, slope: np.ndarray, error: np.ndarray
+    alpha: np.ndarray,
+    guide: np.ndarray,
+    extent: np.ndarray,
+    slope: np.ndarray,
+    error: np.ndarray,
 ) -> np.ndarray:
     """Says how far the fit may replace the bilinear enlargement.
 
@@ -186,6 +195,7 @@ def _trust(
     Args:
         alpha: float32 array (h, w) in [0, 1].
         guide: uint8 array (h, w, 3), the photo at the same size.
+        extent: float32 array (h, w), range of the matte within 9x9.
         slope: float32 array (3, h, w), of the fit.
         error: float32 array (h, w), squared error of the fit.
 
@@ -194,7 +204,6 @@ def _trust(
     """
     padded = np.pad(alpha, ((0, 1), (0, 1)), mode="edge")
     steps = np.hypot(padded[:-1, 1:] - alpha, padded[1:, :-1] - alpha)
-    extent = _local(alpha, np.maximum, 9) - _local(alpha, np.minimum, 9)
     steepness = _local(steps, np.maximum, 5) / np.maximum(extent, LEAST_RANGE)
 
     own, taken = _detail(alpha), np.zeros_like(alpha)
