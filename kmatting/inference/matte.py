@@ -79,7 +79,7 @@ class Matte:
     @property
     def is_empty(self) -> bool:
         """Whether no subject was found: less than 0.1 % of the photo is at least half opaque."""
-        return np.count_nonzero(self.alpha >= 0.5) < _OPAQUE_SHARE * self.alpha.size
+        return bool(np.count_nonzero(self.alpha >= 0.5) < _OPAQUE_SHARE * self.alpha.size)
 
     def remarks(self) -> list[str]:
         """Says what a user should know of the result, in a phrase each.
