@@ -1,5 +1,6 @@
 """The `kmatting` command, and what its subcommands share."""
 
+import os
 import re
 import signal
 import subprocess
@@ -35,6 +36,23 @@ def test_help_lists_every_command_without_importing_numpy():
     assert (done.returncode, done.stderr) == (0, "")
     for name in cli.COMMANDS:
         assert re.search(rf"^  {name} +\w+", done.stdout, re.MULTILINE)
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="counts threads as Linux does")
+def test_a_program_starts_no_threads_for_matrix_products():
+    code = (
+        "import os; from kmatting import cli\n"
+        "def main():\n"
+        "    import numpy\n"
+        "    print(len(os.listdir('/proc/self/task')))\n"
+        "    return 0\n"
+        "cli.main = main; cli.run()"
+    )
+    environment = {key: value for key, value in os.environ.items() if "THREADS" not in key}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environment
+    )
+    assert (done.stdout, done.stderr) == ("1\n", "")
 
 
 def test_version():

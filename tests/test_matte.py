@@ -1,5 +1,6 @@
 """What a `Matte` offers beside the alpha itself."""
 
+import functools
 import io
 import pickle
 
@@ -112,6 +113,7 @@ def test_composites_are_those_of_one_background_each(disc):
         np.testing.assert_array_equal(each, disc.composite(background))
 
 
+@functools.cache  # a profile holds the time
 def swapped_profile():
     """An ICC profile whose red is the green of sRGB, and the other way round."""
     profile = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
