@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -324,6 +325,13 @@ def test_globs_that_overlap_and_photos_that_would_be_written_to_one_file(run, ph
     assert (status, counts(out[0])) == (0, [4, 4, 0, 0])
     alpha = read_alpha(tmp_path / "out/a.webp.alpha.png", exact=True)
     assert alpha[0, 0] == pytest.approx(51, abs=1)
+
+
+def test_a_job_that_cannot_start_leaves_no_folder(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    status, _, err = run("--input", tmp_path / "none*.jpg", "--output", tmp_path / "out")
+    assert status == 2 and "matches no files" in err[0]
+    assert not list(tmp_path.glob("beam-*"))
 
 
 def test_animations_of_which_one_frame_is_cut_out_are_listed(run, photos, tmp_path):

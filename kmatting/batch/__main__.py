@@ -144,12 +144,10 @@ def _prepare(
     )
     globs = [read_glob(text) for text in args.input]
     options = _beam_options(args, beam_arguments, level)
-    if args.runner:
-        pipeline = Pipeline(args.runner, options)
-    else:
-        pipeline = Pipeline(beam.local_runner(options, args.verbose), options)
     beam.check_files(settings, globs)
-    return settings, globs, pipeline
+    # Last, as it makes a folder for temporary files, which stays if nothing runs.
+    runner = args.runner or beam.local_runner(options, args.verbose)
+    return settings, globs, Pipeline(runner, options)
 
 
 def _beam_options(

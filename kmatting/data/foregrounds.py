@@ -61,7 +61,7 @@ class ForegroundCache:
         foreground, alpha = _estimated(sample, size)
         if key is not None and self._room > 0:
             with contextlib.suppress(OSError):  # no room, or no folder to write to
-                write_image(path, np.dstack([foreground, alpha]), compress_level=1)
+                write_image(path, np.dstack([foreground, alpha]))
                 self._room -= path.stat().st_size
         return foreground, alpha
 

@@ -20,7 +20,6 @@ from kmatting.video.frame import VideoError
 from kmatting.video.sound import Sound
 
 _TICK = Fraction(1, 90_000)  # seconds; frames of 24, 25, 30 and 60 a second fall on whole ticks
-_PNG_LEVEL = 1
 _BT709 = 1  # the same number in FFmpeg's lists of matrices, primaries and transfer curves
 
 
@@ -180,7 +179,7 @@ class _Folder:
 
     def write(self, pixels: np.ndarray, time: Fraction, duration: Fraction) -> None:
         name = f"frame_{len(self._times):06d}.png"
-        write_image(self._folder / name, pixels, compress_level=_PNG_LEVEL)
+        write_image(self._folder / name, pixels)
         self._times.append(f"{float(time * 1000):.3f}")
 
     def finish(self) -> list[str]:
