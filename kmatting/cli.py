@@ -5,7 +5,6 @@ Nothing here imports NumPy or TensorFlow, so that `kmatting --help` answers at o
 
 import argparse
 import contextlib
-import difflib
 import functools
 import importlib
 import os
@@ -272,6 +271,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         say(f"kmatting {__version__}")
         return 0
     if name not in COMMANDS:
+        import difflib  # here, as only a mistake needs it
+
         near = difflib.get_close_matches(name, COMMANDS, 1)
         hint = f" Did you mean {near[0]}?" if near else ""
         raise ValueError(f"{name}: no such command.{hint} See kmatting --help.")

@@ -3,12 +3,10 @@
 import contextlib
 import errno
 import functools
-import hashlib
 import os
 import re
-import socket
 import tempfile
-import uuid
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -37,7 +35,7 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     _remove_leftovers(folder)
     # Short whatever the destination is called: it may be as long as the file system allows.
     suffix = path.suffix if len(path.suffix) <= _LONGEST_SUFFIX else ""
-    partial = folder / f".{_machine()}-{os.getpid()}-{uuid.uuid4().hex[:8]}.partial{suffix}"
+    partial = folder / f".{_machine()}-{os.getpid()}-{os.urandom(4).hex()}.partial{suffix}"
     try:
         yield partial
         _sync(partial)
@@ -171,5 +169,5 @@ def _machine() -> str:
         space = Path("/proc/self/ns/pid").stat().st_ino
     except OSError:  # not Linux
         space = 0
-    name = f"{socket.gethostname()} {space}"
-    return hashlib.blake2s(name.encode(), digest_size=4).hexdigest()
+    host = os.uname().nodename if hasattr(os, "uname") else os.environ.get("COMPUTERNAME", "")
+    return f"{zlib.crc32(f'{host} {space}'.encode()):08x}"

@@ -23,7 +23,6 @@ from kmatting.inference.cutout import (
 )
 from kmatting.inference.foreground import estimate_foreground
 from kmatting.metrics import largest_component
-from kmatting.panel import draw_panel
 from kmatting.sizes import whole_number
 
 _OPAQUE_SHARE = 0.001  # of the photo: a smaller subject counts as none
@@ -291,6 +290,8 @@ class Matte:
         Returns:
             PIL image in mode RGB.
         """
+        from kmatting.panel import draw_panel  # here, as its fonts take time to load
+
         small = self._reduced(cell)
         colours = small.foreground(foreground)
         backgrounds = {"white": (255, 255, 255), "black": (0, 0, 0), "green": (0, 160, 0)}

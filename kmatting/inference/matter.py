@@ -11,7 +11,6 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -181,6 +180,9 @@ class Matter:
         self, function: Callable[[Source, Matte], T], photos: Iterable[Source], ahead: int
     ) -> Iterator[tuple[Source, T | ImageError]]:
         """Does the work of `map`; takes up to `ahead` photos for each worker before the first."""
+        # Here, as one photo needs no threads.
+        from concurrent.futures import Future, ThreadPoolExecutor
+
         alone = self._network.alone
         workers = min(_MOST_WORKERS, processors()) if alone else 2
         large = threading.Semaphore(_LARGE_AT_A_TIME)

@@ -4,7 +4,6 @@ A name follows from the photo's own path alone: `cat.jpg` gives `cat.alpha.png`,
 and so on, whatever else lies in its folder.
 """
 
-import hashlib
 import os
 import re
 from collections.abc import Iterable, Sequence
@@ -54,6 +53,8 @@ def output_name(photo: str, kind: str, suffix: str = ".png", keep_suffix: bool =
     whole = os.fsencode(stem)
     room = _LONGEST - len(end)
     if len(whole) > room:
+        import hashlib  # here, as hardly any name is too long
+
         mark = "-" + hashlib.blake2s(whole, digest_size=4).hexdigest()
         stem = whole[: room - len(mark)].decode("utf-8", "ignore") + mark
     return stem + end
