@@ -181,17 +181,18 @@ def add_size(parser: Any) -> None:
     )
 
 
-def add_threads(parser: Any) -> None:
-    """Adds `--threads`: an integer, or None for all processors.
+def add_threads(parser: Any, default: str = "all") -> None:
+    """Adds `--threads`: an integer, or None.
 
     Args:
         parser: an argument parser or group.
+        default: what the help says that None stands for.
     """
     parser.add_argument(
         "--threads",
         type=at_least(1),
         metavar="N",
-        help="processor threads of the network (default: all)",
+        help=f"processor threads of the network (default: {default})",
     )
 
 

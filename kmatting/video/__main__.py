@@ -22,6 +22,7 @@ from kmatting.cli import (
 from kmatting.files import check_writable
 from kmatting.inference.cutout import Colour, composite, cutout
 from kmatting.inference.matter import Matter
+from kmatting.inference.runtime import processors
 from kmatting.quiet import quiet
 from kmatting.video.ahead import map_ahead
 from kmatting.video.background import Background
@@ -65,7 +66,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     sound = args.input if video.has_sound else None
     sink = VideoSink(args.output, sound, args.start, args.end, video.time_base, video.rate)
     with quiet():
-        matter = Matter(args.model, args.size, args.threads)
+        # The other steps, which run at the same time, take as long as the network.
+        threads = args.threads or max(1, processors() // 2)
+        matter = Matter(args.model, args.size, threads)
     mattes = coarse_mattes(video.frames(args.start, args.end), matter, args.steady)
     pictures = _pictures(mattes, args.kind, background, args.foreground)
     part = args.start or args.end is not None
@@ -163,7 +166,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     running = parser.add_argument_group("running")
     add_model(running)
     add_size(running)
-    add_threads(running)
+    add_threads(running, "half of the processors")
 
     args = parser.parse_args(argv)
     args.kind = "alpha" if args.alpha else "cutout" if args.composite is None else "composite"
