@@ -40,7 +40,6 @@ def write_png(
     Raises:
         OSError: if the disk is full.
     """
-    lines = np.asarray(image).reshape(image.height, -1)
     header = struct.pack(
         ">IIBBBBB", image.width, image.height, 8, _COLOUR_TYPES[image.mode], 0, 0, 0
     )
@@ -53,11 +52,13 @@ def write_png(
     # In a matte nearly all is runs.
     strategy = zlib.Z_RLE if image.mode == "L" else zlib.Z_DEFAULT_STRATEGY
     deflate = zlib.compressobj(1, zlib.DEFLATED, zlib.MAX_WBITS, 9, strategy)
-    height = max(1, _STRIP // lines.shape[1])
-    above = np.zeros_like(lines[0])
-    for top in range(0, len(lines), height):
-        strip = lines[top : top + height]
-        filtered = np.empty((len(strip), lines.shape[1] + 1), np.uint8)
+    length = image.width * len(image.getbands())
+    height = max(1, _STRIP // length)
+    above = np.zeros(length, np.uint8)
+    for top in range(0, image.height, height):
+        box = (0, top, image.width, min(top + height, image.height))
+        strip = np.asarray(image.crop(box)).reshape(-1, length)
+        filtered = np.empty((len(strip), length + 1), np.uint8)
         filtered[:, 0] = _UP
         np.subtract(strip[0], above, out=filtered[0, 1:])
         np.subtract(strip[1:], strip[:-1], out=filtered[1:, 1:])
