@@ -110,7 +110,7 @@ class Photo:
         if not self.more:
             return ""
         hint = "; kmatting video cuts out all of them" if self.more == "frames" else ""
-        return f"holds several {self.more}, only the first is cut out{hint}"
+        return f"holds several {self.more}, only the {_chosen(self.more)} is cut out{hint}"
 
     def flatten(self, grey: int = 255) -> np.ndarray:
         """Lays the photo over a grey level.
@@ -481,10 +481,14 @@ def _has_further_pages(image: Any) -> bool:
     return found
 
 
+def _chosen(more: str) -> str:
+    return "main one" if more == "pictures" else "first"
+
+
 def _warn_of_more(image: Image.Image, name: str) -> None:
     """Warns of a decoded file that holds further pictures."""
     if more := image.info.get(_MORE, ""):
-        text = f"{name}: holds several {more}, only the first is read."
+        text = f"{name}: holds several {more}, only the {_chosen(more)} is read."
         # From one place, so that Python shows it once for a file that is read again and again.
         warnings.warn(text, ImageWarning, stacklevel=1)
 

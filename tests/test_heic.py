@@ -164,6 +164,6 @@ def test_further_pictures_are_named(tmp_path):
     for level in (20, 200):
         burst.add_from_pillow(Image.new("RGB", (64, 48), (level,) * 3))
     burst.save(tmp_path / "burst.heic")
-    with pytest.warns(ImageWarning, match="several pictures, only the first"):
+    with pytest.warns(ImageWarning, match="several pictures, only the main one"):
         photo = read_photo(tmp_path / "burst.heic")
     assert abs(photo.rgb.mean() - 20) < CLOSE

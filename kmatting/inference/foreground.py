@@ -92,7 +92,7 @@ def _complete(
         tile: rows and columns of the tile.
         soft: bool array, the pixels of the tile that are wanted.
     """
-    inner = _bounds(soft.any(axis=1)), _bounds(soft.any(axis=0))
+    inner = _bounds(np.any(soft, axis=1)), _bounds(np.any(soft, axis=0))
     soft = soft[inner]
     rows, columns = (
         slice(outer.start + part.start, outer.start + part.stop)
