@@ -42,7 +42,14 @@ FORMATS = {
         encoder="libvpx-vp9",
         opaque="yuv420p",
         transparent="yuva420p",
-        options={"crf": "24", "b": "0", "deadline": "realtime", "cpu-used": "7", "row-mt": "1"},
+        options={
+            "crf": "24",
+            "b": "0",
+            "deadline": "realtime",
+            "cpu-used": "7",
+            "row-mt": "1",
+            "lag-in-frames": "0",  # or 25 frames are held, which are not looked at in real time
+        },
         tick=_MILLISECOND,
         sound=("opus", "vorbis"),
         sound_encoder="libopus",
