@@ -225,7 +225,7 @@ def test_hdr_becomes_sdr(tmp_path):
     row = np.rint(np.repeat(levels, WIDTH // 4) * 65535).astype(np.uint16)
     pixels = np.broadcast_to(row[None, :, None], (HEIGHT, WIDTH, 3))
     path = write_clip(
-        tmp_path / "hdr.mp4",
+        tmp_path / "hdr.mkv",
         [np.ascontiguousarray(pixels)] * 2,
         codec="libx265",
         layout="yuv420p10le",
