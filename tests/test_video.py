@@ -219,9 +219,21 @@ def perceptual_quantizer(nits):
     return ((3424 / 4096 + 2413 / 128 * light) / (1 + 2392 / 128 * light)) ** (2523 / 32)
 
 
-def test_hdr_becomes_sdr(tmp_path):
-    tags = {"color_primaries": 9, "color_trc": 16, "colorspace": 9, "color_range": 1}
-    levels = [perceptual_quantizer(nits) for nits in (0, 26, 203, 1000)]  # white is 203
+def hybrid_log_gamma(nits):
+    """ITU-R BT.2100: light of a grey on a display of 1000 nits to a code in [0, 1]."""
+    light = (nits / 1000) ** (1 / 1.2)
+    if light <= 1 / 12:
+        return (3 * light) ** 0.5
+    return 0.17883277 * np.log(12 * light - 0.28466892) + 0.55991073
+
+
+@pytest.mark.parametrize(
+    "name, transfer, encode, tolerance",
+    [("PQ", 16, perceptual_quantizer, 12), ("HLG", 18, hybrid_log_gamma, 6)],
+)
+def test_hdr_becomes_sdr(tmp_path, name, transfer, encode, tolerance):
+    tags = {"color_primaries": 9, "color_trc": transfer, "colorspace": 9, "color_range": 1}
+    levels = [encode(nits) for nits in (0, 26, 203, 1000)]  # white is 203
     row = np.rint(np.repeat(levels, WIDTH // 4) * 65535).astype(np.uint16)
     pixels = np.broadcast_to(row[None, :, None], (HEIGHT, WIDTH, 3))
     path = write_clip(
@@ -237,37 +249,8 @@ def test_hdr_becomes_sdr(tmp_path):
     shown = first.photo.rgb[24, 8::16].mean(axis=1)
     linear = (26 / 203) ** (1 / 2.4) * 255  # the curve of a display of BT.709
     assert shown[0] < 6 and shown[2] > 248 and shown[3] > 248
-    assert shown[1] == pytest.approx(linear, abs=12)
-    assert any("HDR (PQ)" in note for note in video.notes)
-
-
-def hybrid_log_gamma(nits):
-    """ITU-R BT.2100: light of a grey on a display of 1000 nits to a code in [0, 1]."""
-    light = (nits / 1000) ** (1 / 1.2)
-    if light <= 1 / 12:
-        return (3 * light) ** 0.5
-    return 0.17883277 * np.log(12 * light - 0.28466892) + 0.55991073
-
-
-def test_hlg_becomes_sdr(tmp_path):
-    tags = {"color_primaries": 9, "color_trc": 18, "colorspace": 9, "color_range": 1}
-    levels = [hybrid_log_gamma(nits) for nits in (0, 26, 203, 1000)]  # white is 203
-    row = np.rint(np.repeat(levels, WIDTH // 4) * 65535).astype(np.uint16)
-    pixels = np.broadcast_to(row[None, :, None], (HEIGHT, WIDTH, 3))
-    path = write_clip(
-        tmp_path / "hlg.mkv",
-        [np.ascontiguousarray(pixels)] * 2,
-        codec="libx265",
-        layout="yuv420p10le",
-        tags=tags,
-        options={"crf": "4", "x265-params": "log-level=none"},
-    )
-    video = open_video(path)
-    first, _ = video.frames()
-    shown = first.photo.rgb[24, 8::16].mean(axis=1)
-    assert shown[0] < 6 and shown[2] > 248 and shown[3] > 248
-    assert shown[1] == pytest.approx((26 / 203) ** (1 / 2.4) * 255, abs=6)
-    assert any("HDR (HLG)" in note for note in video.notes)
+    assert shown[1] == pytest.approx(linear, abs=tolerance)
+    assert any(f"HDR ({name})" in note for note in video.notes)
 
 
 def test_unlabelled_hd_is_bt709(tmp_path):
