@@ -88,13 +88,15 @@ class LossConfig(Section):
         l1: mean absolute difference.
         ssim: 1 - SSIM.
         cross_entropy: binary cross-entropy.
-        sharpness: opacity left in between where the true alpha is plainly 0 or 1.
+        iou: 1 - soft intersection over union.
+        gradient: mean absolute difference of the steps from pixel to pixel.
     """
 
     l1: float = Field(default=1.0, ge=0)
     ssim: float = Field(default=1.0, ge=0)
     cross_entropy: float = Field(default=0.0, ge=0)
-    sharpness: float = Field(default=0.0, ge=0)
+    iou: float = Field(default=0.0, ge=0)
+    gradient: float = Field(default=0.0, ge=0)
 
     @model_validator(mode="after")
     def _something_to_minimise(self) -> "LossConfig":

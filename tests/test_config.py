@@ -32,7 +32,13 @@ def test_defaults_are_the_recipe(write):
     config = load_config(write(MINIMAL))
     training = config.training
     assert (training.learning_rate, training.beta_1, training.beta_2) == (1e-4, 0.5, 0.999)
-    assert training.loss.model_dump() == {"l1": 1, "ssim": 1, "cross_entropy": 0, "sharpness": 0}
+    assert training.loss.model_dump() == {
+        "l1": 1,
+        "ssim": 1,
+        "cross_entropy": 0,
+        "iou": 0,
+        "gradient": 0,
+    }
     augmentation = config.data.augmentation
     assert augmentation.rotation_degrees == 30
     assert augmentation.horizontal_flip

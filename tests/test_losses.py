@@ -5,7 +5,7 @@ from skimage.metrics import structural_similarity
 
 from kmatting.config import LossConfig
 from kmatting.training import loss_terms
-from kmatting.training.loss_terms import cross_entropy, l1, sharpness, ssim
+from kmatting.training.loss_terms import cross_entropy, gradient, iou, l1, ssim
 from kmatting.training.losses import LossTerm, MattingLoss
 
 RECIPE = {"l1": 1.0, "ssim": 1.0}
@@ -50,41 +50,36 @@ def test_cross_entropy_is_the_mean_over_the_pixels_of_each_image(alphas):
     np.testing.assert_allclose(cross_entropy(*alphas), expected, rtol=1e-4)
 
 
-def sharpness_by_numpy(true, predicted):
-    """The mean of 4 p (1 - p) where the true alpha is plainly 0 or 1, window by window."""
-    height, width = true.shape
-    total = count = 0
-    for y in range(height):
-        for x in range(width):
-            window = true[max(0, y - 3) : y + 4, max(0, x - 3) : x + 4]
-            if (window.min() >= 0 and window.max() < 0.02) or window.min() > 0.98:
-                total += 4 * predicted[y, x] * (1 - predicted[y, x])
-                count += 1
-    return total / count if count else 0.0
+def test_iou_is_that_of_the_areas_where_alphas_are_binary():
+    true, predicted = np.zeros((2, 1, 20, 30, 1), "float32")
+    true[0, 5:15, 5:15] = 1
+    predicted[0, 5:15, 10:25] = 1
+    assert float(iou(true, predicted)[0]) == pytest.approx(1 - 50 / 200)
 
 
-def test_sharpness_agrees_with_numpy(alphas):
-    _, predicted = alphas
-    true = np.zeros((3, 40, 56, 1), "float32")
-    true[0, 10:30, 15:40] = 1  # an edge
-    true[0, 35, 50] = 0.5  # a speck
-    true[1] = np.linspace(-0.4, 1.4, 56).clip(0, 1)[:, None]  # a ramp
-    true[1, :, 40:] = -1  # not known
-    true[2] = 0.5  # nowhere plain
-    expected = [
-        sharpness_by_numpy(t[..., 0], p[..., 0]) for t, p in zip(true, predicted, strict=True)
-    ]
-    assert expected[0] > 0.3
-    assert expected[1] > 0.3
-    assert expected[2] == 0
-    np.testing.assert_allclose(sharpness(true, predicted), expected, rtol=1e-5)
+def test_iou_agrees_with_numpy(alphas):
+    true, predicted = alphas
+    true[0, :20] = -1  # not known
+    true[1] = 0.002  # hardly a subject
+    t, p = np.where(true < 0, 0, true), np.where(true < 0, 0, predicted)
+    expected = 1 - np.minimum(t, p).sum((1, 2, 3)) / np.maximum(t, p).sum((1, 2, 3))
+    expected[1] = 0
+    np.testing.assert_allclose(iou(true, predicted), expected, rtol=1e-5)
 
 
-@pytest.mark.parametrize(("p", "expected"), [(0.0, 0), (1.0, 0), (0.5, 1), (0.1, 0.36)])
-def test_sharpness_is_0_for_a_decided_alpha_and_1_for_a_half(p, expected):
-    ones = np.ones((1, 16, 16, 1))
-    for true in (0 * ones, ones):
-        assert float(sharpness(true, p * ones)[0]) == pytest.approx(expected, abs=1e-6)
+def test_gradient_agrees_with_numpy(alphas):
+    true, predicted = alphas
+    true[0, 4:9, 7] = -1  # not known
+    difference = np.where(true < 0, np.nan, predicted - true)[..., 0]
+    expected = sum(
+        np.nan_to_num(abs(np.diff(difference, axis=axis))).mean((1, 2)) for axis in (1, 2)
+    )
+    np.testing.assert_allclose(gradient(true, predicted), expected, rtol=1e-5)
+
+
+def test_gradient_does_not_see_a_constant_offset():
+    true = np.linspace(0, 0.5, 16, dtype="float32").reshape(1, 4, 4, 1)
+    assert float(gradient(true, true + 0.5)[0]) == pytest.approx(0, abs=1e-6)
 
 
 def test_every_weight_of_the_config_has_its_term():
@@ -95,9 +90,9 @@ def test_every_weight_of_the_config_has_its_term():
 
 
 def test_loss_is_the_weighted_sum_of_its_terms(alphas):
-    weights = {"l1": 2, "ssim": 3, "cross_entropy": 4, "sharpness": 5}
+    weights = {"l1": 2, "ssim": 3, "cross_entropy": 4, "iou": 5, "gradient": 6}
     terms = {name: np.mean(getattr(loss_terms, name)(*alphas)) for name in weights}
-    for used in (weights, {**weights, "ssim": 0}, {"sharpness": 5}):
+    for used in (weights, {**weights, "ssim": 0}, {"gradient": 6}):
         expected = sum(weight * terms[name] for name, weight in used.items())
         np.testing.assert_allclose(MattingLoss(used)(*alphas), expected, rtol=1e-6)
 
@@ -153,7 +148,7 @@ def test_unknown_pixels_count_as_right(alphas):
 
 
 def test_survives_serialization(alphas):
-    weights = {"l1": 0.5, "ssim": 2.0, "cross_entropy": 3.0, "sharpness": 4.0}
+    weights = {"l1": 0.5, "ssim": 2.0, "cross_entropy": 3.0, "iou": 4.0}
     loss = keras.losses.deserialize(keras.losses.serialize(MattingLoss(weights)))
     assert loss.weights == weights
     metric = keras.metrics.deserialize(keras.metrics.serialize(LossTerm("ssim")))

@@ -291,10 +291,10 @@ class TestDamage:
 class TestSettingsArrive:
     def test_loss_and_jit(self):
         model = build_tiny(config_of().model)
-        config = TrainingConfig(loss={"l1": 2, "cross_entropy": 3, "sharpness": 4}, jit=True)
+        config = TrainingConfig(loss={"l1": 2, "cross_entropy": 3, "iou": 4}, jit=True)
         compile_model(model, FusedAdam(), config)
         assert isinstance(model.loss, MattingLoss)
-        assert model.loss.weights == {"l1": 2, "ssim": 1, "cross_entropy": 3, "sharpness": 4}
+        assert model.loss.weights == {"l1": 2, "ssim": 1, "cross_entropy": 3, "iou": 4}
         assert model.jit_compile is True
         compile_model(model, FusedAdam(), TrainingConfig())
         assert model.jit_compile is False
@@ -314,10 +314,10 @@ class TestSettingsArrive:
         assert recomputed == ([model] if recompute else [])
 
     def test_every_term_in_use_is_logged(self, tmp_path):
-        train(config_of(epochs=1, loss={"cross_entropy": 0.5, "sharpness": 0.25}), tmp_path)
+        train(config_of(epochs=1, loss={"cross_entropy": 0.5, "iou": 0.25}), tmp_path)
         (row,) = rows_of(tmp_path)
         for part in ("", "val_"):
-            weights = {"l1": 1, "ssim": 1, "cross_entropy": 0.5, "sharpness": 0.25}
+            weights = {"l1": 1, "ssim": 1, "cross_entropy": 0.5, "iou": 0.25}
             terms = {name: float(row[f"{part}{name}_loss"]) for name in weights}
             expected = sum(weight * terms[name] for name, weight in weights.items())
             assert float(row[f"{part}loss"]) == pytest.approx(expected, rel=1e-4)
