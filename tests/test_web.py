@@ -225,14 +225,16 @@ def test_a_turned_photo(page, matter, tmp_path):
 
 @needs_browser
 def test_a_small_transparent_photo(page, matter, tmp_path):
-    astronaut = Image.fromarray(skimage.data.astronaut()).resize((120, 120)).crop((20, 0, 100, 120))
-    opacity = np.tile(np.linspace(0, 255, 80).astype(np.uint8), (120, 1))
-    astronaut.putalpha(Image.fromarray(opacity))
-    astronaut.save(tmp_path / "small.png")
+    # A head and shoulders: of the whole astronaut at this size the network is unsure, and a level
+    # of noise changes its matte by ten.
+    face = Image.fromarray(skimage.data.astronaut()[:160, 120:360]).resize((120, 80))
+    opacity = np.tile(np.linspace(0, 255, 120).astype(np.uint8), (80, 1))
+    face.putalpha(Image.fromarray(opacity))
+    face.save(tmp_path / "small.png")
     page.give(tmp_path / "small.png")
     expected = np.asarray(matter(tmp_path / "small.png").cutout()).astype(int)
     _, cutout = page.save("cutout")
-    assert np.abs(cutout[..., 3] - expected[..., 3]).mean() < 1
+    assert np.abs(cutout[..., 3] - expected[..., 3]).mean() < 0.5
     assert (cutout[..., 3] <= opacity).all()
 
 
