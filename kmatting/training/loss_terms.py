@@ -63,7 +63,7 @@ def iou(y_true: Any, y_pred: Any) -> Any:
 
 
 def gradient(y_true: Any, y_pred: Any) -> Any:
-    """Computes how much the steps from pixel to pixel differ in each image, in [0, 2].
+    """Computes how much the steps from pixel to pixel differ in each image, in [0, 4].
 
     The mean of |d(y_true) - d(y_pred)| over all neighbours side by side, plus that over all
     neighbours one above the other; neighbours of which one is not known add 0.
