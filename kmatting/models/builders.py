@@ -2,7 +2,8 @@
 
 import keras
 
-from kmatting.config import ConfigError, ModelConfig
+from kmatting.config import ModelConfig
+from kmatting.errors import ConfigError
 from kmatting.layers import CWise, SWise
 from kmatting.models.blocks import (
     apply_decoder,
@@ -11,7 +12,7 @@ from kmatting.models.blocks import (
 )
 from kmatting.models.encoder import build_encoder
 from kmatting.models.weights import explain, load_weights
-from kmatting.shipped import shipped_model
+from kmatting.networks.shipped import shipped_model
 
 
 def model1(
@@ -20,7 +21,7 @@ def model1(
     """Builds Model 1: a high-level branch for semantics, a low-level branch for structure, fusion.
 
     Args:
-        encoder: a name in `kmatting.config.ENCODERS`.
+        encoder: a name in `kmatting.models.names.ENCODERS`.
         encoder_weights: `imagenet`, the path of a weights file, or `none`.
         skips: whether the decoder also gets the encoder's features at strides 8, 4 and 2.
 

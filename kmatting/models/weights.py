@@ -10,6 +10,8 @@ from typing import BinaryIO
 import h5py
 import keras
 
+from kmatting.errors import ConfigError
+
 CHOICES = "Set model.encoder_weights to imagenet, to the path of a weights file, or to none."
 
 
@@ -34,7 +36,7 @@ def load_weights(model: keras.Model, path: Path) -> None:
         with path.open("rb") as file:
             stored = _count_arrays(file)
     if stored > len(model.variables):
-        raise ValueError(f"expected {len(model.variables)} weights, received {stored}")
+        raise ConfigError(f"expected {len(model.variables)} weights, received {stored}")
     model.load_weights(path)
 
 
