@@ -14,6 +14,7 @@ from PIL import Image
 
 _COLOUR_TYPES = {"L": 0, "RGB": 2, "RGBA": 6}  # by Pillow's mode
 _UP = 2  # the filter
+_METRES_PER_INCH = 0.0254
 _STRIP = 2**18  # bytes that are filtered at a time: they fit into a processor's cache
 
 
@@ -27,7 +28,11 @@ def can_write_png(image: Image.Image) -> bool:
 
 
 def write_png(
-    file: IO[bytes], image: Image.Image, exif: bytes = b"", icc_profile: bytes | None = None
+    file: IO[bytes],
+    image: Image.Image,
+    exif: bytes = b"",
+    icc_profile: bytes | None = None,
+    dpi: tuple[float, float] | None = None,
 ) -> None:
     """Writes an image as PNG.
 
@@ -36,6 +41,7 @@ def write_png(
         image: PIL image that `can_write_png` takes.
         exif: EXIF data, as Pillow returns them.
         icc_profile: the ICC profile of the colours.
+        dpi: dots per inch across and down.
 
     Raises:
         OSError: if the disk is full.
@@ -47,6 +53,9 @@ def write_png(
     _write_chunk(file, b"IHDR", header)
     if icc_profile:
         _write_chunk(file, b"iCCP", b"ICC Profile\0\0" + zlib.compress(icc_profile))
+    if dpi:
+        per_metre = (round(dots / _METRES_PER_INCH) for dots in dpi)
+        _write_chunk(file, b"pHYs", struct.pack(">IIB", *per_metre, 1))
     if exif:
         _write_chunk(file, b"eXIf", exif.removeprefix(b"Exif\0\0"))
     # In a matte nearly all is runs.
