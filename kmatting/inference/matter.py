@@ -19,12 +19,12 @@ from PIL import Image
 
 from kmatting.errors import ImageError, ModelError, PhotoError, UsageError
 from kmatting.images import Photo, Source, image_size, read_photo
-from kmatting.inference.matte import Matte
 from kmatting.inference.refine import refine
 from kmatting.networks.formats import load_network
 from kmatting.networks.network import Network
 from kmatting.networks.runtime import processors
 from kmatting.networks.shipped import shipped_model
+from kmatting.pictures.matte import Matte
 from kmatting.sizes import (
     DEFAULT_SIZE,
     STRIDE,
