@@ -203,8 +203,8 @@ class Wanted:
     canvas: int | str | None = _option(
         None,
         "pad the picture to a shape, square or 4:5 (width to height), or fit it into a square of "
-        "so many pixels a side, such as 2000; square if SHAPE is left out. With --crop the margin is kept in "
-        "full, also beyond the photo",
+        "so many pixels a side, such as 2000; square if SHAPE is left out. With --crop the margin "
+        "is kept in full, also beyond the photo",
         read=read_canvas,
         edit=lambda matte, wanted: matte.on_canvas(wanted.canvas),
         arguments={"nargs": "?", "const": "square", "metavar": "SHAPE"},
