@@ -72,6 +72,7 @@ def progress(
     total: int | None,
     unit: str,
     title: str = "",
+    brief: bool = False,
     clock: Callable[[], float] = time.monotonic,
 ) -> Iterator[Item]:
     """Passes items on and shows on standard error how many there were.
@@ -84,6 +85,7 @@ def progress(
         total: number of items, if it is known.
         unit: what an item is, such as "photo".
         title: what is done with them, such as "scoring".
+        brief: whether a bar appears only after two seconds, and goes at the end.
         clock: returns the time in seconds.
 
     Yields:
@@ -92,15 +94,18 @@ def progress(
     if total == 1 or sys.stderr is None:
         yield from items
     elif sys.stderr.isatty():
-        yield from _in_terminal(items, total, unit, title)
+        yield from _in_terminal(items, total, unit, title, brief)
     else:
         yield from _in_lines(items, total, unit, title, clock)
 
 
-def _in_terminal(items: Iterable[Item], total: int | None, unit: str, title: str) -> Iterator[Item]:
+def _in_terminal(
+    items: Iterable[Item], total: int | None, unit: str, title: str, brief: bool
+) -> Iterator[Item]:
     from tqdm import tqdm  # here, as its import takes as long as reading three photos
 
-    with tqdm(desc=title or None, total=total, unit=unit) as bar:
+    delay = 2 if brief else 0
+    with tqdm(desc=title or None, total=total, unit=unit, leave=not brief, delay=delay) as bar:
         for item in items:
             bar.clear()  # what is printed now stands above it
             yield item
