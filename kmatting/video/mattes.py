@@ -54,7 +54,7 @@ def coarse_mattes(
 
     def predicted() -> Iterator[tuple[Frame, np.ndarray]]:
         for frame in ahead(frames):
-            yield frame, matter.coarse(frame.photo)
+            yield frame, matter.predict_small(frame.photo)
 
     mattes = ahead(predicted())
     yield from steady(mattes) if median else mattes
