@@ -204,7 +204,9 @@ def _conclude(tally: _Tally, jobs: Sequence[Job], output: Output) -> None:
     if len(tally.with_shreds) == 1:
         complain(f"note: {tally.with_shreds[0]}: {_SHREDS}.")
     elif tally.with_shreds:
-        complain(f"note: in {len(tally.with_shreds)} photos {_SHREDS}.")
+        complain(
+            f"note: in {len(tally.with_shreds)} photos, such as {tally.with_shreds[0]}, {_SHREDS}."
+        )
     if output.file == STREAM:
         return
     files = [file for job in jobs for file in job.outputs.values()]
@@ -231,6 +233,7 @@ def _parse(argv: Sequence[str] | None) -> _Request:
         "Predict the mattes of photos; write cutouts, mattes, composites or panels.",
         EPILOG,
     )
+    parser.usage = "%(prog)s INPUT [INPUT ...] [--output PATH] [options]"
     add = parser.add_argument
     add("inputs", nargs="+", metavar="INPUT", help="photos, folders, or - for standard input")
     add(
@@ -314,11 +317,11 @@ def _for_one_file(file: str, inputs: Sequence[str], wanted: Wanted) -> Wanted:
     chosen = wanted.formats.get(kind, suffix)
     if _SAME.get(suffix, suffix) != _SAME.get(chosen, chosen):
         raise UsageError(f"--output {file} and --{kind}-format {chosen[1:]} contradict each other.")
-    try:
-        return replace(wanted, formats={kind: suffix})
-    except UsageError as error:
-        hint = " Or add --composite white." if kind == "cutout" else ""
-        raise UsageError(f"--output {file}: {error}{hint}") from error
+    if suffix not in KINDS[kind].suffixes:
+        hint = " (or add --composite white)" if kind == "cutout" else ""
+        allowed = ", ".join(KINDS[kind].suffixes)
+        raise UsageError(f"--output {file}: expected {allowed} for the {kind}{hint}.")
+    return replace(wanted, formats={kind: suffix})
 
 
 if __name__ == "__main__":

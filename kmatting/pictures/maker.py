@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
+from kmatting.errors import UsageError
 from kmatting.images import save_image, write_image
 from kmatting.pictures.compose import read_background
 from kmatting.pictures.kinds import FORMATS, Pixels, Scenes, kind_of
@@ -47,6 +48,12 @@ class Picture:
             write_image(path, self.image, **self.options)
         else:
             write_sixteen_bits(path, self.image, self.suffix, **self.options)
+
+    def pil_image(self) -> Image.Image:
+        """Returns the image, for who needs one of Pillow's."""
+        if isinstance(self.image, Image.Image):
+            return self.image
+        raise UsageError("Pillow holds no colours of 16 bits: write a file, or ask for 8 bits.")
 
     def encode(self) -> bytes:
         """Returns the bytes of the file."""
