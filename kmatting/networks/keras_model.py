@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kmatting.errors import ModelError
+from kmatting.keras_setup import import_keras
 from kmatting.networks.metadata import read_size
 from kmatting.networks.network import Network, fixed_frame, loading
 from kmatting.networks.runtime import limit_tensorflow, refuse_fork, tensorflow_memory
@@ -59,8 +60,7 @@ def load_keras(path: Path, threads: int | None = None) -> Network:
             this process was forked from one that ran TensorFlow.
     """
     refuse_fork()
-    import keras
-
+    keras = import_keras()
     with_tensorflow = keras.backend.backend() == "tensorflow"
     if with_tensorflow:
         limit_tensorflow(threads)
@@ -86,8 +86,7 @@ def load_keras(path: Path, threads: int | None = None) -> Network:
 
 
 def _load(path: Path) -> Any:
-    import keras
-
+    keras = import_keras()
     import kmatting.layers  # noqa: F401  registers the layers that a model file names
 
     return keras.saving.load_model(path, compile=False)
