@@ -5,17 +5,18 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from kmatting.models.builders import build_model, model1, model2
-    from kmatting.models.encoder import build_encoder, encoder_layers
+    from kmatting.models.encoder import encoder_layers
+    from kmatting.models.recompute import recompute_dense_blocks
 
-__all__ = ["build_encoder", "build_model", "encoder_layers", "model1", "model2"]
+__all__ = ["build_model", "encoder_layers", "model1", "model2", "recompute_dense_blocks"]
 
 # Imported on first use: `kmatting.models.names` must not import Keras.
 _HOMES = {
-    "build_encoder": "kmatting.models.encoder",
     "build_model": "kmatting.models.builders",
     "encoder_layers": "kmatting.models.encoder",
     "model1": "kmatting.models.builders",
     "model2": "kmatting.models.builders",
+    "recompute_dense_blocks": "kmatting.models.recompute",
 }
 
 
