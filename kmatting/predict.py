@@ -14,9 +14,10 @@ from kmatting.cli import add_model, add_size, add_threads, command, make_parser,
 from kmatting.errors import Error, ImageWarning, UsageError
 from kmatting.files import check_folder
 from kmatting.images import Source, read_photo
+from kmatting.images.formats import format_written
 from kmatting.inference.matter import Matter
 from kmatting.pictures.jobs import STREAM, Output, find_photos, plan
-from kmatting.pictures.kinds import FORMATS, KINDS, Scenes
+from kmatting.pictures.kinds import KINDS, Scenes
 from kmatting.pictures.maker import make_pictures, read_backgrounds
 from kmatting.pictures.matte import Matte
 from kmatting.pictures.names import Job
@@ -274,7 +275,7 @@ def _request(args: argparse.Namespace) -> _Request:
     file = folder = None
     if path is None or path == STREAM:
         file = path
-    elif Path(path).is_dir() or Path(path).suffix.lower() not in FORMATS:
+    elif Path(path).is_dir() or format_written(Path(path).suffix) is None:
         folder = Path(path)
         _check_folder(folder, wanted)
     else:

@@ -2,15 +2,17 @@
 
 import argparse
 import io
+from dataclasses import replace
 
 import cv2
 import numpy as np
 import pytest
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, ImageCms
 
 from kmatting.errors import ImageError, UsageError
-from kmatting.images import Photo, read_photo
-from kmatting.pictures.kinds import FORMATS, KINDS
+from kmatting.images import Photo, read_photo, written_suffixes
+from kmatting.images.formats import format_written
+from kmatting.pictures.kinds import KINDS
 from kmatting.pictures.maker import make_pictures
 from kmatting.pictures.matte import Matte
 from kmatting.pictures.names import is_output, output_name
@@ -131,7 +133,7 @@ def test_every_kind_has_a_name_that_is_known_again():
 # Files
 
 
-@pytest.mark.parametrize("suffix", FORMATS)
+@pytest.mark.parametrize("suffix", written_suffixes())
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_in_every_format(matte, tmp_path, kind, suffix):
     backgrounds = ("teal",) if kind == "composite" else ()
@@ -150,7 +152,7 @@ def test_every_kind_in_every_format(matte, tmp_path, kind, suffix):
             seen, expected = (np.asarray(each).astype(int) for each in (image, picture.image))
             if kind == "cutout":  # colours of transparent pixels do not count
                 seen, expected = (each * (each[..., 3:] > 0) for each in (seen, expected))
-            assert np.abs(seen - expected).mean() <= (0 if FORMATS[suffix].lossless else 4)
+            assert np.abs(seen - expected).mean() <= (0 if format_written(suffix).lossless else 4)
             if suffix in (".webp", ".avif"):
                 assert image.getexif()[ExifTags.Base.XResolution] == 300
             else:
@@ -196,6 +198,28 @@ def test_exif_data_that_jpeg_cannot_hold_are_cut_down_with_a_remark(matte):
         assert details[ExifTags.Base.LensModel] == "long"
         assert (ExifTags.Base.UserComment in details) == (suffix == ".png")
         assert bool(picture.remarks) == (suffix == ".jpg")
+
+
+@pytest.mark.parametrize("suffix", KINDS["cutout"].suffixes)
+@pytest.mark.parametrize("bits", [8, 16])
+def test_metadata_of_every_cutout(matte, suffix, bits):
+    """Also of a photo that has none."""
+    if bits > format_written(suffix).bits:
+        return
+    fields = {"keep_metadata": True, "bits": bits, "formats": {"cutout": suffix}}
+    plain = made(matte, **fields)
+    assert not Image.open(io.BytesIO(plain.encode())).info.get("icc_profile")
+    assert plain.remarks == []
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    photo = replace(matte.photo, exif=big_exif(), icc_profile=profile)
+    picture = made(Matte(photo, matte.prediction), **fields)
+    seen = Image.open(io.BytesIO(picture.encode()))
+    assert seen.info["icc_profile"] == profile
+    exif = seen.getexif()
+    assert exif[ExifTags.Base.Artist] == "Ada"
+    is_tiff = suffix.startswith(".tif")
+    assert (ExifTags.Base.LensModel in exif.get_ifd(ExifTags.IFD.Exif)) == (not is_tiff)
+    assert bool(picture.remarks) == is_tiff
 
 
 # Edits
