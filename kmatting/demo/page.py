@@ -177,7 +177,7 @@ def _options(studio: Studio) -> Components:
             info="Removes the old background's colour from soft edges.",
         )
     }
-    if studio.matter.frame is None:  # the model takes any size
+    if studio.matter.size is not None:  # the model takes any size
         smallest, largest = SIZES
         start = min(max(studio.matter.size, smallest), largest)
         info = "Pixels a side that the network sees. More: finer, slower."

@@ -4,7 +4,6 @@ Files are handed over, so that an open page holds no memory on the server.
 """
 
 import contextlib
-import logging
 import re
 import secrets
 from collections.abc import Iterator
@@ -15,9 +14,10 @@ import gradio as gr
 import numpy as np
 from PIL import Image
 
+from kmatting.bugs import is_expected, print_bug
 from kmatting.demo.files import VisitorFiles
 from kmatting.demo.studio import Studio
-from kmatting.errors import Error, UsageError
+from kmatting.errors import UsageError
 from kmatting.images import write_image
 from kmatting.pictures.names import output_name
 
@@ -55,7 +55,9 @@ class Steps:
     def _make(self, session: str, values: Values, kinds: tuple[str, ...], purpose: str) -> Values:
         options = dict(values)
         sent = {name: options.pop(name) for name in ("photo", "background")}
-        paths = {name: _path(file) for name, file in sent.items() if file is not None}
+        paths: dict[str, Any] = {
+            name: _path(file) for name, file in sent.items() if file is not None
+        }
         for name in sent:
             self._files.keep(session, name, {paths[name]} if name in paths else set())
         if "photo" not in paths:
@@ -88,18 +90,17 @@ class Steps:
         """Turns errors into messages for the visitor, who knows a file by its name alone."""
         try:
             yield
-        except Error as error:
-            text = re.sub(re.escape(f"{self._folder}/") + r"[^/]*/", "", str(error))
-        except MemoryError:
-            text = "Not enough memory for a photo of this size. Send a smaller one."
-        except OSError as error:
-            text = f"The server cannot write the result: {error.strerror or error}."
-        except Exception:  # a fault of ours: the visitor is told no more, and the log everything
-            logging.getLogger(__name__).exception("Internal error in a step of the page")
-            text = "Internal error, see the log of the server."
-        else:
-            return
-        raise gr.Error(text, print_exception=False)
+        except Exception as error:
+            if isinstance(error, MemoryError):
+                text = "Not enough memory for a photo of this size. Send a smaller one."
+            elif isinstance(error, OSError) and is_expected(error):
+                text = f"The server cannot write the result: {error.strerror}."
+            elif is_expected(error):
+                text = re.sub(re.escape(f"{self._folder}/") + r"[^/]*/", "", str(error))
+            else:
+                print_bug(error)
+                text = "Internal error, see the log of the server."
+            raise gr.Error(text, print_exception=False) from error
 
 
 def _path(file: Any) -> Path:

@@ -20,7 +20,9 @@ SIZES = (128, 1024)  # smallest and largest size of the network's input that a v
 
 # The fields of `Wanted` that a stranger may set; the record of each says how it is read.
 OPTIONS = {each.name: each for each in dataclasses.fields(Wanted) if "option" in each.metadata}
-_UNEDITED = {name: each.default for name, each in OPTIONS.items() if each.metadata["option"].edit}
+_UNEDITED: dict[str, Any] = {
+    name: each.default for name, each in OPTIONS.items() if each.metadata["option"].edit
+}
 _SWITCHES = {"true": True, "1": True, "": True, "false": False, "0": False}
 
 
@@ -60,7 +62,7 @@ class Studio:
         Nothing is believed: a colour is never taken for the name of a file, and options are values,
         or texts as in an address.
         """
-        side = None if size is None else _read_size(size)
+        side = None if size is None else self._read_size(size)
         with self._turn:
             backgrounds: tuple[Any, ...] = ()
             if background is not None:
@@ -68,11 +70,43 @@ class Studio:
             elif colour is not None:
                 backgrounds = (_read_colour(colour),)
             wanted = Wanted(kinds, backgrounds, formats or {}, **_read_options(options))
-            matte = self.matter(_read(photo), side)
+            source = _read(photo)
+            _check_area(wanted, *source.rgb.shape[:2])
+            matte = self.matter(source, side)
             edited = wanted.edited(matte)
             pictures = list(make_pictures(edited, dataclasses.replace(wanted, **_UNEDITED)))
             remarks = [*matte.remarks(), *(each for one in pictures for each in one.remarks)]
             return Made(pictures, edited.photo, remarks)
+
+    def _read_size(self, size: Any) -> int:
+        if self.matter.size is None:
+            raise UsageError("size: the model runs at one size only; leave it out.")
+        smallest, largest = SIZES
+        try:
+            number = 0 if isinstance(size, bool) else int(size)
+        except (TypeError, ValueError, OverflowError):
+            number = 0
+        if not smallest <= number <= largest:
+            raise UsageError(
+                f"Expected a size from {smallest} to {largest}, received {str(size)[:80]}."
+            )
+        return number
+
+
+def _check_area(wanted: Wanted, height: int, width: int) -> None:
+    """Refuses a canvas that makes a small photo into a picture of too many pixels."""
+    if isinstance(wanted.canvas, int):
+        height, width = wanted.canvas, wanted.canvas
+    elif wanted.canvas is not None:
+        if isinstance(wanted.crop, str):
+            margin = round(float(wanted.crop[:-1]) / 100 * max(height, width))
+        else:
+            margin = wanted.crop or 0
+        across, down = map(float, wanted.canvas.split(":"))
+        width = max(width + 2 * margin, round((height + 2 * margin) * across / down))
+        height = round(width * down / across)
+    if height * width > MAX_PIXELS:
+        raise UsageError(f"canvas: expected at most {MAX_PIXELS / 1e6:.0f} megapixels.")
 
 
 def _read_options(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -107,19 +141,6 @@ def _read_colour(text: Any) -> Colour:
             f"Expected a colour such as #2f855a, received {str(text)[:80]!r}."
         ) from error
     return red, green, blue
-
-
-def _read_size(size: Any) -> int:
-    smallest, largest = SIZES
-    try:
-        number = 0 if isinstance(size, bool) else int(size)
-    except (TypeError, ValueError, OverflowError):
-        number = 0
-    if not smallest <= number <= largest:
-        raise UsageError(
-            f"Expected a size from {smallest} to {largest}, received {str(size)[:80]}."
-        )
-    return number
 
 
 def _read(source: Source) -> Photo:

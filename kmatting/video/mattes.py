@@ -4,9 +4,9 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from kmatting.inference.matte import Matte
 from kmatting.inference.matter import Matter
 from kmatting.inference.refine import refine
+from kmatting.pictures.matte import Matte
 from kmatting.video.ahead import ahead, map_ahead
 from kmatting.video.frame import Frame
 from kmatting.video.steady import steady
@@ -54,7 +54,7 @@ def coarse_mattes(
 
     def predicted() -> Iterator[tuple[Frame, np.ndarray]]:
         for frame in ahead(frames):
-            yield frame, matter.coarse(frame.photo)
+            yield frame, matter.predict_small(frame.photo)
 
     mattes = ahead(predicted())
     yield from steady(mattes) if median else mattes
