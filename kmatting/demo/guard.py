@@ -14,6 +14,7 @@ from urllib.parse import SplitResult, quote, urlsplit
 
 import h11
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.formparsers import MultiPartException
 from starlette.responses import JSONResponse
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
@@ -21,7 +22,7 @@ from kmatting.demo.files import VisitorFiles
 
 MAX_BYTES = 50 << 20  # of a request
 PATIENCE = 30  # seconds until the head of a request is complete
-LEAST_RATE = 4096  # bytes a second that its body brings after that time
+LEAST_RATE = 16 << 10  # bytes a second that its body brings after that time
 
 # Gradio's page needs inline scripts and styles, and pictures from memory.
 _POLICY = (
@@ -36,11 +37,16 @@ _HEADERS = {
     "Referrer-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
 }
+_TOO_LONG = f"Expected a request of at most {MAX_BYTES >> 20} MB."
 _HEARTBEAT = re.compile(r"/gradio_api/heartbeat/([^/]+)")
 
 
-class RefusedError(Exception):
-    """A request that is not answered by the application."""
+class RefusedError(MultiPartException):
+    """A request that is not answered by the application.
+
+    Raised while a form is received, it has the parser delete what came so far, as any fault of the
+    form does.
+    """
 
     def __init__(self, status: int, text: str) -> None:
         super().__init__(text)
@@ -120,15 +126,17 @@ class Guard:
             await body.refusal.response(scope, receive, send_with_headers)
 
     def check(self, headers: Headers) -> None:
-        """Raises RefusedError for a request to another host or from another site."""
-        host, origin = headers.get("host", "").lower(), headers.get("origin")
+        """Raises RefusedError for a request to another host, from another site, or too long."""
+        host, origin = headers.get("host", "").lower(), headers.get("origin", "")
         if not self._is_known(_split(f"//{host}").hostname):
             text = f"This server does not go by the name {host[:80]!r} (see --allow-host)."
             raise RefusedError(400, text)
-        if origin is None or _split(origin).netloc == host:
-            return
-        if _split(origin).hostname not in self._public_names:  # the proxy may replace the host
+        # A proxy may replace the host, and then the origin is one of the public names.
+        is_own = not origin or _split(origin).netloc == host
+        if not is_own and _split(origin).hostname not in self._public_names:
             raise RefusedError(403, "Requests from other sites are refused.")
+        if int(headers.get("content-length", 0)) > MAX_BYTES:
+            raise RefusedError(413, _TOO_LONG)
 
     def _visit(self, path: str) -> contextlib.AbstractContextManager[None]:
         heartbeat = _HEARTBEAT.fullmatch(path)
@@ -160,7 +168,7 @@ class _Body:
             return await self._end()
         message = await self._next()
         if self._length > MAX_BYTES:
-            self.refusal = RefusedError(413, f"Expected at most {MAX_BYTES >> 20} MB.")
+            self.refusal = RefusedError(413, _TOO_LONG)
             raise self.refusal
         return message
 
@@ -180,6 +188,10 @@ class _Body:
             self._is_complete = True
             self.refusal = RefusedError(408, "The request came too slowly.")
             raise self.refusal from None
+        if message["type"] == "http.disconnect":
+            self._is_complete = True
+            self.refusal = RefusedError(400, "The request was not completed.")
+            raise self.refusal
         self._length += len(message.get("body", b""))
         self._is_complete = not message.get("more_body", False)
         return message

@@ -7,6 +7,7 @@ from typing import Any
 import gradio as gr
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
+from gradio.route_utils import FnIndexInferError
 from PIL import Image
 
 from kmatting.data.synthetic import sample
@@ -15,7 +16,7 @@ from kmatting.demo.guard import MAX_BYTES
 from kmatting.demo.steps import KINDS, Steps, Values
 from kmatting.demo.studio import SIZES, Studio
 
-_EXAMPLES = (1, 2, 3)  # numbers of synthetic samples
+_EXAMPLES = (25, 9, 36)  # numbers of synthetic samples
 _SIZE = (480, 640)  # of them, height and width
 
 # Lets visitors paste with Ctrl-V: Gradio has only a button for it, which not all browsers allow.
@@ -37,7 +38,8 @@ for (const [event, visibility] of [["error", "hidden"], ["load", "visible"]])
   }, true);
 </script>"""
 
-_WRONG_CALL = (TypeError, ValueError, KeyError)  # what Gradio raises on wrong names and numbers
+# What Gradio raises on wrong names and numbers.
+_WRONG_CALL = (TypeError, ValueError, KeyError, FnIndexInferError)
 
 Components = dict[str, gr.components.Component]
 
@@ -60,7 +62,7 @@ class Page(gr.Blocks):
                 self.files.check(path)
             return await super().preprocess_data(block_fn, inputs, *args, **kwargs)
         except Exception as error:  # Gradio raises many types on what a stranger may send
-            text = " ".join(str(error).split())[:200]
+            text = " ".join(str(error).partition("[type=")[0].split())[:200]
             raise gr.Error(f"Wrong arguments: {text}", print_exception=False) from error
 
 
@@ -187,18 +189,14 @@ def _options(studio: Studio) -> Components:
         options["erode"] = gr.Slider(
             -20, 20, 0, step=1, label="Shrink", info="In pixels; below 0: grow."
         )
-        options["threshold"] = gr.Number(
-            None, label="Threshold", info="Alpha from which on the matte is opaque, such as 0.5."
-        )
-        options["crop"] = gr.Textbox(
-            "", label="Crop", info="Margin around the subject: pixels, or per cent such as 10%."
-        )
-        options["canvas"] = gr.Textbox(
-            "", label="Canvas", info="square, 4:5, or pixels a side such as 2000."
-        )
-        options["shadow"] = gr.Number(
-            None, label="Shadow", info="Strength, such as 0.5; 1 is black."
-        )
+        info = "Alpha from which on the matte is opaque; 0: soft."
+        options["threshold"] = gr.Slider(0, 1, 0, step=0.05, label="Threshold", info=info)
+        info = "Margin around the subject: pixels, or per cent such as 10%. Press Enter."
+        options["crop"] = gr.Textbox(label="Crop", info=info)
+        info = "square, 4:5, or pixels a side such as 2000. Press Enter."
+        options["canvas"] = gr.Textbox(label="Canvas", info=info)
+        info = "0: none; 1: black."
+        options["shadow"] = gr.Slider(0, 1, 0, step=0.05, label="Shadow", info=info)
     return options
 
 

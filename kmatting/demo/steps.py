@@ -65,7 +65,7 @@ class Steps:
             return self.clear(session, values)
         photo = paths.pop("photo")
         edges = options.pop("edges")
-        options = {name: value for name, value in options.items() if value not in (None, "")}
+        options = {name: value for name, value in options.items() if value not in (0, None, "")}
         # Nobody can guess the folder's name and fetch a stranger's result. A new address each time,
         # or browsers show the picture that they know.
         folder = self._folder / secrets.token_hex(16)
