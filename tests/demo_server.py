@@ -71,7 +71,7 @@ class Server:
     def __exit__(self, *_):
         self._process.send_signal(signal.SIGTERM)
         try:
-            output, _ = self._process.communicate(timeout=30)
+            output, _ = self._process.communicate(timeout=120)
         except subprocess.TimeoutExpired as error:
             self._process.send_signal(signal.SIGUSR1)
             time.sleep(1)
@@ -93,7 +93,7 @@ class Server:
 
     def open_page(self, session: str = ""):
         """Opens the stream that an open page holds, and returns it."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=300)
         connection.request("GET", f"/gradio_api/heartbeat/{session or uuid.uuid4().hex}")
         self._stream = connection.getresponse()
         assert self._stream.readline()
@@ -106,7 +106,7 @@ class Server:
     def headers(self, method="GET", path="/config", body=None, **headers: str):
         """Returns status and headers of the answer to a request."""
         with contextlib.closing(
-            http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+            http.client.HTTPConnection("127.0.0.1", self.port, timeout=300)
         ) as connection:
             if body is not None:
                 headers["Content-Type"] = "image/png"
@@ -118,7 +118,7 @@ class Server:
     def request(self, method: str, path: str, body: bytes = b"", kind: str = "application/json"):
         """Returns status and body of the answer."""
         with contextlib.closing(
-            http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+            http.client.HTTPConnection("127.0.0.1", self.port, timeout=300)
         ) as connection:
             connection.request(method, path, body, {"Content-Type": kind})
             answer = connection.getresponse()
@@ -185,7 +185,7 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def wait_for(condition, seconds: float = 30):
+def wait_for(condition, seconds: float = 180):
     """Waits until a function returns something true, and returns it."""
     end = time.monotonic() + seconds
     while not (result := condition()):

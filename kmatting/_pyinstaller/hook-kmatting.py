@@ -2,6 +2,8 @@
 
 from importlib.util import find_spec
 
+from kmatting import _HOMES
+from kmatting.networks.formats import MODEL_FILES
 from kmatting.networks.shipped import shipped_model
 
 _model = shipped_model()
@@ -9,11 +11,7 @@ datas = [
     (str(_model), "kmatting/saved_models"),
     (str(_model.with_name("README.md")), "kmatting/saved_models"),  # the terms of its use
 ]
-hiddenimports = [
-    "kmatting.inference.matte",
-    "kmatting.inference.matter",
-    "kmatting.inference.remove",
-]
+hiddenimports = [*_HOMES.values(), *(each.module for each in MODEL_FILES.values())]
 if find_spec("pillow_heif"):
     hiddenimports.append("pillow_heif")
 # Only models of other formats need these, and an app would grow by gigabytes. One that runs such

@@ -37,7 +37,7 @@ let others in your network use it:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit status."""
     args = _parse(argv)
-    check_installed("fastapi", "uvicorn", "python_multipart", *([] if args.no_page else ["gradio"]))
+    check_installed(*([] if args.no_page else ["gradio"]), "fastapi", "uvicorn", "python_multipart")
     try:
         with listen(args.host, args.port) as listener:
             with quiet():

@@ -51,14 +51,16 @@ def _make(
 ) -> Response:
     """Makes the picture that a query asks for."""
     kind, suffix = options.pop("what", "cutout"), f".{options.pop('format', 'png')}"
+    scene = background and background.read()
+    colour, size = options.pop("background", None), options.pop("size", None)
     made = studio.make(
         photo.read(),
         (kind,),
-        {kind: suffix},
-        colour=options.pop("background", None),
-        background=background and background.read(),
-        size=options.pop("size", None),
-        **options,
+        options,
+        formats={kind: suffix},
+        colour=colour,
+        background=scene,
+        size=size,
     )
     headers = {"Kmatting-Remarks": "; ".join(made.remarks)} if made.remarks else {}
     kind = _MEDIA_TYPES.get(suffix, f"image/{suffix[1:]}")

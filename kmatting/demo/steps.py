@@ -16,7 +16,7 @@ from PIL import Image
 
 from kmatting.bugs import is_expected, print_bug
 from kmatting.demo.files import VisitorFiles
-from kmatting.demo.studio import Studio
+from kmatting.demo.studio import OPTIONS, Studio
 from kmatting.errors import UsageError
 from kmatting.images import write_image
 from kmatting.pictures.names import output_name
@@ -53,25 +53,29 @@ class Steps:
         return self._make(session, values, ("composite",), "composite")
 
     def _make(self, session: str, values: Values, kinds: tuple[str, ...], purpose: str) -> Values:
-        options = dict(values)
-        sent = {name: options.pop(name) for name in ("photo", "background")}
-        paths: dict[str, Any] = {
-            name: _path(file) for name, file in sent.items() if file is not None
-        }
+        sent = {name: values[name] for name in ("photo", "background")}
+        paths = {name: _path(file) for name, file in sent.items() if file is not None}
         for name in sent:
             self._files.keep(session, name, {paths[name]} if name in paths else set())
         if "photo" not in paths:
             self._files.keep(session, "result", set())
             return self.clear(session, values)
-        photo = paths.pop("photo")
-        edges = options.pop("edges")
-        options = {name: value for name, value in options.items() if value not in (0, None, "")}
+        photo = paths["photo"]
+        given = {name: values[name] for name in OPTIONS if name in values}
+        options = {name: value for name, value in given.items() if value not in (None, "", 0)}
+        options["foreground"] = "ml" if values["edges"] else "none"
         # Nobody can guess the folder's name and fetch a stranger's result. A new address each time,
         # or browsers show the picture that they know.
         folder = self._folder / secrets.token_hex(16)
         with self._messages():
-            foreground = "ml" if edges else "none"
-            made = self._studio.make(photo, kinds, foreground=foreground, **paths, **options)
+            made = self._studio.make(
+                photo,
+                kinds,
+                options,
+                colour=values["colour"],
+                background=paths.get("background"),
+                size=values.get("size"),
+            )
             before = _write_preview(folder / "photo.jpg", Image.fromarray(made.photo.flatten()))
             result: Values = {}
             for picture in made.pictures:

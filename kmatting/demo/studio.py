@@ -1,6 +1,7 @@
 """What the page and the POST route have in common: pictures of a stranger's photo."""
 
 import dataclasses
+import re
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -50,12 +51,12 @@ class Studio:
         self,
         photo: Source,
         kinds: tuple[str, ...],
-        formats: Mapping[str, str] | None = None,
+        options: Mapping[str, Any],
         *,
+        formats: Mapping[str, str] | None = None,
         colour: Any = None,
         background: Source | None = None,
         size: Any = None,
-        **options: Any,
     ) -> Made:
         """Makes the pictures of a photo that is a path or bytes.
 
@@ -119,6 +120,8 @@ def _read_options(given: Mapping[str, Any]) -> dict[str, Any]:
             if option.read is None:
                 read[name] = value if isinstance(value, bool) else _SWITCHES[str(value).lower()]
             else:
+                if isinstance(value, str) and re.fullmatch(r"[+-]?\d{1,9}", value):
+                    value = int(value)
                 read[name] = option.read(option.arguments["const"] if value == "" else value)
         except KeyError:
             raise UsageError(f"{name}: expected a value, received {str(value)[:80]!r}.") from None
