@@ -8,6 +8,7 @@ Stops and continues at will: a picture that is there is not made again.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import sys
@@ -18,37 +19,72 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from . import objects, picture, plan, stage
+from . import fur, glass, holes, objects, people, picture, plan, stage, thin
 
 
-def jobs(listed: dict, seeds: range) -> Iterator[tuple[plan.Job, plan.Model]]:
-    """Yields what to render, model by model, then again with the next seed."""
+SCENES = {
+    "hair": (people.build, people.STYLES),
+    "fur": (fur.build, fur.KINDS),
+    "thin": (thin.build, thin.KINDS),
+    "holes": (holes.build, holes.KINDS),
+    "glass": (glass.build, glass.KINDS),
+}
+HEAVY = 12_000_000  # bytes of text: minutes for one picture
+
+
+def jobs(listed: dict, packs: Path, seeds: range) -> Iterator[tuple[plan.Job, plan.Model | None]]:
+    """Yields what to render: models, and what is made here, in turns."""
     for seed in seeds:
+        grown = procedural(seed)
         for model in plan.models(listed):
+            if (packs / model.path).stat().st_size > HEAVY:
+                continue
             yield plan.Job(model.kind, model.name, seed), model
+            yield next(grown), None
 
 
-def render(job: plan.Job, model: plan.Model, packs: Path, panoramas: list[Path],
+def procedural(round_: int) -> Iterator[plan.Job]:
+    """Yields jobs without a model, each kind in turn, hair and fur more often."""
+    turn = itertools.cycle(["hair", "fur", "thin", "hair", "holes", "fur", "thin", "glass"])
+    names = {kind: itertools.cycle(module_names) for kind, (_, module_names) in SCENES.items()}
+    for index in itertools.count():
+        kind = next(turn)
+        yield plan.Job(kind, next(names[kind]), 1000 * round_ + index)
+
+
+def render(job: plan.Job, model: plan.Model | None, packs: Path, panoramas: list[Path],
            options: argparse.Namespace) -> dict:
-    """Renders one picture of a model. Returns what the log says of it."""
+    """Renders one picture. Returns it and what the log says of it."""
     rng = job.rng()
     scene = stage.empty()
-    objects.load(packs / model.path)
-    objects.mend(rng)
-    stage.normalise(scene)
+    if model:
+        objects.load(packs / model.path)
+        objects.mend(rng)
+        view = {}
+    else:
+        view = SCENES[job.kind][0](rng, packs, job.name)
+    view["focus"] = stage.normalise(scene, view.get("focus"))
     panorama = panoramas[int(rng.integers(len(panoramas)))]
     stage.light(scene, panorama, rng)
-    eye = stage.camera(scene, rng, options.size)
+    eye = stage.camera(scene, rng, options.size, **view)
     blur, strength = float(rng.random()), float(rng.uniform(0.005, 0.03))
     if blur < 0.12:
         stage.defocus(eye, rng, strength)
-    elif blur < 0.20:
+    elif blur < 0.18:
         stage.motion(scene, rng, strength)
     rgba = stage.render(scene, options.samples, options.alpha_samples, job.seed)
-    share = float((rgba[..., 3] > 127).mean())
-    if share < 0.004:
+    if (share := float((rgba[..., 3] > 64).mean())) < 0.002:
         raise objects.Broken(f"nothing to see: {share:.2%} of the picture")
-    return {"rgba": rgba, "panorama": panorama.name, "blur": round(blur, 3)}
+    effect = "defocus" if blur < 0.12 else "motion" if blur < 0.18 else ""
+    return {"rgba": rgba, "panorama": panorama.name, "blur": effect}
+
+
+def _terms(job: plan.Job, model: plan.Model | None) -> dict:
+    if model:
+        return {"title": model.title, "author": model.author, "licence": model.licence,
+                "pack": model.pack, "model": model.path}
+    body = {"pack": "mpfb2", "model": "base.obj"} if job.kind == "hair" else {}
+    return {"title": f"{job.name} ({job.kind})", "author": "kmatting", "licence": "CC0-1.0", **body}
 
 
 @contextmanager
@@ -80,18 +116,18 @@ def main() -> None:
     parser.add_argument("--limit", type=int, default=10**9)
     options = parser.parse_args()
     panoramas = sorted(p for p in options.panoramas.iterdir() if p.suffix in {".hdr", ".exr"})
-    todo = [j for j in jobs(plan.sources(), range(*options.seeds)) if options.only in j[0].file]
+    todo = [j for j in jobs(plan.sources(), options.packs, range(*options.seeds)) if options.only in j[0].file]
     options.out.mkdir(parents=True, exist_ok=True)
     options.held_out.mkdir(parents=True, exist_ok=True)
     for job, model in tqdm(todo[: options.limit], unit="picture", mininterval=10):
-        folder = options.held_out if plan.held_out(job.name) else options.out
+        named = job.name if model else f"{job.name}-{job.seed}"
+        folder = options.held_out if plan.held_out(named) else options.out
         path, begun = folder / job.file, folder / (job.file + ".begun")
         if path.exists() or begun.exists():  # begun and not done: Blender fell over it
             continue
         begun.touch()
         start = time.process_time()
-        line = {"file": job.file, "title": model.title, "author": model.author,
-                "licence": model.licence, "pack": model.pack, "model": model.path}
+        line = {"file": job.file, "size": options.size, **_terms(job, model)}
         try:
             with _hushed():
                 made = render(job, model, options.packs, panoramas, options)

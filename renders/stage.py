@@ -13,7 +13,7 @@ from mathutils import Matrix, Vector
 
 from .picture import straight
 
-TRANSPARENT_BOUNCES = 24  # leaves and hair in a row; each is a layer that alpha passes through
+TRANSPARENT_BOUNCES = 12  # leaves and hair in a row; each is a layer that alpha passes through
 
 
 def empty() -> bpy.types.Scene:
@@ -48,8 +48,11 @@ def _points(scene: bpy.types.Scene) -> np.ndarray:
     return points[:: max(1, len(points) // 20_000)]
 
 
-def normalise(scene: bpy.types.Scene) -> None:
-    """Moves and scales everything to a sphere of radius 1 around the origin."""
+def normalise(scene: bpy.types.Scene, height: float | None = None) -> float | None:
+    """Moves and scales everything to a sphere of radius 1 around the origin.
+
+    Returns where a height lies afterwards.
+    """
     bpy.context.view_layer.update()
     points = _points(scene)
     low, high = points.min(0), points.max(0)
@@ -59,6 +62,7 @@ def normalise(scene: bpy.types.Scene) -> None:
         if item.parent is None:
             item.matrix_world = change @ item.matrix_world
     bpy.context.view_layer.update()
+    return None if height is None else (change @ Vector((0, 0, height))).z
 
 
 def light(scene: bpy.types.Scene, hdri: Path, rng: np.random.Generator) -> None:
@@ -114,6 +118,7 @@ def camera(
     yaw: tuple[float, float] = (-math.pi, math.pi),
     pitch: tuple[float, float] = (-0.12, 0.6),
     fill: tuple[float, float] = (0.72, 1.06),
+    focus: float | None = None,
 ) -> bpy.types.Object:
     """Adds a camera that sees the whole thing; sets the picture's sides to suit its shape.
 
@@ -124,19 +129,25 @@ def camera(
         yaw: Range of the turn around the thing, radians; 0 looks along +y.
         pitch: Range of the height of the eye, radians above the horizon.
         fill: Range of the share of the frame's side that the thing takes; over 1 it is cut.
+        focus: Height below which the thing may leave the frame, or None: all of it is in.
     """
     data = bpy.data.cameras.new("camera")
     eye = bpy.data.objects.new("camera", data)
     scene.collection.objects.link(eye)
     scene.camera = eye
     distance = float(np.exp(rng.uniform(math.log(2.4), math.log(9))))
-    eye.location = distance * _direction(float(rng.uniform(*yaw)), float(rng.uniform(*pitch)))
+    way = _direction(float(rng.uniform(*yaw)), float(rng.uniform(*pitch)))
+    points = _points(scene)
+    points = points if focus is None else points[points[:, 2] > focus]
+    middle = (points.min(0) + points.max(0)) / 2
+    distance *= float(np.linalg.norm(np.ptp(points, 0))) / 2
+    eye.location = Vector(middle) + distance * way
     roll = float(rng.normal(0, 0.05))
-    turn = (-eye.location).to_track_quat("-Z", "Y").to_matrix() @ Matrix.Rotation(roll, 3, "Z")
+    turn = (-way).to_track_quat("-Z", "Y").to_matrix() @ Matrix.Rotation(roll, 3, "Z")
     eye.rotation_euler = turn.to_euler()
     bpy.context.view_layer.update()
     seen = np.array(eye.matrix_world.inverted())
-    points = _points(scene) @ seen[:3, :3].T + seen[:3, 3]
+    points = points @ seen[:3, :3].T + seen[:3, 3]
     flat = points[:, :2] / np.maximum(-points[:, 2:], 1e-3)
     low, high = flat.min(0), flat.max(0)
     share = float(rng.uniform(*fill))
@@ -155,11 +166,16 @@ def camera(
     return eye
 
 
+def _distance(eye: bpy.types.Object) -> float:
+    """Returns how far the camera is from the middle of the thing."""
+    return max(eye.location.length, 1.2)
+
+
 def defocus(eye: bpy.types.Object, rng: np.random.Generator, strength: float) -> None:
     """Opens the lens and focuses on some part of the thing."""
     data = eye.data
     data.dof.use_dof = True
-    distance = eye.location.length
+    distance = _distance(eye)
     data.dof.focus_distance = distance + float(rng.uniform(-0.9, 0.6))
     # A circle of `strength` of the frame's side for what lies one radius from the focus.
     wide = strength * 36 / data.lens * distance * distance
@@ -170,7 +186,7 @@ def defocus(eye: bpy.types.Object, rng: np.random.Generator, strength: float) ->
 def motion(scene: bpy.types.Scene, rng: np.random.Generator, strength: float) -> None:
     """Moves and turns the camera while the shutter is open: by `strength` of the frame."""
     eye = scene.camera
-    wide = strength * 36 / eye.data.lens * eye.location.length
+    wide = strength * 36 / eye.data.lens * _distance(eye)
     angle = float(rng.uniform(0, 2 * math.pi))
     side = eye.matrix_world.to_3x3() @ Vector((math.cos(angle), math.sin(angle), 0))
     roll = float(rng.normal(0, strength))
@@ -211,7 +227,7 @@ def render(scene: bpy.types.Scene, samples: int, alpha_samples: int, seed: int) 
     cycles.denoiser, cycles.denoising_input_passes = "OPENIMAGEDENOISE", "RGB_ALBEDO_NORMAL"
     cycles.denoising_prefilter, cycles.denoising_quality = "NONE", "BALANCED"
     with tempfile.TemporaryDirectory() as folder:
-        import time; t0 = time.process_time(); colour = _pass(scene, Path(folder) / "colour.exr"); print("COLOUR", time.process_time() - t0, file=__import__("sys").stderr); t0 = time.process_time()
+        colour = _pass(scene, Path(folder) / "colour.exr")
         cycles.use_denoising = False
         cycles.samples, cycles.use_adaptive_sampling = alpha_samples, False
         glass = any([_emit(m) for m in _materials(scene)])
@@ -223,7 +239,7 @@ def render(scene: bpy.types.Scene, samples: int, alpha_samples: int, seed: int) 
             cycles.use_adaptive_sampling = True
             cycles.adaptive_threshold, cycles.adaptive_min_samples = 0.005, 16
         alpha = _pass(scene, Path(folder) / "alpha.exr")[..., 3]
-    print("ALPHA", time.process_time() - t0, scene.render.resolution_x, scene.render.resolution_y, glass, file=__import__("sys").stderr); t0=time.process_time(); r = straight(colour[..., :3], alpha); print("STRAIGHT", time.process_time()-t0, file=__import__("sys").stderr); return r
+    return straight(colour[..., :3], alpha)
 
 
 def _pass(scene: bpy.types.Scene, path: Path) -> np.ndarray:
