@@ -1,0 +1,1 @@
+"""Foregrounds with exact alpha, rendered by seed from sources with free licences."""
