@@ -39,10 +39,11 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     suffix = path.suffix if len(path.suffix) <= _LONGEST_SUFFIX else ""
     partial = folder / f".{_machine()}-{os.getpid()}-{os.urandom(4).hex()}.partial{suffix}"
     try:
-        yield partial
-        _sync(partial)
-        partial.replace(path)
-        sync_folder(folder)
+        with _naming(path):
+            yield partial
+            _sync(partial)
+            partial.replace(path)
+            sync_folder(folder)
     finally:
         partial.unlink(missing_ok=True)
 
@@ -67,10 +68,22 @@ def whole_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
     ) as beside:
         partial = Path(beside) / path.name
         partial.mkdir()
-        yield partial
-        sync_tree(partial)
-        partial.replace(path)
-        sync_folder(path.parent)
+        with _naming(path):
+            yield partial
+            sync_tree(partial)
+            partial.replace(path)
+            sync_folder(path.parent)
+
+
+@contextlib.contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Lets errors of the disk name the destination, such as a full one, which names nothing."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is not None and error.filename is None:
+            error.filename = str(path)
+        raise
 
 
 def sync_tree(folder: Path) -> None:
