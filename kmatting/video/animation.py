@@ -70,7 +70,7 @@ class Animation(Clip):
             raise self._no_frames(start, end)
 
     def _pictures(self) -> Iterator[tuple[Image.Image, Fraction]]:
-        """Decodes the pictures, with the seconds that each is shown, up to where there is damage."""
+        """Decodes the pictures up to a damaged one, with the seconds that each is shown."""
         time = Fraction(0)
         with self._opened() as image:
             for number in range(self._first, self._first + (self.count or 0)):

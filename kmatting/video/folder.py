@@ -4,6 +4,7 @@ import os
 import re
 from collections.abc import Generator
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 
 from kmatting.errors import ImageError, VideoError
@@ -15,6 +16,7 @@ TIMES_HEADER = "# timestamp format v2"  # of mkvmerge: a line of milliseconds fo
 
 _NUMBER = re.compile(r"%(?:0\d{1,2})?d")
 _MILLISECOND = Fraction(1, 1000)
+_USUAL_RATE = Fraction(25)  # frames a second, of a single image
 _TIME = re.compile(r"\d{1,12}(\.\d{1,9})?")
 
 
@@ -46,45 +48,48 @@ class FrameFolder(Clip):
         ImageError: if the folder cannot be read.
     """
 
+    time_base = Fraction(1, 90_000)  # frames of 24, 25, 30 and 60 a second fall on whole ticks
+
     def __init__(self, path: str | os.PathLike[str], rate: Fraction | None) -> None:
         super().__init__(str(path))
-        path = Path(path)
-        self._files = frame_files(path) if path.is_dir() else None
-        if self._files is None:
-            numbered = _numbered(path)
-            self._files = [file for _, file in numbered]
-            numbers = [number for number, _ in numbered]
-        else:
-            numbers = list(range(len(self._files)))
-        if not self._files:
-            raise VideoError(f"{path}: no images of this name.")
-        stated = folder_of(path) / TIMES
         if rate is not None and rate <= 0:
             raise VideoError(f"{path}: expected a rate above 0, received {rate}.")
-        if rate is not None:
-            self.rate = rate
-            times = [(number - numbers[0]) / rate for number in numbers]
-            self._note_gaps(numbers)
-        elif stated.exists():
-            times = _read_times(stated, len(self._files))
+        numbered = _numbered(Path(path))
+        if not numbered:
+            where = "in this folder" if Path(path).is_dir() else "of this name"
+            raise VideoError(f"{path}: no images {where}.")
+        self._files = [file for _, file in numbered]
+        times = self._appearing(numbered, rate, folder_of(Path(path)) / TIMES)
+        if rate is None and len(times) > 1:
+            last = times[-1] - times[-2]  # it is shown as long as the one before it
         else:
-            raise VideoError(
-                f"{path}: images do not say when they are shown; add the frames a second, such as "
-                "--fps 25."
-            )
-        self.count = len(self._files)
-        # The last one is shown as long as the one before it.
-        last = times[-1] - times[-2] if len(times) > 1 else 1 / (rate or Fraction(25))
+            last = 1 / (rate or _USUAL_RATE)
         self._times = [*times, times[-1] + last]
-        self.duration = self._times[-1]
-        if self.rate is None:
-            self.rate = self.count / self.duration
+        self.count, self.duration = len(times), self._times[-1]
+        self.rate = rate or self.count / (self.duration - times[0])
+
+    def _appearing(
+        self, numbered: list[tuple[int, Path]], rate: Fraction | None, stated: Path
+    ) -> list[Fraction]:
+        """Returns the times, in seconds, at which the frames appear."""
+        if rate is not None:
+            first, last = numbered[0][0], numbered[-1][0]
+            if missing := last - first + 1 - len(numbered):
+                self.notes.append(
+                    f"{missing} number(s) are missing; the frame before is shown until the next one"
+                )
+            return [(number - first) / rate for number, _ in numbered]
+        if stated.exists():
+            return _read_times(stated, len(numbered))
+        raise VideoError(
+            f"{self.name}: images do not say when they are shown; add the frames a second, such as "
+            "--fps 25."
+        )
 
     def frames(
         self, start: float | Fraction = 0, end: float | Fraction | None = None
     ) -> Generator[Frame]:
         """Reads the frames, see `Clip.frames`."""
-        assert self._files is not None
         start, end = Fraction(start), None if end is None else Fraction(end)
         size: tuple[int, int] | None = None
         for file, time, until in zip(self._files, self._times, self._times[1:], strict=False):
@@ -108,25 +113,20 @@ class FrameFolder(Clip):
         if size is None:
             raise self._no_frames(start, end)
 
-    def _note_gaps(self, numbers: list[int]) -> None:
-        missing = numbers[-1] - numbers[0] + 1 - len(numbers)
-        if missing:
-            self.notes.append(
-                f"{missing} number(s) are missing; the frame before is shown until the next one"
-            )
-
 
 def _is_pattern(path: Path) -> bool:
     return len(_NUMBER.findall(path.name)) == 1 and path.suffix.lower() in image_suffixes()
 
 
-def _numbered(pattern: Path) -> list[tuple[int, Path]]:
-    """Lists the files that fit a pattern, with their numbers, in the order of these."""
-    before, after = _NUMBER.split(pattern.name)
-    width = re.search(r"%0(\d+)d", pattern.name)
+def _numbered(path: Path) -> list[tuple[int, Path]]:
+    """Lists the images of a folder, counted, or those that fit a pattern, with their numbers."""
+    if path.is_dir():
+        return list(enumerate(frame_files(path)))
+    before, after = _NUMBER.split(path.name)
+    width = re.search(r"%0(\d+)d", path.name)
     digits = rf"\d{{{width[1]},18}}" if width else r"0|[1-9]\d{0,17}"
     name = re.compile(f"{re.escape(before)}({digits}){re.escape(after)}")
-    found = ((name.fullmatch(file.name), file) for file in list_images(pattern.parent))
+    found = ((name.fullmatch(file.name), file) for file in list_images(path.parent))
     return sorted((int(match[1]), file) for match, file in found if match)
 
 
@@ -146,7 +146,7 @@ def _read_times(path: Path, count: int) -> list[Fraction]:
             "or add the frames a second, such as --fps 25."
         )
     times = [Fraction(line) * _MILLISECOND for line in stated]
-    if len(times) != count or any(a >= b for a, b in zip(times, times[1:], strict=False)):
+    if len(times) != count or any(a >= b for a, b in pairwise(times)):
         raise VideoError(
             f"{path}: expected {count} times that rise, one for each image, received {len(times)}; "
             "or add the frames a second, such as --fps 25."

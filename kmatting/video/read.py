@@ -49,9 +49,7 @@ _COLOUR_TOLERANCE = 16  # levels between the channels of a grey frame
 _ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}  # FFmpeg's own decoders drop the alpha
 
 
-def open_video(
-    path: str | os.PathLike[str] | Source, rate: float | Fraction | None = None
-) -> Clip:
+def open_video(path: str | os.PathLike[str] | Source, rate: float | Fraction | None = None) -> Clip:
     """Opens a video, an animated GIF, WebP, PNG or AVIF, or a folder of frames.
 
     Args:
@@ -73,12 +71,17 @@ def open_video(
             return FrameFolder(path, None if rate is None else Fraction(rate))
         path = Source(path)
     if rate is not None:
-        raise VideoError(f"{path.name}: has times of its own; only a folder of frames takes a rate.")
+        raise VideoError(
+            f"{path.name}: has times of its own; only a folder of frames takes a rate."
+        )
     return Animation(path) if is_animation(path.start()) else Video(path)
 
 
 def read_frames(
-    path: str | os.PathLike[str], start: float | Fraction = 0, end: float | Fraction | None = None
+    path: str | os.PathLike[str],
+    start: float | Fraction = 0,
+    end: float | Fraction | None = None,
+    rate: float | Fraction | None = None,
 ) -> Iterator[Frame]:
     """Reads the frames of a video, an animated GIF, WebP, PNG or AVIF, or a folder of frames.
 
@@ -86,6 +89,7 @@ def read_frames(
         path: as in `open_video`.
         start: seconds; frames before it are left out, and times count from it.
         end: seconds; frames from it on are left out.
+        rate: as in `open_video`.
 
     Yields:
         The `Frame`s, one at a time. All have the size of the first.
@@ -98,7 +102,7 @@ def read_frames(
         >>> for frame in read_frames("in.mp4"):
         ...     print(float(frame.time), frame.photo.rgb.shape)
     """
-    video = open_video(path)
+    video = open_video(path, rate)
     yield from video.frames(start, end)
     for problem in video.problems:
         warnings.warn(problem, stacklevel=2)

@@ -39,7 +39,7 @@ class Source:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.name, self.path, self.is_copy = str(path), Path(path), False
         try:
-            # In Python, where a signal interrupts the wait for a writer; FFmpeg would go on waiting.
+            # By Python, since a signal ends its wait for a writer. FFmpeg would continue to wait.
             with self.path.open("rb") as file:
                 mode = os.fstat(file.fileno()).st_mode
                 if stat.S_ISFIFO(mode):

@@ -97,7 +97,9 @@ class VideoSink:
         self._writer: _Writer | None = None
         suffix = (suffix or "" if self._stream else self._path.suffix).lower()
         if suffix not in FORMATS and (suffix or self._stream):
-            folder = "" if self._stream else ", or a name without a suffix for a folder of PNG files"
+            folder = (
+                "" if self._stream else ", or a name without a suffix for a folder of PNG files"
+            )
             raise VideoError(f"{self._name}: expected {', '.join(FORMATS)}{folder}.")
         self._format = FORMATS.get(suffix)
         if self._format is None and _is_taken(self._path):
