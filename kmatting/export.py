@@ -17,8 +17,8 @@ from PIL import Image
 from kmatting.cli import at_least, command, make_parser, parse_size
 from kmatting.errors import ModelError, UsageError
 from kmatting.exporting.checkpoint import default_name, find_checkpoint, load_checkpoint
-from kmatting.exporting.frames import join
 from kmatting.exporting.keras_file import export_keras
+from kmatting.exporting.multi_size import join
 from kmatting.exporting.parity import milliseconds
 from kmatting.exporting.tflite import LIMITS, compare, convert, describe, write
 from kmatting.extras import install_command

@@ -28,7 +28,7 @@ from kmatting.cli import (
 from kmatting.errors import Error, ImageError, ImageWarning, UsageError
 from kmatting.files import check_writable
 from kmatting.images import Source, save_image, scan_folder, write_image
-from kmatting.inference.compose import (
+from kmatting.pictures.compose import (
     LOSSY_QUALITY,
     Colour,
     composite,
@@ -37,7 +37,7 @@ from kmatting.inference.compose import (
     read_background,
     with_metadata,
 )
-from kmatting.inference.matte import Matte
+from kmatting.pictures.matte import Matte
 from kmatting.inference.matter import Matter
 from kmatting.pictures.names import (
     Job,

@@ -86,7 +86,7 @@ def save_onnx(model, path: Path) -> None:
 def save_frames(path: Path) -> None:
     """Writes a `.tflite` file of two sizes: its alpha is the red at the first, else the green."""
     from kmatting.exporting import tflite
-    from kmatting.exporting.frames import join
+    from kmatting.exporting.multi_size import join
 
     models = {size: tflite.convert(channel(index), size) for index, size in enumerate(FRAMES)}
     tflite.write(path, join(models), tflite.describe("frames", 1, FRAMES, "float32"))

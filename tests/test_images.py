@@ -12,7 +12,8 @@ import zlib
 
 import numpy as np
 import pytest
-from PIL import Image, ImageCms
+from PIL import ExifTags, Image, ImageCms
+from PIL.TiffImagePlugin import IFDRational
 
 from kmatting import images
 from kmatting.errors import ImageError, ImageWarning
@@ -838,3 +839,83 @@ def test_further_pages_of_sixteen_bit_colours_are_named(tmp_path):
     tifffile.imwrite(path, np.zeros((2, 8, 8, 3), np.uint16), photometric="rgb")
     with pytest.warns(ImageWarning, match="several pages"):
         read_photo(path)
+
+
+# Resolution
+
+
+def exif_with(**tags):
+    exif = Image.Exif()
+    for name, value in tags.items():
+        exif[ExifTags.Base[name]] = value
+    return exif
+
+
+@pytest.mark.parametrize(
+    ("suffix", "options"),
+    [
+        (".jpg", {"dpi": (300, 150)}),
+        (".png", {"dpi": (300, 150)}),
+        (".tif", {"dpi": (300, 150)}),
+        (".bmp", {"dpi": (300, 150)}),
+        (".webp", {"exif": exif_with(XResolution=300, YResolution=150, ResolutionUnit=2)}),
+        (".avif", {"exif": exif_with(XResolution=300, YResolution=150, ResolutionUnit=2)}),
+        (".jpg", {"exif": exif_with(XResolution=300, YResolution=150, ResolutionUnit=2)}),
+        (".jpg", {"exif": exif_with(XResolution=300, YResolution=150)}),
+        (".png", {"exif": exif_with(XResolution=300, YResolution=150, ResolutionUnit=2)}),
+        (
+            ".jpg",
+            {"exif": exif_with(XResolution=300 / 2.54, YResolution=150 / 2.54, ResolutionUnit=3)},
+        ),
+    ],
+)
+@pytest.mark.parametrize("orientation", [None, 6])
+def test_resolution_is_read(tmp_path, suffix, options, orientation):
+    if orientation:
+        exif = options.get("exif", Image.Exif())
+        options = {**options, "exif": Image.Exif()}
+        options["exif"].update({**exif, 0x0112: orientation})
+    path = saved(tmp_path / f"a{suffix}", COLOURS, **options)
+    expected = (150, 300) if orientation else (300, 150)
+    if suffix == ".bmp":  # keeps no EXIF data
+        expected = (300, 150)
+    assert read_photo(path).dpi == pytest.approx(expected, abs=0.02)
+
+
+@pytest.mark.parametrize(
+    ("suffix", "options"),
+    [
+        (".jpg", {}),
+        (".jpg", {"exif": exif_with(Make="a camera")}),  # Pillow would guess 72
+        (".jpg", {"exif": exif_with(XResolution=0, YResolution=0)}),
+        (".jpg", {"exif": exif_with(XResolution=IFDRational(1, 0), YResolution=300)}),
+        (".jpg", {"dpi": (1, 1)}),
+        (".png", {}),
+        (".tif", {}),
+        (".tif", {"x_resolution": 1, "y_resolution": 1, "resolution_unit": 1}),
+        (".gif", {}),
+        (".webp", {}),
+    ],
+)
+def test_what_states_no_resolution_has_none(tmp_path, suffix, options):
+    assert read_photo(saved(tmp_path / f"a{suffix}", COLOURS, **options)).dpi is None
+
+
+def test_a_resolution_of_72_that_is_stated_counts(tmp_path):
+    exif = exif_with(XResolution=72, YResolution=72, ResolutionUnit=2)
+    for options in ({"dpi": (72, 72)}, {"exif": exif}, {"dpi": (72, 72), "exif": exif}):
+        assert read_photo(saved(tmp_path / "a.jpg", COLOURS, **options)).dpi == (72, 72)
+    assert read_photo(COLOURS).dpi is None
+    assert read_photo(Image.open(tmp_path / "a.jpg")).dpi == (72, 72)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif", ".webp", ".avif", ".bmp"])
+def test_resolution_is_written(tmp_path, suffix):
+    path = tmp_path / f"a{suffix}"
+    write_image(path, COLOURS, dpi=(300, 150))
+    assert read_photo(path).dpi == pytest.approx((300, 150), abs=0.02)
+    if suffix != ".bmp":
+        write_image(path, COLOURS, dpi=(300, 150), exif=exif_with(Make="a camera").tobytes())
+        photo = read_photo(path)
+        assert photo.dpi == pytest.approx((300, 150), abs=0.02)
+        assert b"a camera" in photo.exif

@@ -5,7 +5,7 @@ from export_models import tiny_model
 from kmatting.data.synthetic import sample
 from kmatting.export import main
 from kmatting.exporting import int8, tflite
-from kmatting.networks.tflite import load_tflite
+from kmatting.networks.tflite import TFLiteNetwork
 
 pytest.importorskip("ai_edge_quantizer", reason="needs the extra `quantize`")
 litert = pytest.importorskip("ai_edge_litert.interpreter")
@@ -78,9 +78,9 @@ def test_biases_make_up_for_the_rounding_of_weights(photos, monkeypatch):
     content = tflite.convert(convolutions(kernel), SIZE)
 
     def shift():
-        quantized = load_tflite(int8.quantize(content, photos))
+        quantized = TFLiteNetwork(int8.quantize(content, photos))
         differences = [
-            quantized.run(photo[None]) - load_tflite(content).run(photo[None]) for photo in photos
+            quantized.run(photo[None]) - TFLiteNetwork(content).run(photo[None]) for photo in photos
         ]
         return np.abs(np.mean(differences, axis=(0, 1, 2, 3)))
 
@@ -136,6 +136,6 @@ def test_channels_with_hardly_any_weight_keep_their_bias(photos):
     kernel[..., 1] = 0
     bias = np.full(64, 0.5, np.float32)
     model.set_weights([kernel, bias])
-    quantized = load_tflite(int8.quantize(tflite.convert(model, SIZE), photos))
+    quantized = TFLiteNetwork(int8.quantize(tflite.convert(model, SIZE), photos))
     alpha = quantized.run(photos[0][None])
     np.testing.assert_allclose(alpha[..., :2], 0.5, atol=0.01)

@@ -17,10 +17,11 @@ from PIL import Image
 from kmatting import evaluate, export, predict
 from kmatting.data.synthetic import sample
 from kmatting.exporting import tflite
-from kmatting.exporting.frames import join
+from kmatting.exporting.multi_size import join
 from kmatting.images import read_alpha
 from kmatting.inference.matter import Matter
 from kmatting.networks.metadata import read_metadata
+from kmatting.networks.tflite import TFLiteNetwork
 
 litert = pytest.importorskip("ai_edge_litert.interpreter")
 
@@ -71,8 +72,8 @@ def test_each_size_is_near_keras(model, exported, variant):
 def test_each_size_gives_what_a_file_of_its_own_gives(model, exported):
     for size in SIZES:
         photo = sample(3, 0, size)[0][None]
-        alone = tflite.load_tflite(tflite.convert(model, size))
-        joined = tflite.load_tflite(exported["float32"].read_bytes(), frame=size)
+        alone = TFLiteNetwork(tflite.convert(model, size))
+        joined = TFLiteNetwork(exported["float32"].read_bytes(), size=size)
         np.testing.assert_array_equal(joined.run(photo), alone.run(photo))
 
 
@@ -105,8 +106,8 @@ def test_graphs_of_other_operations():
     alone = {size: tflite.convert(network, size) for size, network in models.items()}
     for size, content in alone.items():
         photo = sample(3, 0, size)[0][None]
-        joined = tflite.load_tflite(join(alone), frame=size)
-        np.testing.assert_array_equal(joined.run(photo), tflite.load_tflite(content).run(photo))
+        joined = TFLiteNetwork(join(alone), size=size)
+        np.testing.assert_array_equal(joined.run(photo), TFLiteNetwork(content).run(photo))
 
 
 def test_weights_are_stored_once(model):

@@ -17,13 +17,12 @@ from PIL import Image
 
 av = pytest.importorskip("av")
 
-from kmatting.pictures.kinds import KINDS  # noqa: E402
-
 from kmatting import (
     Matter,
     files,
 )
 from kmatting.errors import PhotoError  # noqa: E402
+from kmatting.pictures.kinds import KINDS  # noqa: E402
 from kmatting.video import (  # noqa: E402
     VideoError,
     VideoSink,
@@ -581,7 +580,12 @@ def test_a_list_of_files_is_no_video(tmp_path, clip):
 @pytest.mark.parametrize(
     ("name", "codec"),
     [
-        *[("a.mkv", "libx264"), ("a.avi", "mpeg4"), ("a.ts", "mpeg2video"), ("a.mpg", "mpeg2video")],
+        *[
+            ("a.mkv", "libx264"),
+            ("a.avi", "mpeg4"),
+            ("a.ts", "mpeg2video"),
+            ("a.mpg", "mpeg2video"),
+        ],
         *[("a.flv", "flv"), ("a.wmv", "wmv2"), ("a.mxf", "mpeg2video"), ("a.ogv", "libtheora")],
         *[("a.m4v", "libx264"), ("a.3gp", "libx264"), ("a.nut", "ffv1"), ("a.h264", "libx264")],
         *[("a.ivf", "libvpx"), ("a.gxf", "mpeg2video"), ("a.y4m", "wrapped_avframe")],
@@ -1049,7 +1053,7 @@ def test_a_frame_that_the_model_cannot_run_on_is_named(tmp_path, clip, model, mo
     def refuse(*arguments):
         raise PhotoError("image: the model cannot run on it (no).")
 
-    monkeypatch.setattr(Matter, "coarse", refuse)
+    monkeypatch.setattr(Matter, "predict_small", refuse)
     assert run(clip, tmp_path / "out.webm", model) == 2
     assert f"error: {clip}: frame at 0.00 seconds: the model cannot run" in capsys.readouterr().err
 

@@ -151,7 +151,7 @@ def _paths(value: Any) -> Iterator[Any]:
 
 def _size_slider(matter: Matter) -> list[gr.Slider]:
     """A slider for the size, if the model takes more than one."""
-    if matter.frame is not None:
+    if matter.size is None:
         return []
     smallest, largest = SIZES
     return [

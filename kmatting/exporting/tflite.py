@@ -12,12 +12,12 @@ import numpy as np
 
 from kmatting.errors import Error
 from kmatting.exporting import parity
-from kmatting.exporting.frames import signature_name
 from kmatting.exporting.int8 import quantize
+from kmatting.exporting.multi_size import signature_name
 from kmatting.exporting.parity import Parity
 from kmatting.files import whole_file
 from kmatting.networks.metadata import METADATA
-from kmatting.networks.tflite import load_tflite
+from kmatting.networks.tflite import TFLiteNetwork
 
 if TYPE_CHECKING:
     import keras
@@ -170,4 +170,4 @@ def compare(
     Returns:
         The `Parity`.
     """
-    return parity.compare(load_tflite(content, threads, size).run, photos, expected)
+    return parity.compare(TFLiteNetwork(content, threads, size).run, photos, expected)

@@ -59,7 +59,9 @@ _HIGHLIGHT = 16.0  # of floats with fractions: as bright as their highlights are
 _EXIF_TAGS = (0x10E, 0x10F, 0x110, 0x11A, 0x11B, 0x128, 0x131, 0x132, 0x13B, 0x13C, 0x8298)
 # Maker notes are void when they are moved, and the size may change: width, height, related file.
 _EXIF_LEFT = (0x927C, 0xA002, 0xA003, 0xA005)
-_MORE = "kmatting_more"  # key in `info` of a decoded image
+_MORE, _DPI = "kmatting_more", "kmatting_dpi"  # keys in `info` of a decoded image
+_SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that exchange width and height
+_DPI_RANGE = (2, 65535)  # what is less is no resolution, such as 1 to 1; JPEG holds no more
 # What the pictures of a file are called that may hold several.
 _PICTURES = {
     "GIF": "frames",
@@ -70,6 +72,7 @@ _PICTURES = {
     "HEIF": "pictures",
 }
 _SUBFILE, _REDUCED_OR_MASK = 0x00FE, 5  # a TIFF tag, and the bits of pages that are no pictures
+_DPI_IN_EXIF = (".webp", ".avif")  # formats that have no other place for it
 _NAME_LENGTH = 500  # characters of a path that a message shows
 
 Source = (
@@ -90,6 +93,7 @@ class Photo:
         icc_profile: the file's ICC profile, or None. `rgb` has been converted from it.
         more: "frames", "pages" or "pictures" if the file holds further ones, of which this is the
             first (in a HEIC file the main one); else "".
+        dpi: dots per inch across and down, or None if the file states none that can be true.
     """
 
     rgb: np.ndarray
@@ -97,6 +101,7 @@ class Photo:
     exif: bytes = b""
     icc_profile: bytes | None = None
     more: str = ""
+    dpi: tuple[float, float] | None = None
 
     def note(self) -> str:
         """Says in one phrase what of the file is left out; returns "" if nothing is."""
@@ -145,7 +150,14 @@ def read_photo(source: Source, warn: bool = True) -> Photo:
         profile, more = image.info.get("icc_profile"), image.info.get(_MORE, "")
         if warn:
             _warn_of_more(image, name)
-        return Photo(np.asarray(_to_srgb(image)), _opacity(image), _exif(image), profile, more)
+        return Photo(
+            np.asarray(_to_srgb(image)),
+            _opacity(image),
+            _exif(image),
+            profile,
+            more,
+            image.info.get(_DPI),
+        )
 
 
 def read_image(source: Source) -> np.ndarray:
@@ -235,7 +247,7 @@ def image_size(source: Source) -> tuple[int, int]:
         # A PNG's own getexif decodes all pixels, to look for EXIF behind them.
         orientation = Image.Image.getexif(image).get(0x0112)
         # Of a TIFF, Pillow gives the upright size.
-        sideways = image.format != "TIFF" and orientation in (5, 6, 7, 8)
+        sideways = image.format != "TIFF" and orientation in _SIDEWAYS
         return (width, height) if sideways else (height, width)
 
 
@@ -367,13 +379,20 @@ def write_image(
             raise ImageError(f"{path}: cannot be written: {error}.") from error
 
 
-def save_image(file: IO[bytes], image: Image.Image, suffix: str, **options: Any) -> None:
+def save_image(
+    file: IO[bytes],
+    image: Image.Image,
+    suffix: str,
+    dpi: tuple[float, float] | None = None,
+    **options: Any,
+) -> None:
     """Writes an image to a file that is open, as PNG by `kmatting.images.png`, else by Pillow.
 
     Args:
         file: a binary file, open for reading and writing.
         image: the image.
         suffix: names the format, such as ".png".
+        dpi: dots per inch across and down, as in `Photo`; None to state none. GIF has none.
         **options: passed to Pillow's writer, such as `quality=95`. A PNG file with others than
             `exif` and `icc_profile` is written by Pillow.
 
@@ -384,11 +403,27 @@ def save_image(file: IO[bytes], image: Image.Image, suffix: str, **options: Any)
     """
     suffix = suffix.lower()
     if suffix == ".png" and options.keys() <= {"exif", "icc_profile"} and can_write_png(image):
-        write_png(file, image, **options)
+        write_png(file, image, dpi=dpi, **options)
         return
+    if dpi:
+        options["dpi"] = dpi
+        if suffix in _DPI_IN_EXIF:
+            options["exif"] = _with_resolution(options.get("exif"), dpi)
     Image.preinit()  # the usual formats; all of them take longer to import
     known = Image.EXTENSION if suffix in Image.EXTENSION else Image.registered_extensions()
     image.save(file, known[suffix], **options)
+
+
+def _with_resolution(exif: bytes | Image.Exif | None, dpi: tuple[float, float]) -> Image.Exif:
+    """Returns EXIF data that state a resolution."""
+    stated = Image.Exif()
+    if isinstance(exif, Image.Exif):
+        stated.update(exif)
+    elif exif:
+        stated.load(exif)
+    stated[ExifTags.Base.XResolution], stated[ExifTags.Base.YResolution] = dpi
+    stated[ExifTags.Base.ResolutionUnit] = 2  # inches
+    return stated
 
 
 # Opening
@@ -448,12 +483,50 @@ def _decoded(source: Source) -> Iterator[tuple[Image.Image, str]]:
     with _opened(source) as (image, name):
         with _named_errors(name):
             more = _more(image)
+            turned = _orientation(image) if image.format == "TIFF" else 1  # undone by decoding
             if isinstance(image, ImageFile.ImageFile) and _is_sixteen_bit_colour(image):
                 image = _with_sixteen_bits(image)
             image.load()
             image.info[_MORE] = more
+            image.info[_DPI] = _resolution(image, turned)
             ImageOps.exif_transpose(image, in_place=True)
         yield image, name
+
+
+def _orientation(image: Image.Image) -> int:
+    return image.getexif().get(ExifTags.Base.Orientation, 1)
+
+
+def _resolution(image: Image.Image, turned: int) -> tuple[float, float] | None:
+    """Returns the dots per inch across and down of the upright picture.
+
+    `turned` is the orientation that decoding has undone already; else the image says it.
+    """
+    exif = image.getexif()
+    stated = image.info.get("dpi")
+    if "exif" in image.info and image.info.get("jfif_unit") not in (1, 2):
+        # Of a JPEG file Pillow takes one side of EXIF's for both, and guesses 72 where it has none.
+        dpi = _exif_dpi(exif) or (None if stated == (72, 72) else _usable_dpi(stated, 1))
+    else:
+        dpi = _usable_dpi(stated, 1) or _exif_dpi(exif)
+    sideways = turned in _SIDEWAYS or exif.get(ExifTags.Base.Orientation) in _SIDEWAYS
+    return dpi[::-1] if dpi and sideways else dpi
+
+
+def _exif_dpi(exif: Image.Exif) -> tuple[float, float] | None:
+    unit = 2.54 if exif.get(ExifTags.Base.ResolutionUnit, 2) == 3 else 1  # centimetres or inches
+    across = exif.get(ExifTags.Base.XResolution)
+    return _usable_dpi((across, exif.get(ExifTags.Base.YResolution, across)), unit)
+
+
+def _usable_dpi(stated: Any, unit: float) -> tuple[float, float] | None:
+    """Returns a resolution in dots per inch, or None for one that cannot be true."""
+    try:
+        across, down = (float(each) * unit for each in stated)
+    except (TypeError, ValueError, ZeroDivisionError, OverflowError):
+        return None
+    least, most = _DPI_RANGE
+    return (across, down) if least <= across <= most and least <= down <= most else None
 
 
 def _more(image: Image.Image) -> str:

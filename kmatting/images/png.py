@@ -14,6 +14,7 @@ from PIL import Image
 
 _COLOUR_TYPES = {"L": 0, "RGB": 2, "RGBA": 6}  # by Pillow's mode
 _UP = 2  # the filter
+_METRES_PER_INCH = 0.0254
 _STRIP = 2**18  # bytes that are filtered at a time: they fit into a processor's cache
 
 
@@ -27,37 +28,50 @@ def can_write_png(image: Image.Image) -> bool:
 
 
 def write_png(
-    file: IO[bytes], image: Image.Image, exif: bytes = b"", icc_profile: bytes | None = None
+    file: IO[bytes],
+    image: Image.Image | np.ndarray,
+    exif: bytes = b"",
+    icc_profile: bytes | None = None,
+    dpi: tuple[float, float] | None = None,
 ) -> None:
     """Writes an image as PNG.
 
     Args:
         file: a file that is open for writing.
-        image: PIL image that `can_write_png` takes.
+        image: PIL image that `can_write_png` takes, or a uint16 array (H, W, 4), RGBA.
         exif: EXIF data, as Pillow returns them.
         icc_profile: the ICC profile of the colours.
+        dpi: dots per inch across and down.
 
     Raises:
         OSError: if the disk is full.
     """
-    header = struct.pack(
-        ">IIBBBBB", image.width, image.height, 8, _COLOUR_TYPES[image.mode], 0, 0, 0
-    )
+    if isinstance(image, np.ndarray):
+        (height, width), mode, bits = image.shape[:2], "RGBA", 16
+    else:
+        width, height, mode, bits = image.width, image.height, image.mode, 8
+    header = struct.pack(">IIBBBBB", width, height, bits, _COLOUR_TYPES[mode], 0, 0, 0)
     file.write(b"\x89PNG\r\n\x1a\n")
     _write_chunk(file, b"IHDR", header)
     if icc_profile:
         _write_chunk(file, b"iCCP", b"ICC Profile\0\0" + zlib.compress(icc_profile))
+    if dpi:
+        per_metre = (round(dots / _METRES_PER_INCH) for dots in dpi)
+        _write_chunk(file, b"pHYs", struct.pack(">IIB", *per_metre, 1))
     if exif:
         _write_chunk(file, b"eXIf", exif.removeprefix(b"Exif\0\0"))
     # In a matte nearly all is runs.
-    strategy = zlib.Z_RLE if image.mode == "L" else zlib.Z_DEFAULT_STRATEGY
+    strategy = zlib.Z_RLE if mode == "L" else zlib.Z_DEFAULT_STRATEGY
     deflate = zlib.compressobj(1, zlib.DEFLATED, zlib.MAX_WBITS, 9, strategy)
-    length = image.width * len(image.getbands())
-    height = max(1, _STRIP // length)
+    length = width * len(mode) * bits // 8
+    rows = max(1, _STRIP // length)
     above = np.zeros(length, np.uint8)
-    for top in range(0, image.height, height):
-        box = (0, top, image.width, min(top + height, image.height))
-        strip = np.asarray(image.crop(box)).reshape(-1, length)
+    for top in range(0, height, rows):
+        bottom = min(top + rows, height)
+        if isinstance(image, np.ndarray):
+            strip = image[top:bottom].astype(">u2").view(np.uint8).reshape(-1, length)
+        else:
+            strip = np.asarray(image.crop((0, top, width, bottom))).reshape(-1, length)
         filtered = np.empty((len(strip), length + 1), np.uint8)
         filtered[:, 0] = _UP
         np.subtract(strip[0], above, out=filtered[0, 1:])

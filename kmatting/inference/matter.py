@@ -15,24 +15,21 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-from PIL import Image
 
 from kmatting.errors import ImageError, ModelError, PhotoError, UsageError
 from kmatting.images import Photo, Source, image_size, read_photo
-from kmatting.inference.matte import Matte
 from kmatting.inference.refine import refine
+from kmatting.networks.fitting import Fitting, fit_any_size, fit_fixed_size
 from kmatting.networks.formats import load_network
 from kmatting.networks.network import Network
 from kmatting.networks.runtime import processors
 from kmatting.networks.shipped import shipped_model
+from kmatting.pictures.matte import Matte
 from kmatting.sizes import (
     DEFAULT_SIZE,
     STRIDE,
     Size,
     as_frame,
-    network_size,
-    padded,
-    size_in_frame,
     size_text,
     whole_number,
 )
@@ -42,6 +39,7 @@ _LARGE = 12_000_000  # pixels: of larger photos, only a few are worked on at a t
 _LARGE_AT_A_TIME = 2
 _LARGEST_SIZE = 65536  # pixels
 _MOST_THREADS = 1024
+_TOLERANCE = 0.05  # beyond 0 and 1, of the codes of 8-bit models; what is more is no alpha
 
 T = TypeVar("T")
 
@@ -94,23 +92,30 @@ class Matter:
         self._path = shipped_model() if model_path is None else Path(model_path)
         self._arguments = (model_path and Path(model_path).absolute(), size, threads)
         self._network = load_network(self._path, threads, _whole_numbers(size))
-        self._size = self._side(size) or self._network.size or DEFAULT_SIZE
+        self._size = self._side(size) or self._network.best_size or DEFAULT_SIZE
         self._process = os.getpid()
         self._locks: dict[int, threading.Lock] = {}
 
     @property
-    def frame(self) -> tuple[int, int] | None:
+    def fixed_size(self) -> tuple[int, int] | None:
         """Height and width of the network's input in pixels, or None if it takes any size."""
-        return self._network.frame
+        return self._network.fixed_size
+
+    frame = fixed_size  # its former name
 
     @property
-    def size(self) -> int:
-        """Side in pixels of the square whose area the network sees, if it takes any size."""
-        return self._size
+    def size(self) -> int | None:
+        """Side in pixels of the square whose area the network sees; None if its size is fixed."""
+        return None if self.fixed_size else self._size
+
+    @property
+    def licence(self) -> str | None:
+        """Terms of the model's weights, or None if the model does not state them."""
+        return self._network.licence
 
     def __repr__(self) -> str:
-        if self.frame:
-            return f"Matter({str(self._path)!r}, frame={self.frame})"
+        if self.fixed_size:
+            return f"Matter({str(self._path)!r}, fixed_size={self.fixed_size})"
         return f"Matter({str(self._path)!r}, size={self._size})"
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -184,14 +189,15 @@ class Matter:
         # Here, as one photo needs no threads.
         from concurrent.futures import Future, ThreadPoolExecutor
 
-        alone = self._network.alone
-        workers = min(_MOST_WORKERS, processors()) if alone else 2
+        network = self._network
+        workers = min(_MOST_WORKERS, processors()) if network.is_copied else 2
         large = threading.Semaphore(_LARGE_AT_A_TIME)
         own = threading.local()
 
         def work(source: Source) -> T | ImageError:
             if not hasattr(own, "matter"):
-                own.matter = self._with_network(alone()) if alone else self
+                copied = network.is_copied
+                own.matter = self._with_network(network.clone_single_threaded()) if copied else self
             try:
                 with large if _is_large(source) else contextlib.nullcontext():
                     return function(source, own.matter(source))
@@ -226,11 +232,11 @@ class Matter:
         size = _whole_numbers(size)
         if size is None:
             return None
-        if self.frame:
-            if as_frame(size) != self.frame:
+        if self.fixed_size:
+            if as_frame(size) != self.fixed_size:
                 raise UsageError(
-                    f"{self._path}: runs at {size_text(self.frame)} pixels only, received size "
-                    f"{size_text(size)}. Leave out the size, or load a model at that size."
+                    f"{self._path}: runs at {size_text(self.fixed_size)} pixels only, received "
+                    f"size {size_text(size)}. Leave out the size, or load a model at that size."
                 )
             return None
         if isinstance(size, tuple):
@@ -246,7 +252,7 @@ class Matter:
             )
         return size
 
-    def coarse(self, photo: Photo) -> np.ndarray:
+    def predict_small(self, photo: Photo) -> np.ndarray:
         """Predicts the matte of a photo at the network's own size, for a caller that refines it.
 
         Args:
@@ -260,45 +266,45 @@ class Matter:
             ModelError: as in `__call__`.
         """
         with _memory_of("image"):
-            return self._coarse(photo.flatten(), "image", None)
+            return self._predict(photo.flatten(), "image")
+
+    coarse = predict_small  # its former name
 
     def _matte(self, photo: Photo, name: str, size: int | None = None) -> Matte:
         image = photo.flatten()
-        return Matte(photo, refine(self._coarse(image, name, size), image))
+        return Matte(photo, refine(self._predict(image, name, size), image))
 
-    def _coarse(self, image: np.ndarray, name: str, size: int | None) -> np.ndarray:
+    def _predict(self, image: np.ndarray, name: str, size: int | None = None) -> np.ndarray:
+        """Runs the network on a uint8 photo (H, W, 3); returns its alpha (h, w) at its own size."""
+        fitting = self._fit(image.shape[0], image.shape[1], size)
+        batch = fitting.batch(image)
         try:
-            alpha = self._predict(image, size)
+            output = self._run(batch)
         except (ModelError, MemoryError):
             raise
         except Exception as error:  # TensorFlow and LiteRT raise types of their own
             reason = next(iter(str(error).splitlines()), type(error).__name__)
             raise PhotoError(f"{name}: the model cannot run on it ({reason[:300]}).") from error
+        if output.shape != (1, *fitting.size, 1):
+            raise ModelError(
+                f"{self._path}: expected an alpha of shape {(1, *fitting.size, 1)} from the model, "
+                f"received {output.shape}."
+            )
+        alpha = fitting.crop(output).astype(np.float32)
         if not np.isfinite(alpha).all():
             raise PhotoError(f"{name}: the model returned numbers that are not finite.")
+        lowest, highest = float(alpha.min()), float(alpha.max())
+        if lowest < -_TOLERANCE or highest > 1 + _TOLERANCE:
+            raise ModelError(
+                f"{self._path}: expected an alpha from 0 to 1 from the model, received numbers "
+                f"from {lowest:.4g} to {highest:.4g}. Put what scales them into the model."
+            )
         return alpha.clip(0, 1)
 
-    def _predict(self, image: np.ndarray, size: int | None = None) -> np.ndarray:
-        """Runs the network on a uint8 photo (H, W, 3); returns its alpha (h, w) at its own size."""
-        height, width = image.shape[:2]
-        if self.frame:
-            frame = self.frame
-            seen = size_in_frame(height, width, frame)
-        else:
-            seen = network_size(height, width, size or self._size)
-            frame = padded(seen[0]), padded(seen[1])
-        # Bilinear with averaging, as in training; it would blur a photo that is enlarged.
-        enlarged = seen[0] * seen[1] > height * width
-        method = Image.Resampling.LANCZOS if enlarged else Image.Resampling.BILINEAR
-        small = Image.fromarray(image).resize((seen[1], seen[0]), method)
-        margins = ((0, frame[0] - seen[0]), (0, frame[1] - seen[1]), (0, 0))
-        alpha = self._run(np.pad(np.asarray(small), margins, mode="edge")[None])
-        if alpha.shape != (1, *frame, 1):
-            raise ModelError(
-                f"{self._path}: expected an alpha of shape {(1, *frame, 1)} from the model, "
-                f"received {alpha.shape}."
-            )
-        return alpha[0, : seen[0], : seen[1], 0].astype(np.float32)
+    def _fit(self, height: int, width: int, size: int | None) -> Fitting:
+        if self.fixed_size:
+            return fit_fixed_size(height, width, self.fixed_size)
+        return fit_any_size(height, width, size or self._size)
 
     def _run(self, batch: np.ndarray) -> np.ndarray:
         """Runs the network on one batch at a time; loads it again in a forked process."""
@@ -324,7 +330,7 @@ def _whole_numbers(size: Size | None) -> Size | None:
 
 
 def _is_large(source: Source) -> bool:
-    """Says whether a file holds a large photo; what is wrong with a file, its reader says."""
+    """Returns whether the file holds a large photo; False if it cannot be read: reading raises."""
     if not isinstance(source, str | os.PathLike) or not Path(source).is_file():
         return False  # it is in memory, or would be used up, as a pipe is
     try:

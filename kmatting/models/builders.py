@@ -1,8 +1,9 @@
 """Builds the two matting networks from their blocks."""
 
+from typing import TYPE_CHECKING
+
 import keras
 
-from kmatting.config import ModelConfig
 from kmatting.errors import ConfigError
 from kmatting.layers import CWise, SWise
 from kmatting.models.blocks import (
@@ -13,6 +14,9 @@ from kmatting.models.blocks import (
 from kmatting.models.encoder import build_encoder
 from kmatting.models.weights import explain, load_weights
 from kmatting.networks.shipped import shipped_model
+
+if TYPE_CHECKING:
+    from kmatting.config import ModelConfig
 
 
 def model1(
@@ -74,7 +78,7 @@ def model2(
     return keras.Model(branch.input, alpha, name="model2")
 
 
-def build_model(config: ModelConfig) -> keras.Model:
+def build_model(config: "ModelConfig") -> keras.Model:
     """Builds the network of a config.
 
     Args:

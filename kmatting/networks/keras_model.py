@@ -1,6 +1,5 @@
 """Loads and runs `.keras` files."""
 
-import functools
 import math
 import os
 from pathlib import Path
@@ -9,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kmatting.errors import ModelError
-from kmatting.networks.metadata import read_size
-from kmatting.networks.network import Network, fixed_frame, loading
+from kmatting.networks.metadata import read_metadata, read_size
+from kmatting.networks.network import Network, fixed_size, loading
 from kmatting.networks.runtime import limit_tensorflow, refuse_fork, tensorflow_memory
 from kmatting.networks.shipped import shipped_model
+from kmatting.sizes import Size
 
 if TYPE_CHECKING:
     import keras
@@ -44,45 +44,59 @@ def load_model(path: str | os.PathLike[str] | None = None) -> "keras.Model":
         return _load(path)
 
 
-def load_keras(path: Path, threads: int | None = None) -> Network:
-    """Loads a `.keras` file.
+def load(path: Path, threads: int | None = None, size: Size | None = None) -> "KerasNetwork":
+    """Loads a `.keras` file, see `kmatting.networks.formats.load_network`."""
+    return KerasNetwork(path.absolute(), threads)
+
+
+class KerasNetwork(Network):
+    """A `.keras` file.
 
     Args:
         path: the file.
         threads: number of TensorFlow's threads; its default if None.
 
-    Returns:
-        The `Network`.
-
     Raises:
         ModelError: if the model does not take an image, the threads can no longer be set, or
             this process was forked from one that ran TensorFlow.
     """
-    refuse_fork()
-    import keras
 
-    with_tensorflow = keras.backend.backend() == "tensorflow"
-    if with_tensorflow:
-        limit_tensorflow(threads)
-    model = _load(path)
+    def __init__(self, path: Path, threads: int | None = None) -> None:
+        super().__init__(path, threads)
+        refuse_fork()
+        import keras
 
-    def call(image: Any) -> Any:
-        return model(image, training=False)
+        with_tensorflow = keras.backend.backend() == "tensorflow"
+        if with_tensorflow:
+            limit_tensorflow(threads)
+        model = _load(path)
+        self.fixed_size = fixed_size(model.input_shape)
+        self._metadata = read_metadata(path)
+        trained_at = read_size(path)
+        self.best_size = trained_at and round(math.prod(trained_at) ** 0.5)
 
-    if with_tensorflow:
-        import tensorflow as tf
+        def call(image: Any) -> Any:
+            return model(image, training=False)
 
-        # One graph for photos of all shapes; `predict` would trace a new one for each.
-        signature = [tf.TensorSpec((1, *model.input_shape[1:]), tf.float32)]
-        call = tensorflow_memory()(tf.function(call, input_signature=signature))
+        if with_tensorflow:
+            import tensorflow as tf
 
-    def run(batch: np.ndarray) -> np.ndarray:
-        return keras.ops.convert_to_numpy(call(batch / np.float32(255)))
+            # One graph for photos of all shapes; `predict` would trace a new one for each.
+            signature = [tf.TensorSpec((1, *model.input_shape[1:]), tf.float32)]
+            call = tensorflow_memory()(tf.function(call, input_signature=signature))
+        self._call = call
 
-    trained_at = read_size(path)
-    size = trained_at and round(math.prod(trained_at) ** 0.5)
-    reload = functools.partial(load_keras, path, threads)
-    return Network(run, fixed_frame(model.input_shape), reload, size)
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """Content of the model's `kmatting.json`."""
+        return self._metadata
+
+    def run(self, batch: np.ndarray) -> np.ndarray:
+        """Runs the network, as `Network.run` says."""
+        import keras
+
+        alpha: np.ndarray = keras.ops.convert_to_numpy(self._call(batch / np.float32(255)))
+        return alpha
 
 
 def _load(path: Path) -> Any:

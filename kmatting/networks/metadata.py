@@ -6,6 +6,7 @@ model, as TFLite's metadata convention has it for associated files: interpreters
 user. An `.onnx` file holds it as a metadata property, which every runtime can show.
 """
 
+import io
 import json
 import lzma
 import os
@@ -28,34 +29,29 @@ def read_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
 
     Returns:
         The metadata; empty if the model has none. `max_size`, where it is given, is a positive
-        integer.
+        integer, and `licence` a text.
 
     Raises:
-        ValueError: if the metadata is damaged.
+        ModelError: if the metadata is damaged.
     """
     path = Path(path)
     try:
-        content = _content(path)
-    except (ValueError, RuntimeError, EOFError, *_ZIP_ERRORS) as error:
-        raise ModelError(f"{path}: damaged {METADATA} ({error}).") from error
-    try:
-        return {} if content is None else parse_metadata(content)
-    except ValueError as error:
+        return parse_metadata(_content(path))
+    except ModelError as error:
         raise ModelError(f"{path}: {error}") from error
 
 
-def parse_metadata(content: str | bytes) -> dict[str, Any]:
-    """Reads the content of `kmatting.json`.
+def parse_metadata(content: str | bytes | None) -> dict[str, Any]:
+    """Reads the content of `kmatting.json`, as `read_metadata` returns it.
 
     Args:
-        content: the JSON text.
-
-    Returns:
-        The metadata, as `read_metadata` returns it.
+        content: the JSON text, or None for a model that has none.
 
     Raises:
-        ValueError: if it is damaged.
+        ModelError: if it is damaged.
     """
+    if content is None:
+        return {}
     try:
         metadata = json.loads(content)
     except (ValueError, RecursionError) as error:
@@ -64,7 +60,34 @@ def parse_metadata(content: str | bytes) -> dict[str, Any]:
         raise ModelError(f"damaged {METADATA}: expected an object.")
     if not (metadata.get("max_size") is None or _is_side(metadata["max_size"])):
         raise ModelError(f"damaged {METADATA}: expected max_size to be a number of pixels.")
+    if not isinstance(metadata.get("licence"), str | None):
+        raise ModelError(f"damaged {METADATA}: expected licence to be a text.")
     return metadata
+
+
+def read_attached(file: str | os.PathLike[str] | bytes) -> bytes | None:
+    """Reads `kmatting.json` from the zip archive that a model file is, or that follows it.
+
+    Args:
+        file: path of the file, or its content.
+
+    Returns:
+        The JSON text, or None if there is none.
+
+    Raises:
+        ModelError: if the archive is damaged.
+    """
+    opened = io.BytesIO(file) if isinstance(file, bytes) else file
+    if not zipfile.is_zipfile(opened):
+        return None
+    try:
+        with zipfile.ZipFile(opened) as archive:
+            count = archive.namelist().count(METADATA)
+            if count <= 1:
+                return archive.read(METADATA) if count else None
+    except (ValueError, RuntimeError, EOFError, *_ZIP_ERRORS) as error:
+        raise ModelError(f"damaged {METADATA} ({error}).") from error
+    raise ModelError(f"damaged {METADATA} (it is there {count} times).")
 
 
 def _content(path: Path) -> bytes | None:
@@ -72,13 +95,7 @@ def _content(path: Path) -> bytes | None:
     if path.is_dir():
         file = path / "assets.extra" / METADATA
         return file.read_bytes() if file.is_file() else None
-    if not zipfile.is_zipfile(path):
-        return None
-    with zipfile.ZipFile(path) as archive:
-        count = archive.namelist().count(METADATA)
-        if count > 1:
-            raise ModelError(f"it is there {count} times")
-        return archive.read(METADATA) if count else None
+    return read_attached(path)
 
 
 def read_size(path: str | os.PathLike[str]) -> tuple[int, int] | None:
@@ -91,7 +108,7 @@ def read_size(path: str | os.PathLike[str]) -> tuple[int, int] | None:
         Height and width in pixels, or None if the file does not say.
 
     Raises:
-        ValueError: if the metadata is damaged.
+        ModelError: if the metadata is damaged.
     """
     size = read_metadata(path).get("size")
     if size is None:

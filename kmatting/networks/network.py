@@ -1,8 +1,8 @@
 """A network without its file format: what `Matter` runs."""
 
+import abc
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,33 +13,62 @@ from kmatting.extras import EXTRA_OF, install_command
 
 SIGNATURE = "serving_default"  # of exported models
 PLAIN_SIGNATURE = "network"  # of those that also reduce photos and refine mattes: the network alone
-FRAME_SIGNATURE = "matte_{}"  # of each size in a `.tflite` file of several, such as matte_288x512
+SIZE_SIGNATURE = "matte_{}"  # of each size in a `.tflite` file of several, such as matte_288x512
 
 
-@dataclass(frozen=True)
-class Network:
-    """A loaded network.
+class Network(abc.ABC):
+    """A loaded network. Making one loads it; a pickled one is loaded again.
+
+    Each subclass passes its own arguments to this constructor, from which `reload` makes another.
 
     Attributes:
-        run: function from a uint8 batch (1, H, W, 3) to a float32 alpha (1, H, W, 1) in [0, 1].
-        frame: height and width of the input in pixels, or None if the network takes any size.
-        reload: function that loads the network again, for a process that was forked since.
-        size: side in pixels of the square at which the network runs best, or None if the model
-            does not say.
+        fixed_size: height and width of the input in pixels, or None if the network takes any size.
+        best_size: side in pixels of the square at which the network runs best, or None if the
+            model does not say.
         max_size: the largest such side that the model accepts, or None if there is no limit.
-        alone: function that loads a copy on one thread, for one of several workers, or None where
-            one network serves them all.
+        is_copied: whether each of several workers gets a copy on one thread; else they share one.
     """
 
-    run: Callable[[np.ndarray], np.ndarray]
-    frame: tuple[int, int] | None
-    reload: Callable[[], "Network"]
-    size: int | None = None
+    fixed_size: tuple[int, int] | None
+    best_size: int | None = None
     max_size: int | None = None
-    alone: Callable[[], "Network"] | None = None
+    is_copied: bool = False
+
+    def __init__(self, *arguments: Any) -> None:
+        self._arguments = arguments
+
+    @abc.abstractmethod
+    def run(self, batch: np.ndarray) -> np.ndarray:
+        """Takes a uint8 batch (1, H, W, 3); returns a float32 alpha (1, H, W, 1) in [0, 1]."""
+
+    @property
+    @abc.abstractmethod
+    def metadata(self) -> dict[str, Any]:
+        """Content of the model's `kmatting.json`; empty if it has none."""
+
+    @property
+    def licence(self) -> str | None:
+        """Terms of the weights, or None if the model does not say."""
+        return self.metadata.get("licence")
+
+    def reload(self) -> "Network":
+        """Loads the network again, for a process that was forked since."""
+        return type(self)(*self._arguments)
+
+    def clone_single_threaded(self) -> "Network":
+        """Loads a copy on one thread, for one of several workers, if `is_copied`."""
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), self._arguments
+
+    def __repr__(self) -> str:
+        if self.fixed_size:
+            return f"<{type(self).__name__} of {self.fixed_size}>"
+        return f"<{type(self).__name__} of any size>"
 
 
-def fixed_frame(shape: Sequence[int | None]) -> tuple[int, int] | None:
+def fixed_size(shape: Sequence[int | None]) -> tuple[int, int] | None:
     """Reads the fixed height and width from the shape of a network's input.
 
     Args:

@@ -1,6 +1,5 @@
 """Runs `.onnx` files with ONNX Runtime, on processors. Nothing here imports TensorFlow."""
 
-import functools
 from pathlib import Path
 from typing import Any
 
@@ -8,48 +7,51 @@ import numpy as np
 
 from kmatting.errors import ModelError
 from kmatting.networks.metadata import METADATA, parse_metadata
-from kmatting.networks.network import Network, fixed_frame
+from kmatting.networks.network import Network, fixed_size
 from kmatting.networks.runtime import keep_in_forks, processors
+from kmatting.sizes import Size
 
 INPUT, OUTPUT = "image", "alpha"
 _ERRORS = 3  # level of ONNX Runtime's log: no notes on the graph and the machine
 
 
-def load_onnx(path: Path, threads: int | None = None) -> Network:
-    """Loads an ONNX model.
+def load(path: Path, threads: int | None = None, size: Size | None = None) -> "OnnxNetwork":
+    """Loads an `.onnx` file, see `kmatting.networks.formats.load_network`."""
+    return OnnxNetwork(path.absolute(), threads)
+
+
+class OnnxNetwork(Network):
+    """An `.onnx` file as kmatting exports it.
 
     Args:
         path: the file.
         threads: number of threads; by default the number of processors.
 
-    Returns:
-        The `Network`.
-
     Raises:
-        ModelError: if it is not a matting model as kmatting exports it.
+        ModelError: if it is another kind of model.
     """
-    session = open_session(path, threads)
-    shape = _image_shape(session)
-    properties = session.get_modelmeta().custom_metadata_map
-    metadata = parse_metadata(properties.get(METADATA, "{}"))
 
-    def run(batch: np.ndarray) -> np.ndarray:
-        return session.run([OUTPUT], {INPUT: batch / np.float32(255)})[0]
+    def __init__(self, path: Path, threads: int | None = None) -> None:
+        super().__init__(path, threads)
+        self._session = open_session(path, threads)
+        self.fixed_size = fixed_size(_image_shape(self._session))
+        properties = self._session.get_modelmeta().custom_metadata_map
+        self._metadata = parse_metadata(properties.get(METADATA))
+        self.best_size = self._metadata.get("max_size")
 
-    reload = functools.partial(load_onnx, path.absolute(), threads)
-    return Network(run, fixed_frame(shape), reload, metadata.get("max_size"))
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """Content of the model's `kmatting.json`."""
+        return self._metadata
+
+    def run(self, batch: np.ndarray) -> np.ndarray:
+        """Runs the network, as `Network.run` says."""
+        alpha: np.ndarray = self._session.run([OUTPUT], {INPUT: batch / np.float32(255)})[0]
+        return alpha
 
 
 def open_session(path: Path, threads: int | None = None) -> Any:
-    """Opens a session of ONNX Runtime.
-
-    Args:
-        path: the file.
-        threads: number of threads; by default the number of processors.
-
-    Returns:
-        The `onnxruntime.InferenceSession`.
-    """
+    """Opens an `onnxruntime.InferenceSession`; by default it takes all processors."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -70,11 +72,11 @@ def _image_shape(session: Any) -> list[int | None]:
     if names != [[INPUT], [OUTPUT]] or types != {"tensor(float)"}:
         raise ModelError(
             f"expected an input {INPUT} and an output {OUTPUT} of float32, as kmatting export "
-            f"--format onnx writes them, received {_listed(inputs)} and {_listed(outputs)}. "
+            f"--format onnx writes them, received {_described(inputs)} and {_described(outputs)}. "
             "kmatting cannot know how another model wants its photos."
         )
     return [side if isinstance(side, int) else None for side in inputs[0].shape]
 
 
-def _listed(tensors: Any) -> str:
+def _described(tensors: Any) -> str:
     return ", ".join(f"{each.name} {each.type} {each.shape}" for each in tensors)

@@ -1,58 +1,74 @@
 """Runs SavedModel folders."""
 
-import functools
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from kmatting.errors import ModelError
 from kmatting.networks.metadata import read_metadata
-from kmatting.networks.network import PLAIN_SIGNATURE, SIGNATURE, Network, fixed_frame, only_one
+from kmatting.networks.network import PLAIN_SIGNATURE, SIGNATURE, Network, fixed_size, only_one
 from kmatting.networks.runtime import limit_tensorflow, refuse_fork, tensorflow_memory
+from kmatting.sizes import Size
 
 
-def load_saved_model(path: Path, threads: int | None = None) -> Network:
-    """Loads a SavedModel.
+def load(path: Path, threads: int | None = None, size: Size | None = None) -> "SavedModelNetwork":
+    """Loads a SavedModel, see `kmatting.networks.formats.load_network`."""
+    return SavedModelNetwork(version_folder(path), threads)
+
+
+class SavedModelNetwork(Network):
+    """A SavedModel.
 
     Args:
         path: folder that holds `saved_model.pb`.
         threads: number of TensorFlow's threads; its default if None.
 
-    Returns:
-        The `Network`.
-
     Raises:
         ModelError: if it is not a matting model, the threads can no longer be set, or this
             process was forked from one that ran TensorFlow.
     """
-    refuse_fork()
-    import tensorflow as tf
 
-    limit_tensorflow(threads)
-    model = tf.saved_model.load(str(path))
-    if SIGNATURE not in model.signatures:
-        raise ModelError(f"has no signature {SIGNATURE!r}; export it by kmatting export.")
-    served = PLAIN_SIGNATURE if PLAIN_SIGNATURE in model.signatures else SIGNATURE
-    signature = model.signatures[served]
-    name, image = only_one("input", signature.structured_input_signature[1])
-    alpha_name, _ = only_one("output", signature.structured_outputs)
+    def __init__(self, path: Path, threads: int | None = None) -> None:
+        super().__init__(path, threads)
+        refuse_fork()
+        import tensorflow as tf
 
-    @tensorflow_memory()
-    def run(batch: np.ndarray) -> np.ndarray:
-        values = tf.constant(batch if image.dtype == tf.uint8 else batch / np.float32(255))
-        # The signature holds no reference to the model, whose variables would be collected.
-        return model.signatures[served](**{name: values})[alpha_name].numpy()
+        limit_tensorflow(threads)
+        # Kept: the signature holds no reference to the model, whose variables would be freed.
+        self._model = tf.saved_model.load(str(path))
+        signatures = self._model.signatures
+        if SIGNATURE not in signatures:
+            raise ModelError(f"has no signature {SIGNATURE!r}; export it by kmatting export.")
+        self._served = PLAIN_SIGNATURE if PLAIN_SIGNATURE in signatures else SIGNATURE
+        signature = signatures[self._served]
+        self._input, image = only_one("input", signature.structured_input_signature[1])
+        self._output, _ = only_one("output", signature.structured_outputs)
+        self._takes_bytes = image.dtype == tf.uint8
+        self.fixed_size = fixed_size(image.shape.as_list())
+        self._metadata = read_metadata(path)
+        if not self._metadata and "encoded" in signatures:
+            raise ModelError(
+                "was exported by an older kmatting and does not say its size; export it again by "
+                "kmatting export."
+            )
+        # The graph reduces larger photos to `max_size` when it serves.
+        self.best_size = self.max_size = self._metadata.get("max_size")
 
-    metadata = read_metadata(path)
-    if not metadata and "encoded" in model.signatures:
-        raise ModelError(
-            "was exported by an older kmatting and does not say its size; export it again by "
-            "kmatting export."
-        )
-    # The graph reduces larger photos to `max_size` when it serves.
-    max_size: int | None = metadata.get("max_size")
-    reload = functools.partial(load_saved_model, path, threads)
-    return Network(run, fixed_frame(image.shape.as_list()), reload, max_size, max_size)
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """Content of the model's `kmatting.json`."""
+        return self._metadata
+
+    def run(self, batch: np.ndarray) -> np.ndarray:
+        """Runs the network, as `Network.run` says."""
+        import tensorflow as tf
+
+        values = tf.constant(batch if self._takes_bytes else batch / np.float32(255))
+        with tensorflow_memory():
+            outputs = self._model.signatures[self._served](**{self._input: values})
+            alpha: np.ndarray = outputs[self._output].numpy()
+        return alpha
 
 
 def version_folder(path: Path) -> Path:

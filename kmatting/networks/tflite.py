@@ -1,90 +1,98 @@
 """Runs `.tflite` files with LiteRT."""
 
-import contextlib
 import functools
-import os
 import re
-import tempfile
-import threading
-from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from kmatting.errors import ModelError
-from kmatting.networks.network import FRAME_SIGNATURE, SIGNATURE, Network, fixed_frame, only_one
+from kmatting.networks.metadata import parse_metadata, read_attached
+from kmatting.networks.network import SIGNATURE, SIZE_SIGNATURE, Network, fixed_size, only_one
 from kmatting.networks.runtime import keep_in_forks, processors
-from kmatting.sizes import size_text
+from kmatting.sizes import Size, as_frame, size_text
 
 _MOST_THREADS = 8  # by default: more do not make a small network faster
 # Pixels of the input up to which each worker gets a copy. Copies of a larger network would take
 # hundreds of megabytes, and threads make it faster.
 _SMALL = 384 * 384
-_NOTICE = b"Created TensorFlow Lite XNNPACK delegate"
-
-_notice_lock = threading.Lock()
 
 
-def load_tflite(
-    content: bytes, threads: int | None = None, frame: tuple[int, int] | None = None
-) -> Network:
-    """Loads a TFLite model.
+def load(path: Path, threads: int | None = None, size: Size | None = None) -> "TFLiteNetwork":
+    """Loads a `.tflite` file, see `kmatting.networks.formats.load_network`."""
+    return TFLiteNetwork(path.read_bytes(), threads, None if size is None else as_frame(size))
+
+
+class TFLiteNetwork(Network):
+    """A TFLite model. It runs one photo at a time: calls from several threads need a lock.
 
     Args:
-        content: the flat buffer.
+        content: the file.
         threads: number of threads; by default the number of processors, but at most 8.
-        frame: which of the model's sizes to load, height and width in pixels; the first by default.
-
-    Returns:
-        The `Network`. It runs one photo at a time: calls from several threads need a lock.
+        size: which of the model's sizes to load, height and width in pixels; the first by default.
 
     Raises:
         ModelError: if LiteRT is missing, it is not a matting model, or it lacks the size.
     """
-    wanted, threads = threads, threads or min(_MOST_THREADS, processors())
-    with _notice_dropped():
-        interpreter = _interpreter_class()(model_content=content, num_threads=threads)
+
+    def __init__(
+        self, content: bytes, threads: int | None = None, size: tuple[int, int] | None = None
+    ) -> None:
+        super().__init__(content, threads, size)
+        self._content, self._size = content, size
+        threads_of_all = min(_MOST_THREADS, processors())
+        interpreter = _interpreter_class()(
+            model_content=content, num_threads=threads or threads_of_all
+        )
         keep_in_forks(interpreter)
-        signature = _signature(interpreter, frame)
+        signature = _signature(interpreter, size)
         if signature == SIGNATURE:
             interpreter.allocate_tensors()  # of that signature alone
-    runner = interpreter.get_signature_runner(signature)
-    name, image = only_one("input", runner.get_input_details())
-    alpha_name, alpha = only_one("output", runner.get_output_details())
-    _check_numbers("input", image)
-    _check_numbers("output", alpha)
+        self._runner = interpreter.get_signature_runner(signature)
+        self._input, self._image = only_one("input", self._runner.get_input_details())
+        self._output, self._alpha = only_one("output", self._runner.get_output_details())
+        _check_numbers("input", self._image)
+        _check_numbers("output", self._alpha)
+        self.fixed_size = fixed_size(self._image["shape_signature"].tolist())
+        small = self.fixed_size is not None and self.fixed_size[0] * self.fixed_size[1] <= _SMALL
+        self.is_copied = small and threads is None
+        if signature != SIGNATURE and self.fixed_size:
+            # LiteRT allocates it in its first run, and writes a notice: better now than later.
+            self.run(np.zeros((1, *self.fixed_size, 3), np.uint8))
 
-    # LiteRT allocates another signature at its first run, and gives its notice then.
-    notices = [] if signature == SIGNATURE else [_notice_dropped()]
+    @functools.cached_property
+    def metadata(self) -> dict[str, Any]:
+        """Content of the model's `kmatting.json`."""
+        return parse_metadata(read_attached(self._content))
 
-    def run(batch: np.ndarray) -> np.ndarray:
-        with notices.pop() if notices else contextlib.nullcontext():
-            return _dequantized(runner(**{name: _quantized(batch, image)})[alpha_name], alpha)
+    def run(self, batch: np.ndarray) -> np.ndarray:
+        """Runs the network, as `Network.run` says."""
+        values = self._runner(**{self._input: _quantized(batch, self._image)})[self._output]
+        return _dequantized(values, self._alpha)
 
-    reload = functools.partial(load_tflite, content, threads, frame)
-    fixed = fixed_frame(image["shape_signature"].tolist())
-    small = fixed is not None and fixed[0] * fixed[1] <= _SMALL
-    alone = functools.partial(load_tflite, content, 1, frame) if small and wanted is None else None
-    return Network(run, fixed, reload, alone=alone)
+    def clone_single_threaded(self) -> "TFLiteNetwork":
+        """Loads a copy on one thread."""
+        return TFLiteNetwork(self._content, 1, self._size)
 
 
-def _signature(interpreter: Any, frame: tuple[int, int] | None) -> str:
+def _signature(interpreter: Any, size: tuple[int, int] | None) -> str:
     """Names the signature of a size, by default of the first."""
     names = interpreter.get_signature_list()
     if SIGNATURE not in names:
         raise ModelError(f"has no signature {SIGNATURE!r}; export it by kmatting export.")
     _, image = only_one("input", interpreter.get_signature_runner(SIGNATURE).get_input_details())
-    first = fixed_frame(image["shape_signature"].tolist())
-    if frame is None or first is None or frame == first:
+    first = fixed_size(image["shape_signature"].tolist())
+    if size is None or first is None or size == first:
         return SIGNATURE
-    name = FRAME_SIGNATURE.format(size_text(frame))
+    name = SIZE_SIGNATURE.format(size_text(size))
     if name not in names:
-        is_frame = FRAME_SIGNATURE.format(r"(\d+x\d+)")
+        is_size = SIZE_SIGNATURE.format(r"(\d+x\d+)")
         sizes = [size_text(first)]
-        sizes += [match[1] for name in names if (match := re.fullmatch(is_frame, name))]
+        sizes += [match[1] for name in names if (match := re.fullmatch(is_size, name))]
         raise ModelError(
             f"runs at {' or '.join(dict.fromkeys(sizes))} pixels only, received size "
-            f"{size_text(frame)}. Leave out the size, or export the model at that size."
+            f"{size_text(size)}. Leave out the size, or export the model at that size."
         )
     return name
 
@@ -134,44 +142,3 @@ def _interpreter_class() -> Any:
             "pip install --force-reinstall ai-edge-litert"
         ) from error
     return Interpreter
-
-
-@contextlib.contextmanager
-def _notice_dropped() -> Iterator[None]:
-    """Drops LiteRT's notice that it uses XNNPACK; what else is written to standard error stays.
-
-    LiteRT writes the notice to the file descriptor and has no switch for it.
-    """
-    with _notice_lock, contextlib.ExitStack() as stack:
-        try:
-            terminal = os.dup(2)
-            stack.callback(os.close, terminal)
-            held = stack.enter_context(_temporary_file())
-        except OSError:  # standard error is closed, or there is no room: the notice may appear
-            yield
-            return
-        os.dup2(held.fileno(), 2)
-        try:
-            yield
-        finally:
-            os.dup2(terminal, 2)
-            held.seek(0)
-            for line in held:
-                if _NOTICE not in line:
-                    os.write(terminal, line)
-
-
-def _temporary_file() -> Any:
-    if hasattr(os, "memfd_create"):  # works where no folder can be written
-        return os.fdopen(os.memfd_create("kmatting"), "w+b")
-    return tempfile.TemporaryFile()
-
-
-def _after_fork_in_child() -> None:
-    """Frees the lock, which another thread of the parent may have held."""
-    global _notice_lock
-    _notice_lock = threading.Lock()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)

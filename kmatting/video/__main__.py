@@ -22,6 +22,7 @@ from kmatting.inference.matter import Matter
 from kmatting.networks.runtime import processors
 from kmatting.pictures.compose import Colour
 from kmatting.pictures.kinds import KINDS
+from kmatting.pictures.maker import draw
 from kmatting.pictures.matte import Matte
 from kmatting.pictures.wanted import Wanted, add_picture_options, wanted_from
 from kmatting.quiet import quiet
@@ -195,7 +196,9 @@ def _pictures(
         seen: Seen, alpha: np.ndarray, scene: Colour | np.ndarray | None
     ) -> tuple[Image.Image, bool]:
         matte = refined(seen, alpha)
-        drawn = KINDS[request.kind].draw(request.wanted.edited(matte), request.wanted, scene)
+        scenes = {} if scene is None else {request.kind: scene}
+        drawn = draw(request.wanted.edited(matte), request.kind, request.wanted, scenes)
+        assert isinstance(drawn, Image.Image)  # 16 bits cannot be asked for
         return drawn, matte.is_empty
 
     def attempted(work: Work) -> tuple[Frame, tuple[Image.Image, bool] | Exception]:
@@ -306,15 +309,12 @@ def _parse(argv: Sequence[str] | None) -> Request:
     )
     add_picture_options(
         parser,
-        without=("composite", "panel", "formats", "bits", "crop", "keep_metadata"),
+        without=("panel", "formats", "bits", "crop", "keep_metadata"),
+        helps={
+            "composite": "the subject over a colour (white, '#00ff00'), an image, or a video or "
+            "animation that is repeated where it is too short"
+        },
         foreground="fast",
-    )
-    add(
-        "--composite",
-        action="append",
-        metavar="COLOUR|IMAGE|VIDEO",
-        help="the subject over a colour (white, '#00ff00'), an image, or a video or animation that "
-        "is repeated where it is too short",
     )
     add("--crop", nargs="?", const="", help=argparse.SUPPRESS)
     add(

@@ -8,9 +8,9 @@ import numpy as np
 from kmatting.ahead import ahead, map_ordered
 from kmatting.errors import PhotoError
 from kmatting.images import Photo
-from kmatting.inference.matte import Matte
 from kmatting.inference.matter import Matter
 from kmatting.inference.refine import refine
+from kmatting.pictures.matte import Matte
 from kmatting.video.clip import Frame
 from kmatting.video.steady import steadied
 
@@ -74,7 +74,7 @@ def coarse_mattes(
         for frame in ahead(frames):
             seen = Seen(frame, frame.photo.flatten())
             try:
-                yield seen, matter.coarse(Photo(seen.image))
+                yield seen, matter.predict_small(Photo(seen.image))
             except PhotoError as error:
                 raise PhotoError(f"frame at {float(frame.time):.2f} seconds: {error}") from error
 

@@ -14,8 +14,8 @@ from PIL import Image
 
 from kmatting import Matter
 from kmatting.images import Photo, list_images, read_alpha, read_image
-from kmatting.inference.foreground import estimate_foreground
 from kmatting.inference.refine import refine
+from kmatting.pictures.foreground import estimate_foreground
 from kmatting.pictures.names import matte_stem
 from kmatting.scoring import metrics
 from kmatting.video.steady import steady
@@ -86,7 +86,7 @@ def moved(picture, place):
 
 def ways(matter, frames):
     """Returns the mattes of the frames by each way."""
-    coarse = [matter.coarse(Photo(frame)) for frame in frames]
+    coarse = [matter.predict_small(Photo(frame)) for frame in frames]
     median = [matte for _, matte in steady(enumerate(coarse))]
     around = [coarse[0], *coarse, coarse[-1]]
     mean = [np.mean(around[number : number + 3], axis=0) for number in range(len(coarse))]

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from kmatting.errors import UsageError
-from kmatting.inference.tiles import covered, tiles
+from kmatting.images.tiles import source_box, tiles
 
 FOREGROUND_METHODS = ("ml", "fast", "none")
 
@@ -100,7 +100,7 @@ def _complete(
         for outer, part in zip(tile, inner, strict=True)
     )
     size = columns.stop - columns.start, rows.stop - rows.start
-    box = covered(estimated[0].size[::-1], alpha.shape, rows, columns)
+    box = source_box(estimated[0].size[::-1], alpha.shape, rows, columns)
     layers = [
         np.asarray(layer.resize(size, Image.Resampling.BILINEAR, box=box)) for layer in estimated
     ]

@@ -22,7 +22,7 @@ def tiles(height: int, width: int, side: int = 1024) -> Iterator[tuple[slice, sl
             yield slice(top, min(top + side, height)), slice(left, min(left + side, width))
 
 
-def covered(
+def source_box(
     small: tuple[int, ...], large: tuple[int, ...], rows: slice, columns: slice
 ) -> tuple[float, float, float, float]:
     """Finds the box of a small image that a tile of the large image shows.
@@ -57,7 +57,7 @@ def enlarge_tile(
         Array of the same dtype. The values are those of the whole enlargement, without seams.
     """
     size = (columns.stop - columns.start, rows.stop - rows.start)
-    box = covered(small.shape, large, rows, columns)
+    box = source_box(small.shape, large, rows, columns)
     return np.array(Image.fromarray(small).resize(size, Image.Resampling.BILINEAR, box=box))
 
 

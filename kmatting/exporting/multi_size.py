@@ -6,13 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from kmatting.networks.network import FRAME_SIGNATURE, SIGNATURE
+from kmatting.networks.network import SIGNATURE, SIZE_SIGNATURE
 from kmatting.sizes import size_text
 
 
 def signature_name(size: tuple[int, int]) -> str:
     """Names the signature of a size, height and width, in a file of several: `matte_288x512`."""
-    return FRAME_SIGNATURE.format(size_text(size))
+    return SIZE_SIGNATURE.format(size_text(size))
 
 
 def join(models: Mapping[tuple[int, int], bytes]) -> bytes:
