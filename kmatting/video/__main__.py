@@ -16,7 +16,7 @@ from PIL import Image
 from kmatting.ahead import map_ordered
 from kmatting.bugs import BugCounter, attempt, is_expected
 from kmatting.cli import add_model, add_size, add_threads, command, make_parser
-from kmatting.errors import UsageError
+from kmatting.errors import PhotoError, UsageError, VideoError
 from kmatting.files import check_writable
 from kmatting.inference.matter import Matter
 from kmatting.networks.runtime import processors
@@ -40,6 +40,9 @@ from kmatting.video.write import VideoSink
 _NUMBER = r"\d{1,9}(?:\.\d{1,9})?"  # Python would take minutes to write out 1e400000000
 _TIME = re.compile(rf"(?:{_NUMBER}:){{0,2}}{_NUMBER}")
 _RATE = re.compile(rf"{_NUMBER}(?:/\d{{1,9}})?")
+
+Predicted = tuple[Seen, np.ndarray]
+Drawn = tuple[Image.Image, bool]  # a picture, and whether it is without a subject
 
 EPILOG = """\
 what is written:
@@ -175,7 +178,7 @@ def _sink(request: Request, clip: Clip, audio: str | Source | None) -> VideoSink
 
 def _pictures(
     clip: Clip, matter: Matter, background: Background | None, request: Request
-) -> Generator[tuple[Frame, "tuple[Image.Image, bool] | Exception"]]:
+) -> Generator[tuple[Frame, Drawn | Exception]]:
     """Makes what is written of each frame.
 
     Yields:
@@ -187,24 +190,30 @@ def _pictures(
 
     def with_scenes() -> Iterator[Work]:
         size: tuple[int, int] | None = None
-        for seen, alpha in mattes:
+        for seen, alpha in _named(mattes, clip):
             size = size or _size(seen, request.wanted)
             scene = None if background is None else background.at(seen.frame.time, size)
             yield seen, alpha, scene
 
-    def picture(
-        seen: Seen, alpha: np.ndarray, scene: Colour | np.ndarray | None
-    ) -> tuple[Image.Image, bool]:
+    def picture(seen: Seen, alpha: np.ndarray, scene: Colour | np.ndarray | None) -> Drawn:
         matte = refined(seen, alpha)
         scenes = {} if scene is None else {request.kind: scene}
         drawn = draw(request.wanted.edited(matte), request.kind, request.wanted, scenes)
         assert isinstance(drawn, Image.Image)  # 16 bits cannot be asked for
         return drawn, matte.is_empty
 
-    def attempted(work: Work) -> tuple[Frame, tuple[Image.Image, bool] | Exception]:
+    def attempted(work: Work) -> tuple[Frame, Drawn | Exception]:
         return work[0].frame, attempt(picture, *work)
 
     yield from map_ordered(attempted, with_scenes(), WORKERS)
+
+
+def _named(mattes: Iterator[Predicted], clip: Clip) -> Iterator[Predicted]:
+    """Names the clip in what the model refuses."""
+    try:
+        yield from mattes
+    except PhotoError as error:
+        raise VideoError(f"{clip.name}: {error}") from error
 
 
 def _size(seen: Seen, wanted: Wanted) -> tuple[int, int]:
@@ -217,7 +226,7 @@ def _size(seen: Seen, wanted: Wanted) -> tuple[int, int]:
 
 
 def _write(
-    pictures: Iterator[tuple[Frame, "tuple[Image.Image, bool] | Exception"]],
+    pictures: Iterator[tuple[Frame, Drawn | Exception]],
     sink: VideoSink,
     tally: _Tally,
     bugs: BugCounter,
@@ -226,14 +235,15 @@ def _write(
     """Writes the pictures; leaves out the frames in which there is a bug of kmatting."""
     bug: Exception | None = None
     for frame, outcome in pictures:
-        if isinstance(outcome, Exception) and is_expected(outcome):
-            raise outcome
-        if problem := bugs.problem(outcome):
-            assert isinstance(outcome, Exception)
-            complain(f"error: {clip.name}: frame at {float(frame.time):.2f} seconds: {problem}")
+        if isinstance(outcome, Exception):
+            problem = bugs.problem(outcome)
+            message = f"{clip.name}: frame at {float(frame.time):.2f} seconds: {problem}"
+            if is_expected(outcome):
+                raise VideoError(message) from outcome
+            complain(f"error: {message}")
             bug = outcome
             continue
-        assert not isinstance(outcome, Exception)
+        bugs.problem(None)
         picture, is_empty = outcome
         sink.write(picture, frame.time, frame.duration)
         tally.frames, tally.empty = tally.frames + 1, tally.empty + is_empty

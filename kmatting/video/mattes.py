@@ -76,7 +76,8 @@ def coarse_mattes(
             try:
                 yield seen, matter.predict_small(Photo(seen.image))
             except PhotoError as error:
-                raise PhotoError(f"frame at {float(frame.time):.2f} seconds: {error}") from error
+                reason = str(error).removeprefix("image: ")
+                raise PhotoError(f"frame at {float(frame.time):.2f} seconds: {reason}") from error
 
     mattes = ahead(predicted())
     yield from steadied(mattes) if steady else mattes
