@@ -8,7 +8,8 @@ from fractions import Fraction
 from kmatting.errors import VideoError
 from kmatting.images import Photo
 
-MAX_PIXELS = 80_000_000  # of a frame: 12288x6480 of large cameras; some of them are held at a time
+# Of a frame: 8192x4320. As WebM, the hungriest, that takes 5 GB.
+MAX_PIXELS = 36_000_000
 
 
 @dataclass(frozen=True)

@@ -147,7 +147,7 @@ class VideoSink:
                 "Expected a uint8 picture (H, W), (H, W, 3) or (H, W, 4), received "
                 f"{pixels.dtype} {pixels.shape}."
             )
-        with _named(self._name):
+        with _named(self._name, f" (pictures of {pixels.shape[1]}x{pixels.shape[0]})"):
             if self._writer is None:
                 self._writer = self._opened(pixels)
             self._writer.write(pixels, Fraction(time), Fraction(duration))
@@ -381,9 +381,9 @@ def _in_palette(frame: av.VideoFrame) -> av.VideoFrame:
 
 
 @contextlib.contextmanager
-def _named(name: str) -> Iterator[None]:
+def _named(name: str, what: str = "") -> Iterator[None]:
     """Names the file in what FFmpeg raises."""
     try:
         yield
     except av.FFmpegError as error:
-        raise Error(f"{name}: cannot be written: {error.strerror}.") from error
+        raise Error(f"{name}: cannot be written: {error.strerror}{what}.") from error
