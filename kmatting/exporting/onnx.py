@@ -15,17 +15,44 @@ import tf2onnx  # noqa: F401  Keras exports by it; a missing one shall be named 
 
 from kmatting import __version__
 from kmatting.errors import Error, UsageError
+from kmatting.exporting.job import Job
 from kmatting.exporting.parity import Parity, compare
 from kmatting.files import whole_file
 from kmatting.networks.metadata import METADATA
 from kmatting.networks.onnx import INPUT, OUTPUT, open_session
-from kmatting.sizes import STRIDE
+from kmatting.quiet import quiet
+from kmatting.sizes import DEFAULT_SIZE, STRIDE
 
 LIMIT = 1e-5  # largest mean difference of the alphas that is accepted
 
 # What rembg feeds to a custom model, as do many tools around U2-Net.
 REMBG_INPUT = "normalised_image"
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+def export(
+    job: Job,
+    version: int | None = None,
+    max_size: int | None = None,
+    rembg: bool | None = None,
+) -> list[Path]:
+    """Exports to an ONNX file, see `kmatting.exporting.formats`."""
+    target = job.target(f"{job.name}{'-rembg' if rembg else ''}.onnx")
+    max_size = max_size or job.side or DEFAULT_SIZE
+    model = job.load()
+    photos = job.photos_of_any_size(max_size)
+    photos.append(photos[0][:STRIDE])  # of another shape
+    metadata = describe(job.name, version or 1, job.side, max_size, job.licence, bool(rembg))
+    job.say(f"converting to ONNX and comparing it with the Keras model on {len(photos)} photos")
+    with quiet():
+        parity = export_onnx(model, target, photos, metadata, bool(rembg))
+    height, width = photos[0].shape[:2]
+    job.report(
+        f"{target}: {target.stat().st_size / 1e6:.1f} MB, its alphas differ from {job.source} by "
+        f"{parity.mean:.1e} in the mean, {parity.largest:.1e} at most; "
+        f"{parity.milliseconds:.0f} ms at {height}x{width}."
+    )
+    return [target]
 
 
 def export_onnx(

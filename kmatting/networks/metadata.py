@@ -90,6 +90,14 @@ def read_attached(file: str | os.PathLike[str] | bytes) -> bytes | None:
     raise ModelError(f"damaged {METADATA} (it is there {count} times).")
 
 
+def model_without_archive(content: bytes) -> bytes:
+    """Takes the archive that follows the model off the content of a `.tflite` file."""
+    if not zipfile.is_zipfile(io.BytesIO(content)):
+        return content
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        return content[: min(entry.header_offset for entry in archive.infolist())]
+
+
 def _content(path: Path) -> bytes | None:
     """Returns the file `kmatting.json` of a model, or None if it has none."""
     if path.is_dir():
