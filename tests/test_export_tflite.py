@@ -329,7 +329,7 @@ def test_the_name_of_a_file_is_a_file(model, tmp_path, capsys):
         (["tflite", "mine.onnx"], "--format tflite writes NAME-SIZES-VARIANT.tflite; expected a"),
         (
             ["saved_model", "mine.pb"],
-            "--format saved_model writes NAME/VERSION/; expected a folder",
+            "saved_model writes NAME/VERSION/; expected a folder",
         ),
         (["onnx", "mine.zip"], "expected a folder or a .onnx file"),
         (["tflite", "mine.tflite", "--variant", "float32", "dynamic"], "a file holds one variant"),

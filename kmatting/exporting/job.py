@@ -88,12 +88,11 @@ class Job:
     def photos_of_any_size(self, max_size: int) -> list[np.ndarray]:
         """Makes inputs of a network that takes any size, to compare the export with Keras."""
         side = max(STRIDE, min(_CHECK_SIZE, max_size) // STRIDE * STRIDE)
-        return fitted_photos(
-            self.photos,
-            CHECK_PHOTOS,
-            (side, side),
-            lambda height, width: fit_any_size(height, width, side),
-        )
+
+        def fit(height: int, width: int) -> Fitting:
+            return fit_any_size(height, width, side)
+
+        return _fitted_photos(self.photos, CHECK_PHOTOS, (side, side), fit)
 
     def photos_of_size(self, size: tuple[int, int]) -> list[np.ndarray]:
         """Makes inputs of a network of fixed size, to compare the export with Keras."""
