@@ -18,9 +18,30 @@ from pathlib import Path
 from typing import IO, Any, NoReturn, Protocol
 
 from kmatting import __version__
-from kmatting.errors import Error, UsageError
+from kmatting.bugs import STATUS, is_expected, print_bug, show_chain
+from kmatting.errors import UsageError
 from kmatting.extras import EXTRA_OF, install_command
 from kmatting.sizes import STRIDE, Size
+from kmatting.terminal import complain, discard_output, printable, say, tolerant_output
+
+__all__ = [
+    "COMMANDS",
+    "Main",
+    "TerminatedError",
+    "add_foreground",
+    "add_model",
+    "add_size",
+    "add_threads",
+    "at_least",
+    "command",
+    "complain",
+    "leave",
+    "main",
+    "make_parser",
+    "parse_size",
+    "run",
+    "say",
+]
 
 # Module and summary of each subcommand.
 COMMANDS = {
@@ -53,12 +74,15 @@ def command(main: Main) -> Main:
     The function parses `argv`, works, and returns the exit status. What it raises ends in one line
     on standard error instead of a traceback:
 
-    - `kmatting.errors.Error`, `OSError`, `MemoryError`: status 2.
+    - `kmatting.errors.Error`, `MemoryError`, and an `OSError` that names a path: status 2.
     - `ModuleNotFoundError` of an optional package: status 2; the line names the extra to install.
     - Ctrl-C: status 130. SIGTERM: status 143. Both arrive as `KeyboardInterrupt`.
 
     Notes that were added to the exception (`error.add_note(...)`) are printed after the message.
-    Any other exception is a fault of kmatting and keeps its traceback.
+    With `KMATTING_DEBUG=1` in the environment the traceback stands before it.
+
+    Any other exception is a bug of kmatting: its traceback is printed, with a line that asks to
+    report it, and the status is 70.
 
     Args:
         main: takes `argv` (None for the process's own) and returns the exit status.
@@ -70,30 +94,25 @@ def command(main: Main) -> Main:
     @functools.wraps(main)
     def guarded(argv: Sequence[str] | None = None) -> int:
         _open_standard_streams()
+        with tolerant_output():
+            return work(argv)
+
+    def work(argv: Sequence[str] | None) -> int:
         try:
             with _sigterm_raises(), _short_warnings():
                 status = main(argv)
         except KeyboardInterrupt as stop:
             terminated = isinstance(stop, TerminatedError)
-            _complain(_with_notes("terminated" if terminated else "interrupted", stop))
+            complain(_with_notes("terminated" if terminated else "interrupted", stop))
             status = 143 if terminated else 130
         except BrokenPipeError:
-            _complain("error: standard output was closed before all was written")
-            _discard_output()
+            complain("error: standard output was closed before all was written")
+            discard_output()
             status = 2
         except ModuleNotFoundError as error:
-            package = (error.name or "").partition(".")[0]
-            if package not in EXTRA_OF:
-                raise
-            hint = install_command(EXTRA_OF[package])
-            _complain(f"error: {package} is not installed: {hint}")
-            status = 2
-        except MemoryError as error:
-            _complain(_with_notes("error: not enough memory", error))
-            status = 2
-        except (Error, OSError) as error:
-            _complain(_with_notes(f"error: {error}", error))
-            status = 2
+            status = _report_missing(error)
+        except Exception as error:
+            status = _report(error)
         except SystemExit as stop:  # of argparse
             if not _flush():
                 stop.code = stop.code or 2
@@ -116,7 +135,7 @@ def _short_warnings() -> Iterator[None]:
         line: str | None = None,
     ) -> str:
         if filename.startswith(package):
-            return f"warning: {message}\n"
+            return printable(f"warning: {message}\n")
         return former(message, category, filename, lineno, line)
 
     warnings.formatwarning = short
@@ -126,12 +145,9 @@ def _short_warnings() -> Iterator[None]:
         warnings.formatwarning = former
 
 
-def say(text: str) -> None:
-    """Prints a report. A reader that has gone (`| head`) does not make the command fail."""
-    try:
-        print(text, flush=True)
-    except BrokenPipeError:
-        _discard_output()
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        super().error(printable(message))
 
 
 def make_parser(name: str, description: str, epilog: str) -> argparse.ArgumentParser:
@@ -145,7 +161,7 @@ def make_parser(name: str, description: str, epilog: str) -> argparse.ArgumentPa
     Returns:
         The parser.
     """
-    return argparse.ArgumentParser(
+    return _Parser(
         prog=f"kmatting {name}",
         description=description,
         epilog=epilog,
@@ -318,13 +334,29 @@ def _help() -> str:
     return "\n".join(lines)
 
 
+def _report(error: Exception) -> int:
+    """Prints an error in one line, or as the bug that it is; returns the exit status."""
+    if not is_expected(error):
+        print_bug(error)
+        return STATUS
+    show_chain(error)
+    message = "not enough memory" if isinstance(error, MemoryError) else error
+    complain(_with_notes(f"error: {message}", error))
+    return 2
+
+
+def _report_missing(error: ModuleNotFoundError) -> int:
+    """Prints which extra installs a missing package; returns the exit status."""
+    package = (error.name or "").partition(".")[0]
+    if package not in EXTRA_OF:
+        return _report(error)
+    show_chain(error)
+    complain(f"error: {package} is not installed: {install_command(EXTRA_OF[package])}")
+    return 2
+
+
 def _with_notes(message: str, error: BaseException) -> str:
     return "; ".join([message.rstrip(), *getattr(error, "__notes__", [])])
-
-
-def _complain(message: str) -> None:
-    with contextlib.suppress(OSError):
-        print(message, file=sys.stderr, flush=True)
 
 
 def _flush() -> bool:
@@ -332,18 +364,12 @@ def _flush() -> bool:
     try:
         sys.stdout.flush()
     except BrokenPipeError:  # the reader has seen enough
-        _discard_output()
+        discard_output()
     except OSError as error:
-        _complain(f"error: standard output: {error.strerror}")
-        _discard_output()
+        complain(f"error: standard output: {error.strerror}")
+        discard_output()
         return False
     return True
-
-
-def _discard_output() -> None:
-    """Sends standard output nowhere, or the interpreter would complain of it at its exit."""
-    with open(os.devnull, "wb") as nowhere, contextlib.suppress(OSError, ValueError):  # noqa: PTH123
-        os.dup2(nowhere.fileno(), sys.stdout.fileno())
 
 
 def _open_standard_streams() -> None:

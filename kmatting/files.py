@@ -3,8 +3,10 @@
 import contextlib
 import errno
 import functools
+import mimetypes
 import os
 import re
+import shutil
 import tempfile
 import zlib
 from collections.abc import Iterator
@@ -12,6 +14,22 @@ from pathlib import Path
 
 from kmatting.errors import Error, UsageError
 
+__all__ = [
+    "check_folder",
+    "check_writable",
+    "partial_folder",
+    "sync_folder",
+    "sync_tree",
+    "whole_file",
+    "whole_folder",
+]
+
+# Suffixes of files that the module mimetypes does not know everywhere.
+_SUFFIXES = {
+    *(".keras", ".tflite", ".onnx", ".h5", ".pb", ".npy", ".npz", ".tfrecord", ".safetensors"),
+    *(".avif", ".heic", ".heif", ".jxl", ".psd", ".exr", ".webp", ".apng", ".mkv", ".mov"),
+    *(".yaml", ".yml", ".jsonl", ".parquet", ".7z", ".zst", ".rar", ".log"),
+}
 _LONGEST_SUFFIX = 16  # characters; what is longer belongs to a name with a full stop in it
 
 
@@ -34,15 +52,15 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     path = Path(path)
     folder = path.parent
     folder.mkdir(parents=True, exist_ok=True)
-    _remove_leftovers(folder)
     # Short whatever the destination is called: it may be as long as the file system allows.
     suffix = path.suffix if len(path.suffix) <= _LONGEST_SUFFIX else ""
-    partial = folder / f".{_machine()}-{os.getpid()}-{os.urandom(4).hex()}.partial{suffix}"
+    partial = _partial(folder, suffix)
     try:
-        yield partial
-        _sync(partial)
-        partial.replace(path)
-        sync_folder(folder)
+        with _naming(path):
+            yield partial
+            _sync(partial)
+            partial.replace(path)
+            sync_folder(folder)
     finally:
         partial.unlink(missing_ok=True)
 
@@ -55,22 +73,70 @@ def whole_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
         path: the destination. It must not exist, or be an empty folder.
 
     Yields:
-        The folder to write to. After an exception it is removed.
+        The folder to write to. After an exception it is removed. What a killed process left is
+        removed as by `whole_file`.
 
     Raises:
         OSError: if the folder cannot be written.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(
-        dir=path.parent, prefix=".", suffix=".partial", ignore_cleanup_errors=True
-    ) as beside:
-        partial = Path(beside) / path.name
-        partial.mkdir()
+    with partial_folder(path.parent) as partial, _naming(path):
         yield partial
         sync_tree(partial)
         partial.replace(path)
         sync_folder(path.parent)
+
+
+@contextlib.contextmanager
+def partial_folder(parent: Path) -> Iterator[Path]:
+    """Makes a folder with a name of its own, to be filled and renamed; removes it otherwise.
+
+    Args:
+        parent: the folder to make it in; made if it does not exist.
+
+    Yields:
+        The folder. If the process is killed, the next one that writes to `parent` removes it.
+
+    Raises:
+        OSError: if it cannot be made.
+    """
+    parent.mkdir(parents=True, exist_ok=True)
+    partial = _partial(parent)
+    partial.mkdir()
+    try:
+        yield partial
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def check_folder(folder: Path, option: str) -> None:
+    """Refuses a folder to be made whose name is that of a file, such as `report.csv`.
+
+    Args:
+        folder: the folder, which one that exists may be called what it will.
+        option: how it was given, such as "--output".
+
+    Raises:
+        UsageError: if the suffix is known as one of files.
+    """
+    suffix = folder.suffix.lower()
+    is_file = suffix in _SUFFIXES or mimetypes.MimeTypes().guess_type(f"a{suffix}") != (None, None)
+    if is_file and not folder.is_dir():
+        raise UsageError(
+            f"{option} {folder}: names a {suffix} file, expected a folder, such as "
+            f"{folder.with_suffix('')}."
+        )
+
+
+@contextlib.contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Lets errors of the disk name the destination, such as a full one, which names nothing."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is not None and error.filename is None:
+            error.filename = str(path)
+        raise
 
 
 def sync_tree(folder: Path) -> None:
@@ -137,18 +203,27 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+def _partial(folder: Path, suffix: str = "") -> Path:
+    """Names what is to be written in a folder; removes what killed processes left there."""
+    _remove_leftovers(folder)
+    return folder / f".{_machine()}-{os.getpid()}-{os.urandom(4).hex()}.partial{suffix}"
+
+
 @functools.cache
 def _remove_leftovers(folder: Path) -> None:
-    """Removes what killed processes of this machine left in a folder; looks once a process."""
+    """Removes what killed processes of this machine left in a folder; looks once per process."""
     if os.name == "nt":  # has no harmless way to ask whether a process is alive
         return
     pattern = re.compile(rf"\.{_machine()}-(\d+)-[0-9a-f]{{8}}\.partial")
     with os.scandir(folder) as entries:
-        found = [(entry.path, pattern.match(entry.name)) for entry in entries]
-    for path, match in found:
+        found = [(entry, pattern.match(entry.name)) for entry in entries]
+    for entry, match in found:
         if match and not _is_alive(int(match[1])):
+            if entry.is_dir(follow_symlinks=False):
+                shutil.rmtree(entry.path, ignore_errors=True)
+                continue
             with contextlib.suppress(OSError):
-                Path(path).unlink()
+                Path(entry.path).unlink()
 
 
 def _is_alive(process: int) -> bool:

@@ -1,15 +1,21 @@
 """The `kmatting` command, and what its subcommands share."""
 
+import contextlib
+import errno
+import io
 import os
+import platform
 import re
 import signal
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
 
-from kmatting import __version__, cli
+from kmatting import __version__, cli, terminal
+from kmatting.errors import Error
 from kmatting.extras import EXTRA_OF
 
 KMATTING = [sys.executable, "-m", "kmatting"]
@@ -72,7 +78,15 @@ def test_runs_a_command_with_the_rest_of_the_arguments(capsys):
     assert "usage: kmatting evaluate" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("error", [ValueError("bad"), OSError("bad"), MemoryError()])
+@pytest.mark.parametrize(
+    "error",
+    [
+        Error("bad"),
+        FileNotFoundError(errno.ENOENT, "bad", "a.jpg"),
+        OSError(errno.ENOSPC, "disk full"),
+        MemoryError(),
+    ],
+)
 def test_expected_errors_are_one_line(capsys, error):
     assert raising(error)() == 2
     out, err = capsys.readouterr()
@@ -81,15 +95,36 @@ def test_expected_errors_are_one_line(capsys, error):
 
 
 def test_notes_follow_the_message(capsys):
-    error = OSError("disk full")
+    error = Error("disk full")
     error.add_note("go on with --resume")
     assert raising(error)() == 2
     assert capsys.readouterr().err == "error: disk full; go on with --resume\n"
 
 
-def test_unexpected_errors_keep_their_traceback():
-    with pytest.raises(KeyError):
-        raising(KeyError("a fault of ours"))()
+@pytest.mark.parametrize(
+    "error",
+    [KeyError("a fault of ours"), ValueError("a fault of ours"), OSError("a fault of ours")],
+)
+def test_other_errors_are_reported_as_bugs(capsys, error):
+    assert raising(error)() == 70
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("Traceback (most recent call last):\n")
+    assert "a fault of ours" in err
+    last = err.splitlines()[-1]
+    assert last.startswith("internal error: this is a bug of kmatting (kmatting/cli.py, line ")
+    assert f"kmatting {__version__}, Python {platform.python_version()}" in last
+
+
+def test_debug_shows_where_an_error_of_the_user_came_from(capsys, monkeypatch):
+    error = Error("bad")
+    error.__cause__ = KeyError("the cause")
+    monkeypatch.setenv("KMATTING_DEBUG", "1")
+    assert raising(error)() == 2
+    err = capsys.readouterr().err
+    assert "KeyError: 'the cause'" in err
+    assert "Traceback" in err
+    assert err.endswith("error: bad\n")
 
 
 @pytest.mark.parametrize("package", sorted(EXTRA_OF))
@@ -100,9 +135,10 @@ def test_missing_package_names_its_extra(capsys, package):
     assert err == f'error: {package} is not installed: pip install -e ".[{EXTRA_OF[package]}]"\n'
 
 
-def test_missing_module_of_our_own_keeps_its_traceback():
-    with pytest.raises(ModuleNotFoundError):
-        raising(ModuleNotFoundError("No module named 'kmatting.x'", name="kmatting.x"))()
+def test_missing_module_of_our_own_is_a_bug(capsys):
+    error = ModuleNotFoundError("No module named 'kmatting.x'", name="kmatting.x")
+    assert raising(error)() == 70
+    assert "Traceback" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -128,7 +164,7 @@ def test_signals_end_in_one_line(number, status, message):
 
 def test_signal_handler_is_put_back():
     before = signal.getsignal(signal.SIGTERM)
-    raising(ValueError("bad"))()
+    raising(Error("bad"))()
     assert signal.getsignal(signal.SIGTERM) is before
 
 
@@ -181,3 +217,83 @@ def test_closed_standard_error_is_not_mistaken_for_a_file(tmp_path):
 def test_at_least_refuses(text):
     with pytest.raises(Exception, match="whole number of at least 1"):
         cli.at_least(1)(text)
+
+
+NAMES = "print-\u732b-\udcff-\x1b[31m.png"
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "ascii", "utf-8"])
+def test_output_of_any_encoding_takes_any_name(encoding):
+    code = (
+        "import sys; from kmatting import cli\n"
+        "@cli.command\n"
+        "def main(argv=None):\n"
+        f"    cli.say({NAMES!r}); cli.complain({NAMES!r})\n"
+        "    return 0\n"
+        "sys.exit(main())"
+    )
+    environment = {**os.environ, "PYTHONIOENCODING": encoding}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, env=environment)
+    cat = "\u732b" if encoding == "utf-8" else "\\u732b"
+    expected = f"print-{cat}-\\udcff-\\x1b[31m.png\n".encode()
+    assert (done.returncode, done.stdout, done.stderr) == (0, expected, expected)
+
+
+def test_output_is_left_as_strict_as_it_was():
+    stream = io.TextIOWrapper(io.BytesIO(), "ascii")
+    with contextlib.redirect_stdout(stream):
+        raising(Error("bad"))()
+    assert stream.errors == "strict"
+
+
+@pytest.mark.parametrize("arguments", [["predict", "a.jpg", "--size", "\x1b[31m"], ["\x1b[31m"]])
+def test_control_characters_of_arguments_are_escaped(capsys, arguments):
+    with contextlib.suppress(SystemExit):
+        cli.main(arguments)
+    err = capsys.readouterr().err
+    assert "\x1b" not in err
+    assert "\\x1b" in err
+
+
+def test_warnings_are_escaped(capsys):
+    @cli.command
+    def main(argv=None):
+        sys.stderr.write(warnings.formatwarning("a\x1bb", UserWarning, cli.__file__, 1))
+        return 0
+
+    main()
+    assert capsys.readouterr().err == "warning: a\\x1bb\n"
+
+
+def lines_of_progress(capsys, steps, **options):
+    """Each item takes so many seconds; returns what was printed."""
+    now = [0.0]
+
+    def items():
+        for step in steps:
+            yield step
+            now[0] += step
+
+    assert list(terminal.progress(items(), clock=lambda: now[0], **options)) == list(steps)
+    return capsys.readouterr().err.splitlines()
+
+
+def test_progress_in_a_pipe_is_a_line_now_and_then(capsys):
+    lines = lines_of_progress(capsys, [5] * 40, total=40, unit="photo", title="scoring")
+    assert lines == [
+        "scoring: 2 of 40 photos, 0.2 per second, 3 min left",
+        "scoring: 14 of 40 photos, 0.2 per second, 2 min left",
+        "scoring: 26 of 40 photos, 0.2 per second, 70 s left",
+        "scoring: 38 of 40 photos, 0.2 per second, 10 s left",
+    ]
+
+
+def test_progress_of_an_unknown_number(capsys):
+    assert lines_of_progress(capsys, [4] * 4, total=None, unit="frame") == [
+        "3 frames, 0.2 per second"
+    ]
+
+
+def test_short_work_shows_no_progress_in_a_pipe(capsys):
+    assert lines_of_progress(capsys, [1] * 9, total=9, unit="photo") == []
+    assert lines_of_progress(capsys, [90], total=1, unit="photo") == []

@@ -4,18 +4,18 @@ import json
 import os
 import warnings
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import PIL
-from tqdm import tqdm
 
 from kmatting import __version__
+from kmatting.ahead import map_ordered
 from kmatting.data.cache import cache_folder, digest, signature
 from kmatting.data.samples import AnySample, Sample
 from kmatting.errors import DataError, ImageError
 from kmatting.files import whole_file
 from kmatting.images import faint_set
+from kmatting.terminal import progress
 
 _LISTED = 20  # problems that a message spells out
 _FORMAT = f"kmatting {__version__}, Pillow {PIL.__version__}"  # another reader may judge otherwise
@@ -123,12 +123,8 @@ def _read_all(samples: Sequence[Sample]) -> list[int | str]:
         return _NO_ALPHA if alpha is None else int(alpha.max())
 
     # Decoding gives up the interpreter lock, so that threads use all cores.
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        found = pool.map(outcome, samples)
-        progress = tqdm(
-            found, "checking files", len(samples), leave=False, unit="file", delay=2, disable=None
-        )
-        return list(progress)
+    found = map_ordered(outcome, samples, os.cpu_count() or 1)
+    return list(progress(found, len(samples), "file", "checking files", brief=True))
 
 
 def _load(path: Path) -> Peaks:

@@ -1,7 +1,28 @@
-"""The two matting networks."""
+"""The two matting networks. Keras is imported on first use, so that `names` can be read without."""
 
-from kmatting.models.builders import build_model, model1, model2
-from kmatting.models.encoder import encoder_layers
-from kmatting.models.recompute import recompute_dense_blocks
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from kmatting.keras_setup import import_keras
+
+if TYPE_CHECKING:
+    from kmatting.models.builders import build_model, model1, model2
+    from kmatting.models.encoder import encoder_layers
+    from kmatting.models.recompute import recompute_dense_blocks
 
 __all__ = ["build_model", "encoder_layers", "model1", "model2", "recompute_dense_blocks"]
+
+_HOMES = {
+    "build_model": "kmatting.models.builders",
+    "model1": "kmatting.models.builders",
+    "model2": "kmatting.models.builders",
+    "encoder_layers": "kmatting.models.encoder",
+    "recompute_dense_blocks": "kmatting.models.recompute",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        import_keras()
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
