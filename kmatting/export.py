@@ -15,9 +15,8 @@ from kmatting.errors import UsageError
 from kmatting.exporting.checkpoint import default_name, find_checkpoint
 from kmatting.exporting.formats import FORMATS, Format, options_with_formats
 from kmatting.exporting.job import Job, check_photos
-from kmatting.files import check_writable
+from kmatting.files import check_folder, check_writable
 from kmatting.networks.shipped import shipped_model
-from kmatting.quiet import quiet
 
 __all__ = ["export", "main"]
 
@@ -101,7 +100,7 @@ def export(
     given = {option: value for option, value in options.items() if value is not None}
     _check_options(format, given)
     output = Path(output)
-    _check_output(format, kind, output)
+    _check_output(kind, output)
     if name is not None and not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", name):
         raise UsageError(f"--name: expected letters, digits, `_`, `-` and `.`, received {name!r}.")
     for package in kind.packages:
@@ -111,8 +110,7 @@ def export(
     check_photos("--photos", photos)
     source = find_checkpoint(shipped_model(".keras") if model is None else model)
     job = Job(source, name or default_name(source), output, photos, verbose)
-    with quiet():  # some import TensorFlow
-        module = importlib.import_module(kind.module)
+    module = importlib.import_module(kind.module)
     written: list[Path] = module.export(job, **given)
     return written
 
@@ -132,19 +130,13 @@ def _check_options(format: str, given: dict[str, Any]) -> None:
             )
 
 
-def _check_output(format: str, kind: Format, output: Path) -> None:
-    """Refuses a place that cannot be written to, or the name of a file of another format."""
-    suffix = output.suffix
-    if output.is_dir() or not suffix[1:].isalpha():
-        check_writable(output)
-    elif suffix == kind.suffix:
+def _check_output(kind: Format, output: Path) -> None:
+    """Refuses a place that cannot be written to, and the name of a file of another format."""
+    if kind.suffix is not None and output.suffix == kind.suffix and not output.is_dir():
         check_writable(output.absolute().parent)
     else:
-        expected = "a folder" if kind.suffix is None else f"a folder or a {kind.suffix} file"
-        raise UsageError(
-            f"--output {output}: --format {format} writes {kind.writes}; expected {expected}. To "
-            f"write into a folder of this name, make it first."
-        )
+        check_folder(output, "--output")
+        check_writable(output)
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:

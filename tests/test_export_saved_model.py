@@ -674,9 +674,7 @@ def test_existing_version_is_left_alone(export, model, capsys):
 
 
 def test_saved_model_that_differs_is_not_kept(model, tmp_path, monkeypatch):
-    monkeypatch.setattr(
-        serving.keras.ops, "convert_to_numpy", lambda alpha: np.asarray(alpha) + 0.01
-    )
+    monkeypatch.setattr("keras.ops.convert_to_numpy", lambda alpha: np.asarray(alpha) + 0.01)
     with pytest.raises(ValueError, match="differs from the Keras model"):
         serving.export_saved_model(model, tmp_path, "tiny", photos=[photo(32, 32)], warmup=False)
     assert not list(tmp_path.iterdir())

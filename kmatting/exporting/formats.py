@@ -1,8 +1,8 @@
 """The formats of `kmatting export`: one record and one module for each.
 
 The module has a function `export(job, **options)`. It gets the `Job` and the options of its record,
-by their names, and returns the paths that it wrote. It is imported when it is needed, since some
-import TensorFlow.
+by their names, and returns the paths that it wrote. It is imported when it is needed. It imports
+TensorFlow only after it has checked its options, since that takes seconds.
 """
 
 import argparse

@@ -2,7 +2,6 @@
 
 import contextlib
 import math
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,9 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from kmatting import terminal
 from kmatting.errors import ModelError, UsageError
 from kmatting.exporting.checkpoint import load_checkpoint
 from kmatting.images import read_image, scan_folder
+from kmatting.keras_setup import import_keras
 from kmatting.networks.fitting import Fitting, fit_any_size, fit_fixed_size
 from kmatting.networks.metadata import read_metadata, read_size
 from kmatting.networks.runtime import limit_tensorflow
@@ -65,12 +66,12 @@ class Job:
     def say(self, step: str) -> None:
         """Announces a step that takes a while."""
         if self.verbose:
-            print(f"{step} ...", file=sys.stderr, flush=True)
+            terminal.complain(f"{step} ...")
 
     def report(self, result: str) -> None:
         """Prints a result."""
         if self.verbose:
-            print(result, flush=True)
+            terminal.say(result)
 
     def target(self, file_name: str) -> Path:
         """Returns where a file goes: into the folder by its name, or to the file that is given."""
@@ -81,6 +82,7 @@ class Job:
         """Loads the Keras model, in float32."""
         self.say(f"loading {self.source}")
         with quiet():
+            import_keras(tensorflow=True)
             with contextlib.suppress(ModelError):  # TensorFlow already runs, with its threads
                 limit_tensorflow(THREADS)
             return load_checkpoint(self.source)
@@ -158,4 +160,4 @@ def check_photos(option: str, folder: Path | None) -> None:
         reason = f" ({listing.note()})" if listing.note() else ""
         raise UsageError(f"{option} {folder}: no photos in this folder{reason}.")
     if listing.note():
-        print(f"note: {option} {folder}: {listing.note()}", file=sys.stderr)
+        terminal.complain(f"note: {option} {folder}: {listing.note()}")

@@ -5,16 +5,12 @@ import os
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import keras
 import numpy as np
-import onnx
-import tensorflow as tf
-import tf2onnx  # noqa: F401  Keras exports by it; a missing one shall be named at once
 
 from kmatting import __version__
-from kmatting.errors import Error, UsageError
+from kmatting.errors import UsageError
 from kmatting.exporting.job import Job
 from kmatting.exporting.parity import Parity, compare
 from kmatting.files import whole_file
@@ -22,6 +18,9 @@ from kmatting.networks.metadata import METADATA
 from kmatting.networks.onnx import INPUT, OUTPUT, open_session
 from kmatting.quiet import quiet
 from kmatting.sizes import DEFAULT_SIZE, STRIDE
+
+if TYPE_CHECKING:
+    import keras
 
 LIMIT = 1e-5  # largest mean difference of the alphas that is accepted
 
@@ -56,7 +55,7 @@ def export(
 
 
 def export_onnx(
-    model: keras.Model,
+    model: "keras.Model",
     path: str | os.PathLike[str],
     photos: Sequence[np.ndarray],
     metadata: dict[str, Any],
@@ -84,15 +83,14 @@ def export_onnx(
         ValueError: if the alphas differ by more than `LIMIT`. Nothing is written then.
         OSError: if the file cannot be written.
     """
+    import keras
+
     content = _convert(_as_rembg_feeds(model) if rembg else model, metadata)
     expected = [
         keras.ops.convert_to_numpy(_alpha(model, photo[None] / np.float32(255))) for photo in photos
     ]
     with whole_file(path) as partial:
-        try:
-            partial.write_bytes(content)
-        except OSError as error:
-            raise Error(f"{path}: cannot be written: {error.strerror}.") from error
+        partial.write_bytes(content)
         parity = compare(_runner(partial, rembg), photos, expected)
         if not parity.mean <= LIMIT:
             raise UsageError(
@@ -153,21 +151,28 @@ def _runner(path: Path, rembg: bool) -> Callable[[np.ndarray], np.ndarray]:
     return run
 
 
-def _alpha(model: keras.Model, image: Any) -> Any:
+def _alpha(model: "keras.Model", image: Any) -> Any:
     """Runs a network whose output may stand in a list, as that of `keras.Model(inputs, [x])`."""
+    import keras
+
     (alpha,) = keras.tree.flatten(model(image, training=False))
     return alpha
 
 
-def _as_rembg_feeds(model: keras.Model) -> keras.Model:
+def _as_rembg_feeds(model: "keras.Model") -> "keras.Model":
     """Puts in front of a network what undoes rembg's changes to a photo; orders its alpha alike."""
+    import keras
+
     normalised = keras.Input((3, None, None), dtype="float32", name=REMBG_INPUT)
     image = keras.layers.Rescaling(_STD, _MEAN)(keras.layers.Permute((2, 3, 1))(normalised))
     return keras.Model(normalised, keras.layers.Permute((3, 1, 2))(_alpha(model, image)))
 
 
-def _convert(model: keras.Model, metadata: dict[str, Any]) -> bytes:
+def _convert(model: "keras.Model", metadata: dict[str, Any]) -> bytes:
     """Converts a network; names its input, output and sides, and adds the metadata."""
+    import onnx
+    import tensorflow as tf
+
     (image,) = model.inputs
     signature = [tf.TensorSpec(image.shape, tf.float32, metadata["input"]["name"])]
     with tempfile.TemporaryDirectory() as folder:

@@ -10,25 +10,24 @@ import importlib.util
 import io
 import json
 import os
-import shutil
-import uuid
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import keras
 import numpy as np
-import tensorflow as tf
 from PIL import Image
 
 from kmatting.errors import Error, UsageError
-from kmatting.exporting.graph.serving import Server
 from kmatting.exporting.job import Job
 from kmatting.extras import install_command
+from kmatting.files import partial_folder
 from kmatting.networks.metadata import METADATA
 from kmatting.networks.network import PLAIN_SIGNATURE
 from kmatting.quiet import quiet
 from kmatting.sizes import DEFAULT_SIZE, STRIDE
+
+if TYPE_CHECKING:
+    import keras
 
 LIMIT = 1e-4  # largest difference from the Keras model's alpha; of float32, about 2e-5
 _EXTRA = "assets.extra"  # where a SavedModel keeps files that are not part of its graph
@@ -56,7 +55,7 @@ def export(job: Job, version: int | None = None, max_size: int | None = None) ->
 
 
 def export_saved_model(
-    model: keras.Model,
+    model: "keras.Model",
     output: str | os.PathLike[str],
     name: str,
     version: int | None = None,
@@ -106,6 +105,18 @@ def export_saved_model(
         ValueError: if the version exists, or if the SavedModel differs from the Keras model.
         OSError: if the files cannot be written.
     """
+    import keras
+    import tensorflow as tf
+
+    from kmatting.exporting.graph.serving import Server
+
+    # What TensorFlow raises where files cannot be written.
+    of_the_disk = (
+        tf.errors.ResourceExhaustedError,
+        tf.errors.PermissionDeniedError,
+        tf.errors.NotFoundError,
+        tf.errors.UnknownError,
+    )
     home = Path(output) / name
     _refuse_existing(home, version)
     with _folder_beside(home) as partial:
@@ -118,7 +129,7 @@ def export_saved_model(
             (partial / _EXTRA).mkdir(exist_ok=True)
             if warmup:
                 write_warmup(partial, name, max_size)
-        except (tf.errors.OpError, OSError) as error:
+        except (*of_the_disk, OSError) as error:
             raise Error(f"{home}: cannot be written: {_reason(error)}.") from error
         _check(partial, model, photos)
         description = {"size": size, "max_size": max_size, "licence": licence}
@@ -145,6 +156,7 @@ def write_warmup(folder: Path, name: str, size: int) -> None:
         ImportError: if `tensorflow-serving-api` is missing (extra `serving`).
         OSError: if the file cannot be written.
     """
+    import tensorflow as tf
     from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 
     image = np.full((size, size, 3), 128, np.uint8)
@@ -172,12 +184,10 @@ def write_warmup(folder: Path, name: str, size: int) -> None:
 def _folder_beside(home: Path) -> Iterator[Path]:
     """Makes a folder in `home` that no server takes for a version; removes it at the end."""
     made = [folder for folder in (home, *home.parents) if not folder.exists()]
-    partial = home / f".{uuid.uuid4().hex[:8]}.partial"
     try:
-        partial.mkdir(parents=True)
-        yield partial
+        with partial_folder(home) as partial:
+            yield partial
     finally:
-        shutil.rmtree(partial, ignore_errors=True)
         with contextlib.suppress(OSError):  # a folder with something else in it stays
             for folder in made:
                 folder.rmdir()
@@ -212,8 +222,11 @@ def next_version(home: Path) -> int:
     return max((int(each.name) for each in folders if each.name.isdecimal()), default=0) + 1
 
 
-def _check(folder: Path, model: keras.Model, photos: Sequence[np.ndarray]) -> None:
+def _check(folder: Path, model: "keras.Model", photos: Sequence[np.ndarray]) -> None:
     """Compares the SavedModel with the Keras model."""
+    import keras
+    import tensorflow as tf
+
     loaded = tf.saved_model.load(str(folder))
     for photo in photos:
         height, width = (side // STRIDE * STRIDE for side in photo.shape[:2])

@@ -4,7 +4,6 @@ import importlib.util
 import io
 import json
 import os
-import sys
 import tempfile
 import zipfile
 from collections.abc import Iterable, Sequence
@@ -26,6 +25,7 @@ from kmatting.networks.metadata import METADATA
 from kmatting.networks.tflite import TFLiteNetwork
 from kmatting.quiet import quiet
 from kmatting.sizes import DEFAULT_SIZE, STRIDE, size_text
+from kmatting.terminal import complain
 
 if TYPE_CHECKING:
     import keras
@@ -94,10 +94,9 @@ def _check_arguments(
             "Choose a folder."
         )
     if calibration is None and calibrated:
-        print(
+        complain(
             f"note: {' and '.join(calibrated)}: calibrated on synthetic photos. --calibration DIR, "
-            "a folder of photos like yours, may be more exact.",
-            file=sys.stderr,
+            "a folder of photos like yours, may be more exact."
         )
     if "int8" in variants and importlib.util.find_spec("ai_edge_quantizer") is None:
         raise ModuleNotFoundError("ai_edge_quantizer", name="ai_edge_quantizer")
@@ -242,11 +241,8 @@ def write(path: str | os.PathLike[str], content: bytes, metadata: dict[str, Any]
     with zipfile.ZipFile(buffer, "a") as archive:
         # Its date is fixed: the same network gives the same file.
         archive.writestr(zipfile.ZipInfo(METADATA), json.dumps(metadata, indent=2) + "\n")
-    try:
-        with whole_file(path) as partial:
-            partial.write_bytes(buffer.getvalue())
-    except OSError as error:
-        raise Error(f"{path}: cannot be written: {error.strerror}.") from error
+    with whole_file(path) as partial:
+        partial.write_bytes(buffer.getvalue())
 
 
 def describe(

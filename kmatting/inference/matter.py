@@ -223,7 +223,7 @@ class Matter:
         def given() -> Iterator[Source]:  # map_ordered closes it, and not the caller's own
             yield from photos
 
-        results = map_ordered(work, given(), workers, held * workers)
+        results: Any = map_ordered(work, given(), workers, held * workers)
         process = os.getpid()
         try:
             while True:
