@@ -7,6 +7,7 @@ import struct
 import subprocess
 import sys
 import textwrap
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -18,6 +19,7 @@ from PIL import Image
 from kmatting.export import main
 from kmatting.exporting import saved_model as serving
 from kmatting.exporting.graph import decode
+from kmatting.exporting.graph.fitting import MAX_BATCH
 from kmatting.images import read_image
 from kmatting.inference.matter import Matter
 from kmatting.inference.refine import refine
@@ -182,16 +184,21 @@ def with_segments(*segments):
     """A JPEG file (30 x 46) with segments of (marker, content) at its start."""
     file = encode(Image.fromarray(photo(30, 46)), "JPEG")
     added = b"".join(
-        bytes([0xFF, marker]) + struct.pack(">H", len(content) + 2) + content
+        content  # fill bytes
+        if marker == 0xFF
+        else bytes([0xFF, marker]) + struct.pack(">H", len(content) + 2) + content
         for marker, content in segments
     )
     return file[:2] + added + file[2:]
 
 
+PNG_CHUNK = bytes(4) + b"tEXt" + zlib.crc32(b"tEXt").to_bytes(4, "big")  # an empty one
+START_OF_SCAN = b"\xff\xda\x00\x08\x01\x01\x00\x00\x3f\x00"
 SIDEWAYS = {
     "big endian": [(0xE1, b"Exif\0\0" + exif_of(6, ">"))],
     "little endian": [(0xE1, b"Exif\0\0" + exif_of(6, "<"))],
     "long value": [(0xE1, b"Exif\0\0" + exif_of(6, ">", kind=4))],
+    "after 20,000 fill bytes": [(0xFF, b"\xff" * 20_000), (0xE1, b"Exif\0\0" + exif_of(6))],
     "behind others": [
         (0xE1, b"http://ns.adobe.com/xap/1.0/\0<x/>"),
         (0xED, bytes(60000)),
@@ -383,6 +390,14 @@ def broken_files():
         "half a jpeg": (jpeg[: len(jpeg) // 2], "Invalid JPEG"),
         "start of a jpeg": (jpeg[:20], "JPEG"),
         "header of 40000x40000": (huge, "expected at most .* pixels"),
+        # Their product is negative in 64 bits.
+        "header of 2^32-1 a side": (
+            png[:16] + b"\xff" * 8 + png[24:],
+            "expected at most .* pixels",
+        ),
+        "1001 segments": (with_segments(*[(0xED, b"")] * 1001), "at most 1000 segments"),
+        "1001 chunks": (png[:33] + PNG_CHUNK * 1001 + png[33:], "at most 1000 segments"),
+        "300 scans": (jpeg + START_OF_SCAN * 300, "at most 200 scans"),
     }
 
 
@@ -402,7 +417,7 @@ def test_malformed_file_fails_its_request_and_no_other(signatures, name):
     [
         ((0, 32, 32), "at least one image"),
         ((1, 0, 32), "at least 1x1"),
-        ((serving.MAX_BATCH + 5, MAX_SIZE, MAX_SIZE), "at most 16 images of 128x128"),
+        ((MAX_BATCH + 5, MAX_SIZE, MAX_SIZE), "at most 16 images of 128x128"),
         ((1500, 1, 1), "at most 16 images"),  # each padded to 16x16
         ((1, 8193, 8193), f"at most {decode.MAX_PIXELS} pixels"),
     ],
@@ -423,8 +438,10 @@ def test_all_photos_of_a_request_count(signatures):
     large = png[:16] + side.to_bytes(4, "big") * 2 + png[24:]
     with pytest.raises(tf.errors.InvalidArgumentError, match="Invalid PNG"):  # it tries to decode
         signatures["encoded"](image_bytes=tf.constant([large] * 3))
-    with pytest.raises(tf.errors.InvalidArgumentError, match=r"at most \d+ pixels in a request"):
-        signatures["encoded"](image_bytes=tf.constant([large] * 4))
+    endless = png[:16] + b"\xff" * 8 + png[24:]  # of a negative number of pixels in 64 bits
+    for files in ([large] * 4, [large, large, large, endless]):
+        with pytest.raises(tf.errors.InvalidArgumentError, match=r"at most \d+ pixels in a req"):
+            signatures["encoded"](image_bytes=tf.constant(files))
 
 
 # Other loaders and clients
