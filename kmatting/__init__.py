@@ -14,18 +14,20 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from kmatting.inference.matte import Matte
     from kmatting.inference.matter import Matter
     from kmatting.inference.remove import remove
     from kmatting.networks.keras_model import load_model
+    from kmatting.pictures.matte import Matte
+    from kmatting.pictures.wanted import Wanted
 
-__all__ = ["Matte", "Matter", "__version__", "load_model", "remove"]
+__all__ = ["Matte", "Matter", "Wanted", "__version__", "load_model", "remove"]
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "Matte": "kmatting.inference.matte",
+    "Matte": "kmatting.pictures.matte",
     "Matter": "kmatting.inference.matter",
+    "Wanted": "kmatting.pictures.wanted",
     "load_model": "kmatting.networks.keras_model",
     "remove": "kmatting.inference.remove",
 }

@@ -62,10 +62,15 @@ class BugCounter:
     The first bug is printed with its traceback. So that a bug that hits every item does not fail a
     million of them one by one, `MOST_IN_A_ROW` in a row end the run: the last one is raised.
     Threads may share an object.
+
+    Attributes:
+        count: number of items that failed by a bug.
+        first: the first bug.
     """
 
     def __init__(self) -> None:
         self.count = 0
+        self.first: Exception | None = None
         self._in_a_row = 0
         self._lock = threading.Lock()
 
@@ -87,11 +92,12 @@ class BugCounter:
         with self._lock:
             self.count += 1
             self._in_a_row += 1
-            first, stop = self.count == 1, self._in_a_row == MOST_IN_A_ROW
+            is_first, stop = self.count == 1, self._in_a_row == MOST_IN_A_ROW
+            self.first = self.first or outcome
         if stop:
             outcome.add_note(f"{MOST_IN_A_ROW} in a row failed in this way, so the run was ended.")
             raise outcome
-        if first:
+        if is_first:
             print_bug(outcome)
         return reason(outcome)
 

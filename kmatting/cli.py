@@ -220,7 +220,7 @@ def add_foreground(parser: Any, default: str = "ml") -> None:
         parser: an argument parser or group.
         default: the method that is used without the option.
     """
-    from kmatting.inference.foreground import FOREGROUND_METHODS
+    from kmatting.pictures.foreground import FOREGROUND_METHODS
 
     parser.add_argument(
         "--foreground",

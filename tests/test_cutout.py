@@ -5,8 +5,8 @@ import pytest
 from PIL import Image
 
 from kmatting.errors import ImageError
-from kmatting.inference import compose as module
-from kmatting.inference.compose import composite, cutout, read_background
+from kmatting.pictures import compose as module
+from kmatting.pictures.compose import composite, cutout, read_background
 
 
 def test_cutout_joins_colours_and_matte():

@@ -7,8 +7,8 @@ import pytest
 import skimage.data
 from PIL import Image
 
-from kmatting.inference.foreground import estimate_foreground
 from kmatting.inference.refine import refine
+from kmatting.pictures.foreground import estimate_foreground
 
 SIZES = [
     ((96, 130), (40, 50)),

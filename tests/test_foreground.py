@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from kmatting.data import synthetic
-from kmatting.inference import foreground as module
-from kmatting.inference.foreground import estimate_foreground
+from kmatting.pictures import foreground as module
+from kmatting.pictures.foreground import estimate_foreground
 
 
 def scene(height=96, width=128):

@@ -13,7 +13,8 @@ from PIL import ExifTags, Image, ImageCms
 from scipy import ndimage
 
 from kmatting.images import Photo, read_photo
-from kmatting.inference.matte import Matte
+from kmatting.pictures.foreground import estimate_foreground
+from kmatting.pictures.matte import Matte
 
 
 def make_matte(alpha, opacity=None):
@@ -102,15 +103,25 @@ def test_save_over_a_background(disc, tmp_path, name):
     assert np.abs(np.asarray(saved)[0, 0].astype(int) - (0, 128, 0)).max() <= 2
     if name == "a.png":
         np.testing.assert_array_equal(saved, disc.composite((0, 128, 0), "none"))
-    with pytest.raises(ValueError, match=r"a.bmp: expected a format for a composite \(.*\.jpg"):
-        disc.save(tmp_path / "a.bmp", background="white")
+    with pytest.raises(ValueError, match=r"a.gif: expected a format for a composite \(.*\.jpg"):
+        disc.save(tmp_path / "a.gif", background="white")
 
 
-def test_composites_are_those_of_one_background_each(disc):
-    scene = np.random.default_rng(3).integers(0, 256, (30, 50, 3), dtype=np.uint8)
-    composites = disc.composites(["white", (0, 128, 0), scene])
-    for each, background in zip(composites, ("white", (0, 128, 0), scene), strict=True):
-        np.testing.assert_array_equal(each, disc.composite(background))
+def test_the_colours_are_estimated_once(disc, monkeypatch):
+    calls = []
+
+    def counted(image, alpha, method):
+        calls.append(method)
+        return estimate_foreground(image, alpha, method)
+
+    monkeypatch.setattr("kmatting.pictures.matte.estimate_foreground", counted)
+    for _ in range(2):
+        disc.cutout()
+        disc.composite("white")
+        disc.cutout("fast")
+    assert calls == ["ml", "fast"]
+    with pytest.raises(ValueError, match="read-only"):
+        disc.foreground()[0, 0] = 1
 
 
 @functools.cache  # a profile holds the time

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from kmatting.inference.tiles import enlarge_tile, tiles
+from kmatting.images.tiles import enlarge_tile, tiles
 
 SIDES = st.integers(1, 60)
 

@@ -19,10 +19,10 @@ from PIL import Image
 from PIL.Image import Transpose
 
 from kmatting.images import read_photo
-from kmatting.inference.foreground import estimate_foreground
 from kmatting.inference.matter import Matter
 from kmatting.inference.refine import refine
 from kmatting.networks.shipped import shipped_model
+from kmatting.pictures.foreground import estimate_foreground
 
 WEB = Path(__file__).parent.parent / "web"
 NEEDED = ("npm", "chromium", "chromedriver")

@@ -56,8 +56,8 @@ from kmatting.batch.storage import (
 from kmatting.errors import ImageError, UsageError
 from kmatting.images import Photo, image_suffixes, read_photo
 from kmatting.images.png import write_png
-from kmatting.inference.matte import Matte
 from kmatting.inference.matter import Matter
+from kmatting.pictures.matte import Matte
 from kmatting.pictures.names import Job, is_output, name_clash, output_name
 from kmatting.quiet import quiet
 from kmatting.sizes import Size
@@ -86,7 +86,7 @@ class Settings:
             model that the kmatting of each worker ships.
         output: path or URL of the folder to write to.
         kinds: what to make of each photo, of `KINDS`.
-        foreground: method of `kmatting.inference.foreground.estimate_foreground` for cutouts.
+        foreground: method of `kmatting.pictures.foreground.estimate_foreground` for cutouts.
         size: as in `kmatting.inference.matter.Matter`.
         threads: as in `kmatting.inference.matter.Matter`, of each worker process.
         keep_suffix: as in `kmatting.pictures.names.output_name`.

@@ -16,7 +16,7 @@ from kmatting.data.cache import cache_folder, signature
 from kmatting.data.samples import Sample, Size, reduction
 from kmatting.errors import ImageError
 from kmatting.images import read_photo, write_image
-from kmatting.inference.foreground import estimate_foreground
+from kmatting.pictures.foreground import estimate_foreground
 
 LIMIT = 4_000_000_000  # bytes of the cache
 

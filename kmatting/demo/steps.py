@@ -19,9 +19,9 @@ from PIL import Image, ImageColor
 from kmatting.demo.files import VisitorFiles
 from kmatting.errors import ImageError
 from kmatting.images import Photo, image_size, read_photo, write_image
-from kmatting.inference.compose import Colour, composite
-from kmatting.inference.foreground import FOREGROUND_METHODS
 from kmatting.inference.matter import Matter
+from kmatting.pictures.compose import Colour, composite
+from kmatting.pictures.foreground import FOREGROUND_METHODS
 from kmatting.pictures.names import output_name
 
 MAX_PIXELS = 50_000_000

@@ -11,19 +11,19 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar, overload
+from typing import Any, TypeVar
 
 import numpy as np
 
 from kmatting.errors import ImageError, ModelError, PhotoError, UsageError
 from kmatting.images import Photo, Source, image_size, read_photo
-from kmatting.inference.matte import Matte
 from kmatting.inference.refine import refine
 from kmatting.networks.fitting import Fitting, fit_any_size, fit_fixed_size
 from kmatting.networks.formats import load_network
 from kmatting.networks.network import Network
 from kmatting.networks.runtime import processors
 from kmatting.networks.shipped import shipped_model
+from kmatting.pictures.matte import Matte
 from kmatting.sizes import (
     DEFAULT_SIZE,
     STRIDE,
@@ -162,21 +162,12 @@ class Matter:
         """
         return self._side_by_side(lambda _, matte: matte, photos, 1, ImageError)
 
-    @overload
-    def map(
-        self, function: Callable[[Source, Matte], T], photos: Iterable[Source]
-    ) -> Iterator[tuple[Source, T | ImageError]]: ...
-    @overload
-    def map(
-        self, function: Callable[[Source, Matte], T], photos: Iterable[Source], catch: type[E]
-    ) -> Iterator[tuple[Source, T | E]]: ...
-
     def map(
         self,
         function: Callable[[Source, Matte], T],
         photos: Iterable[Source],
-        catch: type[Exception] = ImageError,
-    ) -> Iterator[tuple[Source, Any]]:
+        catch: type[E] = ImageError,  # type: ignore[assignment]  # mypy 9354
+    ) -> Iterator[tuple[Source, T | E]]:
         """Does something with the mattes of many photos, such as writing them.
 
         Photos are processed in parallel, as in `stream`. So is what the function does.
@@ -184,14 +175,15 @@ class Matter:
         Args:
             function: takes a photo as it was given, and its `Matte`. It is called in threads.
             photos: as in `__call__`.
-            catch: what is yielded in place of a result instead of ending the work.
+            catch: the exceptions that one photo may fail by, `Exception` for all; the others end
+                the iteration.
 
         Yields:
             Each photo as it was given, in order, with what the function returned; or with the
-            `ImageError` that says why it has no matte.
+            exception that says why it failed.
 
         Raises:
-            Exception: what the function raises, unless `catch` includes it.
+            Exception: what else the model or the function raises.
         """
         return self._side_by_side(function, photos, 2, catch)
 

@@ -25,7 +25,7 @@ import numpy as np
 from PIL import Image
 
 from kmatting.errors import UsageError
-from kmatting.inference.tiles import Interpolation, tiles
+from kmatting.images.tiles import Interpolation, tiles
 
 EPSILON = 1e-4  # variance of colours in [0, 1] under which a window counts as flat
 SOFTNESS = (0.0, 0.5, 0.8, 1.1, 1.5)  # sigmas tried on the small photo, in its pixels

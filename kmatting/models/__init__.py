@@ -1,4 +1,4 @@
-"""The two matting networks. Keras is imported on first use, so that `names` can be read without."""
+"""The networks: a high-level and a low-level branch, fused; built by name."""
 
 import importlib
 from typing import TYPE_CHECKING, Any
@@ -12,11 +12,12 @@ if TYPE_CHECKING:
 
 __all__ = ["build_model", "encoder_layers", "model1", "model2", "recompute_dense_blocks"]
 
+# Imported on first use: `kmatting.models.names` must not import Keras.
 _HOMES = {
     "build_model": "kmatting.models.builders",
+    "encoder_layers": "kmatting.models.encoder",
     "model1": "kmatting.models.builders",
     "model2": "kmatting.models.builders",
-    "encoder_layers": "kmatting.models.encoder",
     "recompute_dense_blocks": "kmatting.models.recompute",
 }
 

@@ -1,1 +1,12 @@
-"""What is written for a photo: names of files, and the pictures themselves."""
+"""Everything that is made of a matte: cutouts, composites, panels, their names and their files.
+
+    names      names of files
+    kinds      the kinds of pictures and the formats of files, a table each
+    wanted     what is wanted of a photo, and the options of the commands that ask for it
+    matte      a photo and its matte: edits, colours of the foreground
+    maker      from a matte and what is wanted to pictures and their files
+
+This room lies below `inference/`, which predicts mattes, and above `images/`. Within it, imports
+run `compose, foreground, shadow <- kinds <- names, wanted <- maker <- matte`; the table and the
+maker call a `Matte` that they are handed, and do not import it.
+"""

@@ -12,10 +12,10 @@ from pathlib import PurePath
 
 from kmatting.errors import UsageError
 from kmatting.images import image_suffixes
+from kmatting.pictures.compose import Background
+from kmatting.pictures.kinds import KINDS
 
-KINDS = ("alpha", "cutout", "composite", "panel")
-_OUTPUT_SUFFIXES = (".png", ".webp")
-_COMPOSITE = "composite-"  # begins the kinds of several composites of one photo
+_COMPOSITE = "composite-"  # begins the names of several composites of one photo
 _LABEL_LENGTH = 40  # characters
 _LONGEST = 255  # bytes of a file name, on nearly all file systems
 
@@ -38,7 +38,7 @@ def output_name(photo: str, kind: str, suffix: str = ".png", keep_suffix: bool =
 
     Args:
         photo: file name of the photo, without its folder.
-        kind: one of `KINDS`, or of `composite_kinds`.
+        kind: name of the picture, such as "cutout" or "composite-white".
         suffix: suffix of the file to write.
         keep_suffix: whether the photo's own suffix stays in the name, which tells `cat.jpg` from
             `cat.png`.
@@ -69,40 +69,45 @@ def is_output(name: str) -> bool:
     """
     path = PurePath(name)
     kind = PurePath(path.stem).suffix.removeprefix(".")
-    if kind == "composite" or kind.startswith(_COMPOSITE):
-        return path.suffix in (*_OUTPUT_SUFFIXES, ".jpg")
-    return kind in KINDS and path.suffix in _OUTPUT_SUFFIXES
+    kind = "composite" if kind.startswith(_COMPOSITE) else kind
+    return kind in KINDS and path.suffix in KINDS[kind].suffixes
 
 
-def composite_kinds(backgrounds: Sequence[str]) -> dict[str, str]:
+def composite_names(backgrounds: Sequence[Background]) -> dict[str, Background]:
     """Names the composites over several backgrounds.
 
     Args:
-        backgrounds: colours and paths of images.
+        backgrounds: colours, and images or their paths.
 
     Returns:
-        The background by kind. A single one is "composite", so that its file is
-        `cat.composite.png`. Several are told apart: "composite-white", or "composite-beach" for the
-        image `beach.jpg`.
+        The background by the name of its composite. A single one is "composite", so that its file
+        is `cat.composite.png`. Several are told apart: "composite-white", or "composite-beach" for
+        the image `beach.jpg`; those without a name by number.
 
     Raises:
-        ValueError: if two backgrounds give one name.
+        UsageError: if two backgrounds give one name.
     """
     if len(backgrounds) == 1:
         return {"composite": backgrounds[0]}
-    kinds: dict[str, str] = {}
-    for background in backgrounds:
-        path = PurePath(background)
-        name = path.stem if path.suffix.lower() in image_suffixes() else background
-        label = re.sub(r"\W+", "-", name.lower()).strip("-") or "image"
-        kind = _COMPOSITE + label[:_LABEL_LENGTH]
-        if kind in kinds:
+    names: dict[str, Background] = {}
+    for number, background in enumerate(backgrounds, 1):
+        label = _label(background) if isinstance(background, str | os.PathLike) else str(number)
+        name = _COMPOSITE + label
+        if name in names:
             raise UsageError(
-                f"backgrounds {kinds[kind]} and {background} would both be written to one file; "
-                "rename one, or run them one after the other."
+                f"backgrounds {names[name]!s} and {background!s} would both be written to one "
+                "file; rename one, or run them one after the other."
             )
-        kinds[kind] = background
-    return kinds
+        names[name] = background
+    return names
+
+
+def _label(background: str | os.PathLike[str]) -> str:
+    """Returns the part of a file's name that stands for a colour or a path."""
+    text = os.fspath(background)
+    path = PurePath(text)
+    name = path.stem if path.suffix.lower() in image_suffixes() else text
+    return (re.sub(r"\W+", "-", name.lower()).strip("-") or "image")[:_LABEL_LENGTH]
 
 
 def matte_stem(path: PurePath) -> str:

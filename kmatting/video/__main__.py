@@ -21,9 +21,9 @@ from kmatting.cli import (
 )
 from kmatting.errors import UsageError
 from kmatting.files import check_writable
-from kmatting.inference.compose import Colour, composite, cutout
 from kmatting.inference.matter import Matter
 from kmatting.networks.runtime import processors
+from kmatting.pictures.compose import Colour, composite, cutout
 from kmatting.quiet import quiet
 from kmatting.video.ahead import map_ahead
 from kmatting.video.background import Background

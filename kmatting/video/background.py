@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from kmatting.errors import VideoError
-from kmatting.inference.compose import Colour, read_background
+from kmatting.pictures.compose import Colour, read_background
 from kmatting.video.animation import is_animation
 from kmatting.video.frame import Frame
 from kmatting.video.read import open_video

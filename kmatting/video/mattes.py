@@ -4,9 +4,9 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from kmatting.inference.matte import Matte
 from kmatting.inference.matter import Matter
 from kmatting.inference.refine import refine
+from kmatting.pictures.matte import Matte
 from kmatting.video.ahead import ahead, map_ahead
 from kmatting.video.frame import Frame
 from kmatting.video.steady import steady

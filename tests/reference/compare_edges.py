@@ -20,7 +20,7 @@ from kmatting.data import synthetic
 from kmatting.images import read_image
 from kmatting.inference import matter as matter_module
 from kmatting.inference import refine as refine_module
-from kmatting.inference.foreground import estimate_foreground
+from kmatting.pictures.foreground import estimate_foreground
 from kmatting.scoring import metrics
 
 SIZE = (480, 640)

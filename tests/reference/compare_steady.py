@@ -14,8 +14,8 @@ from PIL import Image
 
 from kmatting import Matter
 from kmatting.images import Photo, list_images, read_alpha, read_image
-from kmatting.inference.foreground import estimate_foreground
 from kmatting.inference.refine import refine
+from kmatting.pictures.foreground import estimate_foreground
 from kmatting.pictures.names import matte_stem
 from kmatting.scoring import metrics
 from kmatting.video.steady import steady

@@ -1,6 +1,6 @@
 """Estimates foreground colours in a TensorFlow graph.
 
-The steps are those of `kmatting.inference.foreground`, which says what they are for.
+The steps are those of `kmatting.pictures.foreground`, which says what they are for.
 """
 
 from typing import Any
@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from kmatting.exporting.graph.resize import resize
 from kmatting.exporting.graph.tiles import enlarge_tile, over_tiles
-from kmatting.inference import foreground as reference
+from kmatting.pictures import foreground as reference
 
 _TILE = 256  # pixels a side
 _BORDERS = [(0, 0), (1, 1), (1, 1), (0, 0)]

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from kmatting.errors import UsageError
-from kmatting.inference.tiles import source_box, tiles
+from kmatting.images.tiles import source_box, tiles
 
 FOREGROUND_METHODS = ("ml", "fast", "none")
 

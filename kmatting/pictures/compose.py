@@ -1,61 +1,62 @@
 """Makes cutouts and composites from foreground colours and an alpha."""
 
-import io
 import operator
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from PIL import ExifTags, Image, ImageCms, ImageColor, ImageOps
+from PIL import Image, ImageColor, ImageOps
 
 from kmatting.errors import ImageError
-from kmatting.images import Photo, Source, read_image
-from kmatting.inference.tiles import tiles
-
-LOSSY_QUALITY = 90  # of JPEG and WebP
-
-# Options of the writer by the suffix of a cutout's file.
-CUTOUT_OPTIONS: dict[str, dict[str, Any]] = {
-    ".png": {},
-    ".webp": {"quality": LOSSY_QUALITY},
-    ".tif": {"compression": "tiff_deflate"},
-    ".tiff": {"compression": "tiff_deflate"},
-}
-COMPOSITE_OPTIONS = {
-    **CUTOUT_OPTIONS,
-    ".jpg": {"quality": LOSSY_QUALITY},
-    ".jpeg": {"quality": LOSSY_QUALITY},
-}
+from kmatting.images import Source, read_image
+from kmatting.images.tiles import tiles
 
 Colour = tuple[int, int, int]
+Background = Source | Colour  # not yet read
 
 _TILE = 256  # side in pixels
 
 
-def cutout(foreground: np.ndarray, alpha: np.ndarray) -> Image.Image:
+def cutout(
+    foreground: np.ndarray, alpha: np.ndarray, shadow: np.ndarray | None = None, bits: int = 8
+) -> Image.Image | np.ndarray:
     """Joins foreground colours and alpha.
 
     Args:
         foreground: uint8 array (H, W, 3), the colours of the foreground.
         alpha: float array (H, W) in [0, 1].
+        shadow: float32 array (H, W) in [0, 1], how much black lies behind the subject; or None.
+        bits: 8 or 16, of alpha. Colours have 8 bits in either case.
 
     Returns:
-        PIL image in mode RGBA, not premultiplied. Transparent pixels are black, so that the file
-        holds nothing of the background.
+        PIL image in mode RGBA; with 16 bits a uint16 array (H, W, 4). Not premultiplied.
+        Transparent pixels are black, so that the file holds nothing of the background.
     """
-    pixels = np.empty((*alpha.shape, 4), np.uint8)
+    dtype = np.uint8 if bits == 8 else np.uint16
+    white = np.iinfo(dtype).max
+    pixels = np.empty((*alpha.shape, 4), dtype)
     for tile in tiles(alpha.shape[0], alpha.shape[1], _TILE):
-        opacity = np.rint(alpha[tile] * 255).astype(np.uint8)
-        visible = opacity > 0
+        opacity = alpha[tile]
+        share: np.ndarray | None = None
+        if shadow is not None:
+            opacity = opacity + (1 - opacity) * shadow[tile]
+            share = alpha[tile] / np.maximum(opacity, np.float32(1e-6))
+        levels = np.rint(opacity * white).astype(dtype)
+        visible = (levels > 0).astype(dtype) * dtype(white // 255)
         for channel in range(3):  # NumPy is slow along an axis of three
             colour = foreground[tile][..., channel]
+            if share is not None:
+                colour = np.rint(colour * share).astype(np.uint8)
             np.multiply(colour, visible, out=pixels[tile][..., channel])
-        pixels[tile][..., 3] = opacity
-    return Image.fromarray(pixels)
+        pixels[tile][..., 3] = levels
+    return Image.fromarray(pixels) if bits == 8 else pixels
 
 
 def composite(
-    foreground: np.ndarray, alpha: np.ndarray, background: Colour | np.ndarray
+    foreground: np.ndarray,
+    alpha: np.ndarray,
+    background: Colour | np.ndarray,
+    shadow: np.ndarray | None = None,
 ) -> Image.Image:
     """Lays a foreground over a new background: alpha * foreground + (1 - alpha) * background.
 
@@ -64,6 +65,7 @@ def composite(
         alpha: float array (H, W) in [0, 1].
         background: a colour or an image, as returned by `read_background`. An image is scaled to
             cover the photo and cropped around its centre.
+        shadow: float32 array (H, W) in [0, 1], by which the background is darkened; or None.
 
     Returns:
         PIL image in mode RGB, of the photo's size.
@@ -78,6 +80,8 @@ def composite(
     for tile in tiles(height, width, _TILE):
         for channel in range(3):  # as above
             under = behind[tile][..., channel].astype(np.float32)
+            if shadow is not None:
+                under *= 1 - shadow[tile]
             mixture = foreground[tile][..., channel] - under
             mixture *= alpha[tile]
             mixture += under
@@ -85,54 +89,7 @@ def composite(
     return Image.fromarray(mixed)
 
 
-def with_metadata(picture: Image.Image, photo: Photo) -> Image.Image:
-    """Gives a picture the EXIF data and the colour profile of its photo.
-
-    Its colours are converted to the photo's ICC profile. Those that sRGB cannot hold were lost when
-    the photo was read. Where the profile is not one for RGB, or only for reading, the picture stays
-    in sRGB and says so by that profile. A photo without a profile gives a picture without one.
-
-    Args:
-        picture: PIL image in mode RGB or RGBA, in sRGB.
-        photo: the photo that it was made of.
-
-    Returns:
-        A PIL image of the same mode, whose `info` holds `exif` and, for a photo with a profile,
-        `icc_profile`. `metadata_options` passes them on to Pillow's writer.
-    """
-    picture = picture.copy()
-    if photo.icc_profile:
-        srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
-        try:
-            target = ImageCms.ImageCmsProfile(io.BytesIO(photo.icc_profile))
-            ImageCms.profileToProfile(picture, srgb, target, inPlace=True)
-        except (ImageCms.PyCMSError, OSError, ValueError):
-            target = srgb
-        picture.info["icc_profile"] = target.tobytes()
-    picture.info["exif"] = photo.exif
-    return picture
-
-
-def metadata_options(picture: Image.Image, suffix: str) -> dict[str, Any]:
-    """Returns the options of the writer that put a picture's metadata into its file.
-
-    Args:
-        picture: PIL image; only what `with_metadata` gave it counts.
-        suffix: suffix of the file in lower case. A TIFF file gets camera, author and the like, but
-            neither exposure nor place: Pillow cannot write those into a compressed one.
-    """
-    keys = [key for key in ("exif", "icc_profile") if key in picture.info]
-    options: dict[str, Any] = {key: picture.info[key] for key in keys}
-    if options.get("exif") and suffix in (".tif", ".tiff"):
-        exif = Image.Exif()
-        exif.load(options["exif"])
-        for tag in (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo):
-            exif.pop(tag, None)
-        options["exif"] = exif
-    return options
-
-
-def read_background(background: Source | Colour) -> Colour | np.ndarray:
+def read_background(background: Background) -> Colour | np.ndarray:
     """Reads a background: a colour or an image.
 
     Args:
@@ -150,6 +107,12 @@ def read_background(background: Source | Colour) -> Colour | np.ndarray:
         return _checked_colour(background)
     if not isinstance(background, str):
         return read_image(background)
+    if not background.strip():
+        raise ImageError("Background: expected a colour or the path of an image, received nothing.")
+    if "://" in background:
+        raise ImageError(
+            f"Background {background!r}: is a web address; download the image and give its path."
+        )
     try:
         colour = ImageColor.getrgb(background)
     except ValueError:
