@@ -20,7 +20,7 @@ from kmatting.images import Photo, Source, image_size, read_photo
 from kmatting.inference.refine import refine
 from kmatting.networks.fitting import Fitting, fit_any_size, fit_fixed_size
 from kmatting.networks.formats import load_network
-from kmatting.networks.network import Network
+from kmatting.networks.network import TOLERANCE, Network
 from kmatting.networks.runtime import processors
 from kmatting.networks.shipped import shipped_model
 from kmatting.pictures.matte import Matte
@@ -38,7 +38,6 @@ _LARGE = 12_000_000  # pixels: of larger photos, only a few are worked on at a t
 _LARGE_AT_A_TIME = 2
 _LARGEST_SIZE = 65536  # pixels
 _MOST_THREADS = 1024
-_TOLERANCE = 0.05  # beyond 0 and 1, of the codes of 8-bit models; what is more is no alpha
 
 T = TypeVar("T")
 E = TypeVar("E", bound=Exception)
@@ -297,7 +296,7 @@ class Matter:
         if not np.isfinite(alpha).all():
             raise PhotoError(f"{name}: the model returned numbers that are not finite.")
         lowest, highest = float(alpha.min()), float(alpha.max())
-        if lowest < -_TOLERANCE or highest > 1 + _TOLERANCE:
+        if lowest < -TOLERANCE or highest > 1 + TOLERANCE:
             raise ModelError(
                 f"{self._path}: expected an alpha from 0 to 1 from the model, received numbers "
                 f"from {lowest:.4g} to {highest:.4g}. Put what scales them into the model."

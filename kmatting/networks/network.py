@@ -12,6 +12,7 @@ from kmatting.extras import EXTRA_OF, install_command
 
 SIGNATURE = "serving_default"  # of exported models
 PLAIN_SIGNATURE = "network"  # of those that also reduce photos and refine mattes: the network alone
+TOLERANCE = 0.05  # of an alpha beyond 0 and 1, for codes of 8 bits; what is more is no alpha
 SIZE_SIGNATURE = "matte_{}"  # of each size in a `.tflite` file of several, such as matte_288x512
 
 
