@@ -87,6 +87,8 @@ def train(config: "Config", folder: Path, resume: bool = False) -> None:
         # Another run may have written one before the lock.
         checkpoint = run_folder.find_checkpoint(folder, resume)
         state = run_folder.read_state(checkpoint) if checkpoint else run_folder.RunState()
+        if state.licence is None:
+            state.licence = run_folder.starting_licence(config.model.weights)
         model = make_network(config, strategy, data.steps_per_epoch, checkpoint)
         callbacks = make_callbacks(config, strategy, folder, data, model, state, cluster.is_chief)
         if cluster.is_chief:

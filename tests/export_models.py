@@ -58,3 +58,11 @@ def alpha_by_keras(model, images):
     margins = ((0, 0), (0, -height % 16), (0, -width % 16), (0, 0))
     padded = np.pad(images, margins, mode="edge") / np.float32(255)
     return np.asarray(model(padded, training=False))[:, :height, :width]
+
+
+def error_after_steps(written):
+    """Returns the one line that an export ends with; those before it announce its steps."""
+    *steps, error = written.splitlines()
+    assert all(step.endswith(" ...") for step in steps), written
+    assert error.startswith("error: "), written
+    return error

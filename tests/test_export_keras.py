@@ -65,7 +65,7 @@ def test_weights_too_large_for_float16_are_refused(model, tmp_path):
     layer.set_weights([kernel, bias + 1e6])
     try:
         with pytest.raises(ValueError, match="do not fit into float16"):
-            keras_file.export_keras(model, tmp_path / "large.keras", [])
+            keras_file.export_keras(model, tmp_path / "large.keras", [], {})
     finally:
         layer.set_weights([kernel, bias])
     assert list(tmp_path.iterdir()) == []
@@ -74,7 +74,7 @@ def test_weights_too_large_for_float16_are_refused(model, tmp_path):
 def test_a_file_with_other_alphas_is_not_written(model, tmp_path, monkeypatch):
     monkeypatch.setattr(keras_file, "_cast", lambda name, values: values * np.float32(0.5))
     with pytest.raises(ValueError, match="not written"):
-        keras_file.export_keras(model, tmp_path / "other.keras", [sample(3, 0, (64, 96))[0]])
+        keras_file.export_keras(model, tmp_path / "other.keras", [sample(3, 0, (64, 96))[0]], {})
     assert list(tmp_path.iterdir()) == []
 
 

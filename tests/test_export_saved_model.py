@@ -7,17 +7,19 @@ import struct
 import subprocess
 import sys
 import textwrap
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 import skimage.data
-from export_models import alpha_by_keras, plain_model, tiny_model
+from export_models import alpha_by_keras, error_after_steps, plain_model, tiny_model
 from PIL import Image
 
 from kmatting.export import main
 from kmatting.exporting import saved_model as serving
 from kmatting.exporting.graph import decode
+from kmatting.exporting.graph.fitting import MAX_BATCH
 from kmatting.images import read_image
 from kmatting.inference.matter import Matter
 from kmatting.inference.refine import refine
@@ -182,16 +184,21 @@ def with_segments(*segments):
     """A JPEG file (30 x 46) with segments of (marker, content) at its start."""
     file = encode(Image.fromarray(photo(30, 46)), "JPEG")
     added = b"".join(
-        bytes([0xFF, marker]) + struct.pack(">H", len(content) + 2) + content
+        content  # fill bytes
+        if marker == 0xFF
+        else bytes([0xFF, marker]) + struct.pack(">H", len(content) + 2) + content
         for marker, content in segments
     )
     return file[:2] + added + file[2:]
 
 
+PNG_CHUNK = bytes(4) + b"tEXt" + zlib.crc32(b"tEXt").to_bytes(4, "big")  # an empty one
+START_OF_SCAN = b"\xff\xda\x00\x08\x01\x01\x00\x00\x3f\x00"
 SIDEWAYS = {
     "big endian": [(0xE1, b"Exif\0\0" + exif_of(6, ">"))],
     "little endian": [(0xE1, b"Exif\0\0" + exif_of(6, "<"))],
     "long value": [(0xE1, b"Exif\0\0" + exif_of(6, ">", kind=4))],
+    "after 20,000 fill bytes": [(0xFF, b"\xff" * 20_000), (0xE1, b"Exif\0\0" + exif_of(6))],
     "behind others": [
         (0xE1, b"http://ns.adobe.com/xap/1.0/\0<x/>"),
         (0xED, bytes(60000)),
@@ -383,6 +390,14 @@ def broken_files():
         "half a jpeg": (jpeg[: len(jpeg) // 2], "Invalid JPEG"),
         "start of a jpeg": (jpeg[:20], "JPEG"),
         "header of 40000x40000": (huge, "expected at most .* pixels"),
+        # Their product is negative in 64 bits.
+        "header of 2^32-1 a side": (
+            png[:16] + b"\xff" * 8 + png[24:],
+            "expected at most .* pixels",
+        ),
+        "1001 segments": (with_segments(*[(0xED, b"")] * 1001), "at most 1000 segments"),
+        "1001 chunks": (png[:33] + PNG_CHUNK * 1001 + png[33:], "at most 1000 segments"),
+        "300 scans": (jpeg + START_OF_SCAN * 300, "at most 200 scans"),
     }
 
 
@@ -402,7 +417,7 @@ def test_malformed_file_fails_its_request_and_no_other(signatures, name):
     [
         ((0, 32, 32), "at least one image"),
         ((1, 0, 32), "at least 1x1"),
-        ((serving.MAX_BATCH + 5, MAX_SIZE, MAX_SIZE), "at most 16 images of 128x128"),
+        ((MAX_BATCH + 5, MAX_SIZE, MAX_SIZE), "at most 16 images of 128x128"),
         ((1500, 1, 1), "at most 16 images"),  # each padded to 16x16
         ((1, 8193, 8193), f"at most {decode.MAX_PIXELS} pixels"),
     ],
@@ -423,8 +438,10 @@ def test_all_photos_of_a_request_count(signatures):
     large = png[:16] + side.to_bytes(4, "big") * 2 + png[24:]
     with pytest.raises(tf.errors.InvalidArgumentError, match="Invalid PNG"):  # it tries to decode
         signatures["encoded"](image_bytes=tf.constant([large] * 3))
-    with pytest.raises(tf.errors.InvalidArgumentError, match=r"at most \d+ pixels in a request"):
-        signatures["encoded"](image_bytes=tf.constant([large] * 4))
+    endless = png[:16] + b"\xff" * 8 + png[24:]  # of a negative number of pixels in 64 bits
+    for files in ([large] * 4, [large, large, large, endless]):
+        with pytest.raises(tf.errors.InvalidArgumentError, match=r"at most \d+ pixels in a req"):
+            signatures["encoded"](image_bytes=tf.constant(files))
 
 
 # Other loaders and clients
@@ -654,9 +671,14 @@ def test_the_export_says_what_it_is(export, model, tmp_path):
     def metadata(folder):
         return json.loads((folder / "assets.extra" / "kmatting.json").read_text())
 
-    assert metadata(export) == {"name": "tiny", "version": 1, "size": None, "max_size": MAX_SIZE}
+    assert metadata(export) == {
+        "name": "tiny", "version": 1, "size": None, "max_size": MAX_SIZE,
+        "licence": None,
+    }  # fmt: skip
     other = serving.export_saved_model(model, tmp_path, "a", 7, 320, size=288, warmup=False)
-    assert metadata(other) == {"name": "a", "version": 7, "size": 288, "max_size": 320}
+    assert metadata(other) == {
+        "name": "a", "version": 7, "size": 288, "max_size": 320, "licence": None,
+    }  # fmt: skip
 
 
 def test_existing_version_is_left_alone(export, model, capsys):
@@ -669,9 +691,7 @@ def test_existing_version_is_left_alone(export, model, capsys):
 
 
 def test_saved_model_that_differs_is_not_kept(model, tmp_path, monkeypatch):
-    monkeypatch.setattr(
-        serving.keras.ops, "convert_to_numpy", lambda alpha: np.asarray(alpha) + 0.01
-    )
+    monkeypatch.setattr("keras.ops.convert_to_numpy", lambda alpha: np.asarray(alpha) + 0.01)
     with pytest.raises(ValueError, match="differs from the Keras model"):
         serving.export_saved_model(model, tmp_path, "tiny", photos=[photo(32, 32)], warmup=False)
     assert not list(tmp_path.iterdir())
@@ -685,8 +705,7 @@ def test_full_disk_leaves_nothing(model, tmp_path, capsys):
         assert main(command) == 2
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    message = capsys.readouterr().err
-    assert message.startswith("error: ") and message.count("\n") == 1
+    message = error_after_steps(capsys.readouterr().err)
     assert "cannot be written" in message
     assert not list(tmp_path.iterdir())
 
@@ -705,7 +724,7 @@ def test_output_that_may_not_be_written(model, tmp_path, capsys):
     (tmp_path / "locked").mkdir(mode=0o500)
     command = ["--model", str(model.file), "--format", "saved_model"]
     assert main([*command, "--output", str(tmp_path / "locked")]) == 2
-    assert "no permission" in capsys.readouterr().err
+    assert "cannot be written to: Permission denied" in capsys.readouterr().err
 
 
 # What is exported
@@ -755,8 +774,7 @@ def test_what_is_no_model_is_refused_in_one_line(tmp_path, capsys, name, make, m
     output = tmp_path / "out"
     command = ["--model", str(tmp_path / name), "--format", "saved_model", "--output", str(output)]
     assert main(command) == 2
-    error = capsys.readouterr().err
-    assert error.startswith("error: ") and error.count("\n") == 1
+    error = error_after_steps(capsys.readouterr().err)
     assert message in error
     assert not output.exists()
 

@@ -9,16 +9,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from export_models import tiny_model
+from export_models import error_after_steps, tiny_model
 from PIL import Image
 from red_model import convert, step
 
 from kmatting.data.synthetic import sample
-from kmatting.export import main
+from kmatting.export import export, main
 from kmatting.exporting import tflite
+from kmatting.exporting.checkpoint import CHECKPOINTS
+from kmatting.exporting.formats import VARIANTS
+from kmatting.exporting.job import photos_of_size
 from kmatting.inference.matter import Matter
 from kmatting.networks.metadata import read_metadata
-from kmatting.training.run_folder import write_state
+from kmatting.training.run_folder import BEST, LAST, write_state
 
 litert = pytest.importorskip("ai_edge_litert.interpreter", reason="needs the extra `tflite`")
 
@@ -47,8 +50,8 @@ def exports(model, photo_folder, tmp_path_factory):
     command = ["--model", str(model.file), "--format", "tflite", "--output", str(output)]
     command += ["--size", SIZE_NAME, "--calibration", str(photo_folder)]
     pytest.importorskip("ai_edge_quantizer", reason="needs the extra `quantize`")
-    assert main([*command, "--variant", *tflite.LIMITS]) == 0
-    return {name: output / f"tiny-{SIZE_NAME}-{name}.tflite" for name in tflite.LIMITS}
+    assert main([*command, "--variant", *VARIANTS]) == 0
+    return {name: output / f"tiny-{SIZE_NAME}-{name}.tflite" for name in VARIANTS}
 
 
 def operations(path):
@@ -60,12 +63,12 @@ def operations(path):
 # What is written
 
 
-@pytest.mark.parametrize("variant", tflite.LIMITS)
+@pytest.mark.parametrize("variant", VARIANTS)
 def test_alpha_is_near_that_of_keras(model, exports, variant):
     photos = [sample(2, index, SIZE)[0] for index in range(3)]
     expected = [np.asarray(model(photo[None] / np.float32(255))) for photo in photos]
     parity = tflite.compare(exports[variant].read_bytes(), photos, expected)
-    assert parity.mean <= tflite.LIMITS[variant]
+    assert parity.mean <= VARIANTS[variant]
     assert parity.milliseconds > 0
     assert np.std(expected) > 0.05  # or any model would be near
 
@@ -78,7 +81,7 @@ def test_quantized_variants_are_smaller(exports):
     assert size["integer"] < 0.5 * size["float32"]
 
 
-@pytest.mark.parametrize("variant", tflite.LIMITS)
+@pytest.mark.parametrize("variant", VARIANTS)
 def test_signature(exports, variant):
     interpreter = litert.Interpreter(model_path=str(exports[variant]))
     assert interpreter.get_signature_list() == {
@@ -96,7 +99,7 @@ def test_signature(exports, variant):
         assert alpha["quantization"] == (1 / 256, 0)
 
 
-@pytest.mark.parametrize("variant", tflite.LIMITS)
+@pytest.mark.parametrize("variant", VARIANTS)
 def test_only_built_in_operations(exports, variant):
     names = operations(exports[variant])
     assert set(names) <= {
@@ -131,7 +134,7 @@ def test_whole_networks_convert(small_model):
     assert tflite.compare(content, photos, expected).largest < 1e-4
 
 
-@pytest.mark.parametrize("variant", tflite.LIMITS)
+@pytest.mark.parametrize("variant", VARIANTS)
 def test_metadata(exports, variant):
     metadata = read_metadata(exports[variant])
     described = {key: metadata[key] for key in ("name", "version", "height", "width", "variant")}
@@ -149,13 +152,13 @@ def test_file_without_metadata(tmp_path):
 # In use
 
 
-@pytest.mark.parametrize("variant", tflite.LIMITS)
+@pytest.mark.parametrize("variant", VARIANTS)
 def test_predict_needs_only_the_file(model, exports, variant):
     image = sample(3, 0, (128, 192))[0]
     small = np.asarray(Image.fromarray(image).resize((96, 64), Image.Resampling.BILINEAR))
     expected = np.asarray(model(small[None] / np.float32(255)))[0, ..., 0]
     matter = Matter(exports[variant])
-    assert np.abs(matter._predict(image) - expected).mean() <= tflite.LIMITS[variant]
+    assert np.abs(matter._predict(image) - expected).mean() <= VARIANTS[variant]
 
 
 def run_alone(script, *arguments):
@@ -187,7 +190,7 @@ def page_snippet():
     return re.search(r"```python\n(.*?)```", PHONE_PAGE.read_text(encoding="utf-8"), re.DOTALL)[1]
 
 
-@pytest.mark.parametrize("variant", tflite.LIMITS)
+@pytest.mark.parametrize("variant", VARIANTS)
 def test_snippet_of_the_page_on_phones(model, exports, variant, tmp_path, monkeypatch):
     image = sample(5, 0, (128, 192))[0]
     Image.fromarray(image).save(tmp_path / "photo.png")
@@ -265,8 +268,7 @@ def test_full_temporary_folder_is_named(model, tmp_path, capsys):
     command = ["--model", str(model.file), "--format", "tflite", "--output", str(tmp_path)]
     with files_limited_to(20_000):
         assert main([*command, "--size", "32"]) == 2
-    error = capsys.readouterr().err
-    assert error.startswith("error: ") and error.count("\n") == 1
+    error = error_after_steps(capsys.readouterr().err)
     assert tempfile.gettempdir() in error
     assert not list(tmp_path.iterdir())
 
@@ -291,7 +293,7 @@ def test_unreadable_photo_is_named(model, tmp_path, capsys):
         (["--photos", "EMPTY"], "no photos in this folder"),
         (["--name", "../x"], "--name: expected letters"),
         (["--version", "0"], "--version: expected a whole number of at least 1, received '0'"),
-        (["--max-size", "64"], "--max-size goes with --format saved_model"),
+        (["--max-size", "64"], "--max-size goes with --format saved_model or onnx"),
         (["--photos", "NOTES"], "no photos in this folder (left out 1 .txt"),
     ],
 )
@@ -309,3 +311,75 @@ def test_wrong_options_are_refused_at_once(tmp_path, capsys, monkeypatch, option
     assert status == 2
     assert message in capsys.readouterr().err
     assert not output.exists()
+
+
+def test_the_name_of_a_file_is_a_file(model, tmp_path, capsys):
+    command = ["--model", str(model.file), "--format", "tflite", "--size", "32"]
+    assert main([*command, "--output", str(tmp_path / "mine.tflite")]) == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.tflite"]
+    assert read_metadata(tmp_path / "mine.tflite")["name"] == "tiny"
+    (tmp_path / "folder.tflite").mkdir()
+    assert main([*command, "--output", str(tmp_path / "folder.tflite")]) == 0
+    assert (tmp_path / "folder.tflite" / "tiny-32x32-float32.tflite").is_file()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["tflite", "mine.onnx"], "--format tflite writes NAME-SIZES-VARIANT.tflite; expected a"),
+        (
+            ["saved_model", "mine.pb"],
+            "saved_model writes NAME/VERSION/; expected a folder",
+        ),
+        (["onnx", "mine.zip"], "expected a folder or a .onnx file"),
+        (["tflite", "mine.tflite", "--variant", "float32", "dynamic"], "a file holds one variant"),
+    ],
+)
+def test_the_name_of_another_file_is_refused(tmp_path, capsys, options, message):
+    kind, name, *others = options
+    command = ["--format", kind, "--output", str(tmp_path / name), *others]
+    assert main(command) == 2
+    assert message in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_steps_are_announced(model, tmp_path, capsys):
+    command = ["--model", str(model.file), "--format", "tflite", "--output", str(tmp_path)]
+    assert main([*command, "--size", "32"]) == 0
+    steps = capsys.readouterr().err.splitlines()
+    assert steps == [
+        f"loading {model.file} ...",
+        "running the Keras model at 32x32 ...",
+        "converting to float32 at 32x32 ...",
+        "comparing float32 with the Keras model ...",
+    ]
+    assert export("tflite", model.file, tmp_path, size=[(32, 32)]) == [
+        tmp_path / "tiny-32x32-float32.tflite"
+    ]
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("size", [(32, 48), (48, 48)])
+def test_exports_are_calibrated_and_checked_on_what_prediction_makes(tmp_path, size):
+    """Panoramas, too: they are padded, not squeezed."""
+    photo = sample(1, 0, (40, 300))[0]
+    Image.fromarray(photo).save(tmp_path / "panorama.png")
+    (made,) = photos_of_size(tmp_path, 4, size)
+    seen = []
+
+    class Spy:
+        fixed_size, best_size, max_size, is_copied = size, None, None, False
+
+        def run(self, batch):
+            seen.append(batch[0])
+            return np.zeros((1, *size, 1), np.float32)
+
+    matter = Matter()
+    matter._network = Spy()
+    matter(tmp_path / "panorama.png")
+    np.testing.assert_array_equal(made, seen[0])
+    assert (made[-1] == made[-2]).all()  # the border, repeated
+
+
+def test_the_files_of_a_run_are_those_that_training_writes():
+    assert CHECKPOINTS == (BEST, LAST)

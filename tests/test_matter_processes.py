@@ -213,3 +213,45 @@ Matter(sys.argv[1])(photo)
 assert seen and set(seen) == {pipe}, seen
 """
     run(script, models / "red.tflite")
+
+
+def test_remove_in_a_child_that_is_forked_while_the_model_loads():
+    """The child copies a lock that nobody will release."""
+    script = """
+import signal
+from kmatting.inference import remove as module
+module._loading.acquire()
+child = os.fork()
+if child == 0:
+    signal.alarm(60)
+    print(module.remove(photo).shape, flush=True)
+    os._exit(0)
+_, status = os.waitpid(child, 0)
+assert status == 0, status
+"""
+    assert run(script).stdout == "(48, 64, 4)\n"
+
+
+@pytest.mark.parametrize("end", ["os._exit(0)", "sys.exit(0)"])
+def test_a_stream_is_not_continued_in_a_forked_child(models, end):
+    script = f"""
+import signal
+matter = Matter(sys.argv[1])
+stream = matter.stream([photo] * 20)
+next(stream)
+child = os.fork()
+if child == 0:
+    signal.alarm(60)
+    try:
+        next(stream)
+    except ValueError as error:
+        print(error, flush=True)
+    print(len(list(matter.stream([photo] * 3))), flush=True)
+    {end}
+_, status = os.waitpid(child, 0)
+assert status == 0, status
+print(len(list(stream)))
+"""
+    said, anew, left = run(script, models / "red.tflite").stdout.splitlines()
+    assert said.startswith("These photos were begun before this process was forked")
+    assert (anew, left) == ("3", "19")

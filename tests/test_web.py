@@ -21,6 +21,7 @@ from PIL.Image import Transpose
 from kmatting.images import read_photo
 from kmatting.inference.matter import Matter
 from kmatting.inference.refine import refine
+from kmatting.networks.fitting import fit_fixed_size
 from kmatting.networks.shipped import shipped_model
 from kmatting.pictures.foreground import estimate_foreground
 
@@ -120,6 +121,39 @@ class Page:
         if not self._closed:
             self.driver.quit()
         self._closed = True
+
+
+def test_the_constants_of_the_page_are_those_of_python():
+    spec = importlib.util.spec_from_file_location("constants", WEB / "constants.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    written = module.FILE.read_text(encoding="utf-8")
+    assert written == module.constants(), "run: python web/constants.py"
+
+
+@pytest.mark.skipif(not shutil.which("node"), reason="needs node")
+def test_photos_are_fitted_as_in_python(tmp_path):
+    rng = np.random.default_rng(0)
+    shapes = [tuple(map(int, 2 ** rng.uniform(0, 13, 2))) for _ in range(300)]
+    shapes += [(205, 1280), (1280, 205)]  # a side of 102.5 pixels
+    inputs = [(320, 320), (288, 512), (48, 64)]
+    script = """
+const [web, cases] = process.argv.slice(2);
+const { fit } = await import(`${web}/fitting.js`);
+const { LANCZOS } = await import(`${web}/resize.js`);
+const seen = JSON.parse(cases).map(([[height, width], [rows, columns]]) => {
+  const fitted = fit({ width, height }, { width: columns, height: rows });
+  return [fitted.height, fitted.width, fitted.filter === LANCZOS];
+});
+console.log(JSON.stringify(seen));
+"""
+    (tmp_path / "run.mjs").write_text(script)
+    cases = [(shape, size) for shape in shapes for size in inputs]
+    command = ["node", tmp_path / "run.mjs", WEB, json.dumps(cases)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    for (shape, size), seen in zip(cases, json.loads(done.stdout), strict=True):
+        expected = fit_fixed_size(*shape, size).seen
+        assert seen == [*expected, expected[0] * expected[1] > shape[0] * shape[1]], (shape, size)
 
 
 @pytest.mark.skipif(not shutil.which("node"), reason="needs node")

@@ -1,11 +1,10 @@
 // Colours of the subject without the background that shines through: a port of
-// kmatting/inference/foreground.py, which explains each step. The numbers are the same.
+// kmatting/pictures/foreground.py, which explains each step. The numbers are the same.
 
+import constants from "./constants.json" with { type: "json" };
 import { BILINEAR, BOX, resize, tiles } from "./resize.js";
 
-const ESTIMATE_PIXELS = 384 * 384;
-const STEPS = 8;
-const LEAST_WEIGHT = 1e-3;
+const { ESTIMATE_PIXELS, STEPS, LEAST_WEIGHT } = constants.foreground;
 const TILE = 64;
 
 /**

@@ -1,11 +1,13 @@
 // Photo in, matte out: what kmatting/inference/matter.py does with a .tflite file.
 
 import { loadAndCompile, loadLiteRt, Tensor } from "@litertjs/core";
+import constants from "./constants.json" with { type: "json" };
+import { fit } from "./fitting.js";
 import { refine } from "./refine.js";
-import { BILINEAR, LANCZOS, resize } from "./resize.js";
+import { resize } from "./resize.js";
 
-const STRETCH = 2; // largest factor by which a photo's aspect ratio is changed
-const FRAME_SIGNATURE = "matte_"; // begins the signature of each size in a file of several
+// How signatures of sizes begin; how far beyond 0 and 1 an alpha may be.
+const { SIZE_SIGNATURE, TOLERANCE } = constants.network;
 
 /** A loaded model. */
 export class Matter {
@@ -23,12 +25,12 @@ export class Matter {
   }
 
   constructor(model) {
-    const isFrame = (name) => name.startsWith(FRAME_SIGNATURE);
-    const names = Object.keys(model.signatures).filter(isFrame);
+    const isSize = (name) => name.startsWith(SIZE_SIGNATURE);
+    const names = Object.keys(model.signatures).filter(isSize);
     const networks = names.length ? names.map((name) => model.signatures[name]) : [model];
-    this.frames = networks.map(frameOf);
+    this.inputs = networks.map(inputOf);
     /** What `predict` takes as a size, such as "288x512", height first. */
-    this.sizes = this.frames.map(({ height, width }) => `${height}x${width}`);
+    this.sizes = this.inputs.map(({ height, width }) => `${height}x${width}`);
   }
 
   /**
@@ -39,17 +41,16 @@ export class Matter {
    * @returns image of one channel, floats from 0 to 1, of the photo's size.
    */
   async predict(photo, size = this.sizes[0]) {
-    const frame = this.frames[this.sizes.indexOf(size)];
-    const [width, height] = seen(photo.width, photo.height, frame);
-    const enlarged = width * height > photo.width * photo.height;
-    const small = resize(photo, width, height, enlarged ? LANCZOS : BILINEAR);
-    const alpha = await run(small, frame);
+    const input = this.inputs[this.sizes.indexOf(size)];
+    const { width, height, filter } = fit(photo, input);
+    const small = resize(photo, width, height, filter);
+    const alpha = await run(small, input);
     return refine({ width, height, channels: 1, data: alpha }, photo);
   }
 }
 
 /** Reads height, width and type of a network that takes one size. */
-function frameOf(network) {
+function inputOf(network) {
   const [input] = network.getInputDetails();
   const [output] = network.getOutputDetails();
   const isMatting = input.shape.length === 4 && input.shape[3] === 3;
@@ -64,40 +65,33 @@ function frameOf(network) {
   return { network, height, width, type: input.dtype };
 }
 
-/** The size at which the network sees a photo, as `kmatting.sizes.size_in_frame` has it. */
-function seen(width, height, frame) {
-  const wider = width / height / (frame.width / frame.height);
-  const unfilled = wider / Math.min(Math.max(wider, 1 / STRETCH), STRETCH);
-  return [
-    Math.max(1, Math.round(frame.width * Math.min(1, unfilled))),
-    Math.max(1, Math.round(frame.height * Math.min(1, 1 / unfilled))),
-  ];
-}
-
-/** Runs the network on a photo that fits into its frame, whose border fills the rest. */
-async function run({ width, height, data }, frame) {
-  const bytes = frame.type === "uint8";
-  const pixels = new (bytes ? Uint8Array : Float32Array)(frame.width * frame.height * 3);
-  for (let i = 0; i < frame.width * frame.height; i++) {
-    const y = Math.min(Math.floor(i / frame.width), height - 1);
-    const x = Math.min(i % frame.width, width - 1);
+/** Runs the network on a photo that fits into its input, whose border fills the rest. */
+async function run({ width, height, data }, input) {
+  const bytes = input.type === "uint8";
+  const pixels = new (bytes ? Uint8Array : Float32Array)(input.width * input.height * 3);
+  for (let i = 0; i < input.width * input.height; i++) {
+    const y = Math.min(Math.floor(i / input.width), height - 1);
+    const x = Math.min(i % input.width, width - 1);
     for (let c = 0; c < 3; c++) {
       const level = data[(y * width + x) * 4 + c];
       pixels[3 * i + c] = bytes ? level : level / 255;
     }
   }
-  const input = new Tensor(pixels, [1, frame.height, frame.width, 3]);
-  const [output] = await frame.network.run(input);
+  const tensor = new Tensor(pixels, [1, input.height, input.width, 3]);
+  const [output] = await input.network.run(tensor);
   const values = (await output.data()).slice();
-  input.delete();
+  tensor.delete();
   output.delete();
 
   // The highest code of a sigmoid in 8 bits stands for 1.
   const highest = values instanceof Uint8Array ? 255 : 1;
   const alpha = new Float32Array(width * height);
   for (let i = 0; i < alpha.length; i++) {
-    const value = values[Math.floor(i / width) * frame.width + (i % width)] / highest;
+    const value = values[Math.floor(i / width) * input.width + (i % width)] / highest;
     if (!Number.isFinite(value)) throw new Error("the model returned numbers that are not finite.");
+    if (value < -TOLERANCE || value > 1 + TOLERANCE) {
+      throw new Error(`expected an alpha from 0 to 1 from the model, received ${value}.`);
+    }
     alpha[i] = Math.min(Math.max(value, 0), 1);
   }
   return alpha;

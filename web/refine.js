@@ -1,22 +1,15 @@
 // Brings a matte from the network's size to the photo's own, with the edges of the photo: a port of
 // kmatting/inference/refine.py, which explains each step. The numbers are the same.
 
+import constants from "./constants.json" with { type: "json" };
 import { BILINEAR, BOX, gaussian, mean, meanTwice, resize, tiles } from "./resize.js";
 
-const EPSILON = 1e-4;
-const SOFTNESS = [0, 0.5, 0.8, 1.1, 1.5];
-const NEARLY_BEST = 1.35;
-const STEEP = [0.38, 0.48];
-const SOFT = [0.2, 0.3];
-const SHARPENED = [0.35, 0.5];
-const LEAST_RANGE = 0.02;
-const UNEXPLAINED = [0.3, 1];
-const GRAIN = 0.15;
+const {
+  EPSILON, SOFTNESS, NEARLY_BEST, STEEP, SOFT, SHARPENED, LEAST_RANGE, UNEXPLAINED, GRAIN, FIT_TILE,
+  JUDGED_TILES, FLAT,
+} = constants.refine;
 const TILE = 64; // pixels a side: flat tiles are quick
-const FIT_TILE = 64;
-const JUDGED_TILES = 8;
-const FLAT = 1e-3;
-const BORDER = 7; // how far the widest blur and two means over 3x3 pixels reach
+const BORDER = Math.ceil(3 * Math.max(...SOFTNESS)) + 2; // of the widest blur and two 3x3 means
 
 /**
  * Brings a matte to the size of its photo.

@@ -1,11 +1,12 @@
 // Works beside the page, so that it does not freeze: receives {number, file, size}, answers with
 // {number, matte, cutout, ...} or {number, error}.
 
+import constants from "./constants.json" with { type: "json" };
 import { estimateForeground } from "./foreground.js";
 import { Matter } from "./matter.js";
 
 const MOST_PIXELS = 50_000_000; // what is held of a photo is about 16 bytes a pixel
-const OPAQUE_SHARE = 0.001; // of the photo: a smaller subject counts as none
+const { OPAQUE_SHARE } = constants.matte; // of the photo: a smaller subject counts as none
 
 const matter = Matter.load("model.tflite");
 matter.then(

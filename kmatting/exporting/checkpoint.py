@@ -8,6 +8,8 @@ from typing import Any
 from kmatting.errors import ModelError, UsageError
 from kmatting.networks.keras_model import load_model
 
+CHECKPOINTS = ("best.keras", "last.keras")  # of a run, the preferred one first
+
 
 def find_checkpoint(path: str | os.PathLike[str]) -> Path:
     """Finds the `.keras` file to export.
@@ -23,12 +25,10 @@ def find_checkpoint(path: str | os.PathLike[str]) -> Path:
     """
     path = Path(path)
     if path.is_dir():
-        for checkpoint in _checkpoints():
+        for checkpoint in CHECKPOINTS:
             if (path / checkpoint).is_file():
                 return path / checkpoint
-        raise UsageError(
-            f"{path}: expected the folder of a run, but it holds no {_checkpoints()[0]}."
-        )
+        raise UsageError(f"{path}: expected the folder of a run, but it holds no {CHECKPOINTS[0]}.")
     if not path.exists():
         raise UsageError(f"{path}: no such file or folder; expected a run or a .keras file.")
     if path.suffix != ".keras":
@@ -45,7 +45,7 @@ def default_name(path: Path) -> str:
     Returns:
         The name, of letters, digits, `_`, `-` and `.`.
     """
-    name = path.absolute().parent.name if path.name in _checkpoints() else path.stem
+    name = path.absolute().parent.name if path.name in CHECKPOINTS else path.stem
     return re.sub(r"[^A-Za-z0-9_.-]+", "-", name).strip(".-") or "model"
 
 
@@ -69,13 +69,6 @@ def load_checkpoint(path: Path) -> Any:
             f"an alpha (None, None, None, 1) out, received {' and '.join(map(str, shapes))}."
         )
     return _in_float32(model)
-
-
-def _checkpoints() -> tuple[str, str]:
-    """Files of a run, the preferred one first."""
-    from kmatting.training.run_folder import BEST, LAST
-
-    return BEST, LAST
 
 
 def _in_float32(model: Any) -> Any:

@@ -12,9 +12,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kmatting.errors import UsageError
+from kmatting.exporting.job import Job
 from kmatting.files import whole_file
 from kmatting.networks.keras_model import load_model
 from kmatting.networks.metadata import METADATA
+from kmatting.quiet import quiet
+from kmatting.sizes import DEFAULT_SIZE
 
 if TYPE_CHECKING:
     import keras
@@ -23,11 +26,27 @@ LIMIT = 1e-3  # largest mean difference of the alphas that is accepted
 _WEIGHTS = "model.weights.h5"
 
 
+def export(job: Job) -> list[Path]:
+    """Exports to a `.keras` file, see `kmatting.exporting.formats`."""
+    target = job.target(f"{job.name}.keras")
+    model = job.load()
+    photos = job.photos_of_size(job.trained_at or (DEFAULT_SIZE, DEFAULT_SIZE))
+    metadata = {"name": job.name, "size": job.trained_at, "licence": job.licence}
+    job.say(f"writing 16-bit weights and comparing them with the model on {len(photos)} photos")
+    with quiet():
+        difference = export_keras(model, target, photos, metadata)
+    megabytes = target.stat().st_size / 1e6
+    job.report(
+        f"{target}: {megabytes:.1f} MB, its alphas differ from {job.source} by {difference:.5f}."
+    )
+    return [target]
+
+
 def export_keras(
     model: "keras.Model",
     path: str | os.PathLike[str],
     photos: Sequence[np.ndarray],
-    size: tuple[int, int] | None = None,
+    metadata: dict[str, Any],
 ) -> float:
     """Writes a network to a `.keras` file of half the usual size.
 
@@ -38,7 +57,7 @@ def export_keras(
         model: a matting network in float32.
         path: the destination; written beside and renamed.
         photos: uint8 arrays (H, W, 3), sides multiples of 16, to compare the file with `model`.
-        size: height and width in pixels that the network was trained at, if known.
+        metadata: content of `kmatting.json`.
 
     Returns:
         Mean absolute difference of the alphas from those of `model`.
@@ -52,7 +71,7 @@ def export_keras(
         whole = Path(folder) / "whole.keras"
         model.save(whole)
         with whole_file(path) as partial:
-            _halve(whole, partial, size)
+            _halve(whole, partial, metadata)
             difference = _mean_difference(model, load_model(partial), photos)
             if not difference <= LIMIT:
                 raise UsageError(
@@ -62,7 +81,7 @@ def export_keras(
     return difference
 
 
-def _halve(whole: Path, half: Path, size: tuple[int, int] | None) -> None:
+def _halve(whole: Path, half: Path, metadata: dict[str, Any]) -> None:
     """Copies a `.keras` file with its weights in float16, and adds the metadata."""
     with zipfile.ZipFile(whole) as source, zipfile.ZipFile(half, "w") as target:
         for name in source.namelist():
@@ -70,7 +89,7 @@ def _halve(whole: Path, half: Path, size: tuple[int, int] | None) -> None:
             if name == _WEIGHTS:
                 content = _in_float16(content)
             target.writestr(name, content, zipfile.ZIP_DEFLATED)
-        target.writestr(METADATA, json.dumps({"size": size}))
+        target.writestr(METADATA, json.dumps(metadata))
 
 
 def _in_float16(content: bytes) -> bytes:

@@ -4,8 +4,7 @@ import copy
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
+from kmatting.exporting.tflite_metadata import read_model
 from kmatting.networks.network import SIGNATURE, SIZE_SIGNATURE
 from kmatting.sizes import size_text
 
@@ -33,27 +32,16 @@ def join(models: Mapping[tuple[int, int], bytes]) -> bytes:
         return first
     from ai_edge_litert.tools import flatbuffer_utils
 
-    joined = _read(first)
+    joined = read_model(first)
     places = {_content(buffer): place for place, buffer in enumerate(joined.buffers) if place}
     default = copy.deepcopy(joined.signatureDefs[0])
     for content in others:
-        _add(joined, _read(content), places)
+        _add(joined, read_model(content), places)
     for size, graph, signature in zip(models, joined.subgraphs, joined.signatureDefs, strict=True):
         graph.name = signature.signatureKey = signature_name(size).encode()
     default.signatureKey = SIGNATURE.encode()
     joined.signatureDefs.insert(0, default)
     return bytes(flatbuffer_utils.convert_object_to_bytearray(joined))
-
-
-def _read(content: bytes) -> Any:
-    """Reads a flat buffer; its constants become arrays, which are written fast."""
-    from ai_edge_litert.tools import flatbuffer_utils
-
-    model = flatbuffer_utils.read_model_from_bytearray(content)
-    for buffer in model.buffers:
-        if buffer.data is not None:
-            buffer.data = np.frombuffer(bytes(buffer.data), np.uint8)
-    return model
 
 
 def _add(joined: Any, model: Any, places: dict[bytes, int]) -> None:

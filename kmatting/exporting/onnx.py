@@ -5,21 +5,22 @@ import os
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import keras
 import numpy as np
-import onnx
-import tensorflow as tf
-import tf2onnx  # noqa: F401  Keras exports by it; a missing one shall be named at once
 
 from kmatting import __version__
-from kmatting.errors import Error, UsageError
+from kmatting.errors import UsageError
+from kmatting.exporting.job import Job
 from kmatting.exporting.parity import Parity, compare
 from kmatting.files import whole_file
 from kmatting.networks.metadata import METADATA
 from kmatting.networks.onnx import INPUT, OUTPUT, open_session
-from kmatting.sizes import STRIDE
+from kmatting.quiet import quiet
+from kmatting.sizes import DEFAULT_SIZE, STRIDE
+
+if TYPE_CHECKING:
+    import keras
 
 LIMIT = 1e-5  # largest mean difference of the alphas that is accepted
 
@@ -28,8 +29,33 @@ REMBG_INPUT = "normalised_image"
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
+def export(
+    job: Job,
+    version: int | None = None,
+    max_size: int | None = None,
+    rembg: bool | None = None,
+) -> list[Path]:
+    """Exports to an ONNX file, see `kmatting.exporting.formats`."""
+    target = job.target(f"{job.name}{'-rembg' if rembg else ''}.onnx")
+    max_size = max_size or job.side or DEFAULT_SIZE
+    model = job.load()
+    photos = job.photos_of_any_size(max_size)
+    photos.append(photos[0][:STRIDE])  # of another shape
+    metadata = describe(job.name, version or 1, job.side, max_size, job.licence, bool(rembg))
+    job.say(f"converting to ONNX and comparing it with the Keras model on {len(photos)} photos")
+    with quiet():
+        parity = export_onnx(model, target, photos, metadata, bool(rembg))
+    height, width = photos[0].shape[:2]
+    job.report(
+        f"{target}: {target.stat().st_size / 1e6:.1f} MB, its alphas differ from {job.source} by "
+        f"{parity.mean:.1e} in the mean, {parity.largest:.1e} at most; "
+        f"{parity.milliseconds:.0f} ms at {height}x{width}."
+    )
+    return [target]
+
+
 def export_onnx(
-    model: keras.Model,
+    model: "keras.Model",
     path: str | os.PathLike[str],
     photos: Sequence[np.ndarray],
     metadata: dict[str, Any],
@@ -57,15 +83,14 @@ def export_onnx(
         ValueError: if the alphas differ by more than `LIMIT`. Nothing is written then.
         OSError: if the file cannot be written.
     """
+    import keras
+
     content = _convert(_as_rembg_feeds(model) if rembg else model, metadata)
     expected = [
         keras.ops.convert_to_numpy(_alpha(model, photo[None] / np.float32(255))) for photo in photos
     ]
     with whole_file(path) as partial:
-        try:
-            partial.write_bytes(content)
-        except OSError as error:
-            raise Error(f"{path}: cannot be written: {error.strerror}.") from error
+        partial.write_bytes(content)
         parity = compare(_runner(partial, rembg), photos, expected)
         if not parity.mean <= LIMIT:
             raise UsageError(
@@ -126,21 +151,28 @@ def _runner(path: Path, rembg: bool) -> Callable[[np.ndarray], np.ndarray]:
     return run
 
 
-def _alpha(model: keras.Model, image: Any) -> Any:
+def _alpha(model: "keras.Model", image: Any) -> Any:
     """Runs a network whose output may stand in a list, as that of `keras.Model(inputs, [x])`."""
+    import keras
+
     (alpha,) = keras.tree.flatten(model(image, training=False))
     return alpha
 
 
-def _as_rembg_feeds(model: keras.Model) -> keras.Model:
+def _as_rembg_feeds(model: "keras.Model") -> "keras.Model":
     """Puts in front of a network what undoes rembg's changes to a photo; orders its alpha alike."""
+    import keras
+
     normalised = keras.Input((3, None, None), dtype="float32", name=REMBG_INPUT)
     image = keras.layers.Rescaling(_STD, _MEAN)(keras.layers.Permute((2, 3, 1))(normalised))
     return keras.Model(normalised, keras.layers.Permute((3, 1, 2))(_alpha(model, image)))
 
 
-def _convert(model: keras.Model, metadata: dict[str, Any]) -> bytes:
+def _convert(model: "keras.Model", metadata: dict[str, Any]) -> bytes:
     """Converts a network; names its input, output and sides, and adds the metadata."""
+    import onnx
+    import tensorflow as tf
+
     (image,) = model.inputs
     signature = [tf.TensorSpec(image.shape, tf.float32, metadata["input"]["name"])]
     with tempfile.TemporaryDirectory() as folder:

@@ -1,29 +1,163 @@
 """Converts a network to TFLite files of fixed sizes, and compares them with the Keras model."""
 
+import importlib.util
 import io
 import json
 import os
 import tempfile
 import zipfile
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kmatting.errors import Error
+from kmatting.errors import Error, UsageError
 from kmatting.exporting import parity
+from kmatting.exporting.formats import VARIANTS
 from kmatting.exporting.int8 import quantize
-from kmatting.exporting.multi_size import signature_name
-from kmatting.exporting.parity import Parity
+from kmatting.exporting.job import THREADS, Job, check_photos, photos_of_size
+from kmatting.exporting.multi_size import join, signature_name
+from kmatting.exporting.parity import Parity, milliseconds
+from kmatting.exporting.tflite_metadata import with_model_metadata
 from kmatting.files import whole_file
 from kmatting.networks.metadata import METADATA
 from kmatting.networks.tflite import TFLiteNetwork
+from kmatting.quiet import quiet
+from kmatting.sizes import DEFAULT_SIZE, STRIDE, size_text
+from kmatting.terminal import complain
 
 if TYPE_CHECKING:
     import keras
 
-# The variants, with the largest mean difference from the Keras model's alphas that is accepted.
-LIMITS = {"float32": 1e-5, "float16": 0.002, "dynamic": 0.01, "int8": 0.01, "integer": 0.02}
+CALIBRATED = ("int8", "integer")  # variants with scales that are taken from photos
+CALIBRATION_PHOTOS = 40  # of them, spread over the folder
+
+
+def export(
+    job: Job,
+    version: int | None = None,
+    size: Sequence[tuple[int, int]] | None = None,
+    variant: Sequence[str] | None = None,
+    calibration: Path | None = None,
+    limit: float | None = None,
+) -> list[Path]:
+    """Exports to TFLite files, one for each variant, see `kmatting.exporting.formats`."""
+    variants = list(dict.fromkeys(variant or ["float32"]))
+    sizes = list(dict.fromkeys(size or [job.trained_at or (DEFAULT_SIZE, DEFAULT_SIZE)]))
+    _check_arguments(job, sizes, variants, calibration)
+    model = job.load()
+    job.report(f"{'':40} {'MB':>6} {'mean':>8} {'max':>8} {'ms':>7}   alpha compared with Keras")
+    photos = {size: job.photos_of_size(size) for size in sizes}
+    expected = {}
+    for each in sizes:
+        job.say(f"running the Keras model at {size_text(each)}")
+        with quiet():
+            expected[each], keras_time = _run_keras(model, photos[each])
+        job.report(f"{f'Keras at {size_text(each)}':40} {'':24} {keras_time:7.0f}")
+    written = []
+    for kind in variants:
+        names = "-".join(map(size_text, sizes))
+        target = job.target(f"{job.name}-{names}-{kind}.tflite")
+        metadata = describe(job.name, version or 1, sizes, kind, job.licence)
+        converted = _convert_sizes(job, model, sizes, kind, calibration)
+        content = with_model_metadata(converted, metadata)
+        job.say(f"comparing {kind} with the Keras model")
+        _check(job, target, content, photos, expected, VARIANTS[kind] if limit is None else limit)
+        write(target, content, metadata)
+        written.append(target)
+    return written
+
+
+def _check_arguments(
+    job: Job, sizes: Sequence[tuple[int, int]], variants: Sequence[str], calibration: Path | None
+) -> None:
+    """Finds what is wrong with the options before TensorFlow is loaded."""
+    wrong = [variant for variant in variants if variant not in VARIANTS]
+    if wrong:
+        raise UsageError(
+            f"--variant: expected some of {', '.join(VARIANTS)}, received {', '.join(wrong)}."
+        )
+    for height, width in sizes:
+        if height <= 0 or width <= 0 or height % STRIDE or width % STRIDE:
+            raise UsageError(
+                f"--size: expected multiples of {STRIDE}, received {size_text((height, width))}."
+            )
+    calibrated = [variant for variant in variants if variant in CALIBRATED]
+    if calibration is not None and not calibrated:
+        raise UsageError(
+            f"--calibration goes with --variant int8 or integer, received {' '.join(variants)}."
+        )
+    if len(variants) > 1 and job.target("folder.tflite") == job.output:
+        raise UsageError(
+            f"--output {job.output}: a file holds one variant, received {' '.join(variants)}. "
+            "Choose a folder."
+        )
+    if calibration is None and calibrated:
+        complain(
+            f"note: {' and '.join(calibrated)}: calibrated on synthetic photos. --calibration DIR, "
+            "a folder of photos like yours, may be more exact."
+        )
+    if "int8" in variants and importlib.util.find_spec("ai_edge_quantizer") is None:
+        raise ModuleNotFoundError("ai_edge_quantizer", name="ai_edge_quantizer")
+    check_photos("--calibration", calibration)
+
+
+def _run_keras(model: Any, photos: Sequence[np.ndarray]) -> tuple[list[np.ndarray], float]:
+    """Returns the alphas to compare exports with, and the milliseconds per photo."""
+    import tensorflow as tf
+
+    run = tf.function(lambda image: model(image, training=False))
+    images = [photo[None] / np.float32(255) for photo in photos]
+    return [run(image).numpy() for image in images], milliseconds(lambda: run(images[0]).numpy())
+
+
+def _convert_sizes(
+    job: Job,
+    model: Any,
+    sizes: Sequence[tuple[int, int]],
+    variant: str,
+    calibration: Path | None,
+) -> bytes:
+    """Converts a network to one file that runs at all sizes."""
+    models = {}
+    for size in sizes:
+        photos = []
+        if variant in CALIBRATED:
+            photos = photos_of_size(calibration, CALIBRATION_PHOTOS, size)
+        job.say(f"converting to {variant} at {size_text(size)}")
+        with quiet():
+            models[size] = convert(model, size, variant, photos)
+    return join(models)
+
+
+def _check(
+    job: Job,
+    target: Path,
+    content: bytes,
+    photos: dict[tuple[int, int], list[np.ndarray]],
+    expected: dict[tuple[int, int], list[np.ndarray]],
+    limit: float,
+) -> None:
+    """Reports how a file compares with the Keras model at each size; refuses what differs much."""
+    label, megabytes = target.name, f"{len(content) / 1e6:.1f}"
+    if len(photos) > 1:
+        job.report(f"{label:40} {megabytes:>6}")
+    for size in photos:
+        if len(photos) > 1:
+            label, megabytes = f"  at {size_text(size)}", ""
+        with quiet():
+            parity = compare(content, photos[size], expected[size], THREADS, size)
+        job.report(
+            f"{label:40} {megabytes:>6} {parity.mean:8.5f} {parity.largest:8.5f} "
+            f"{parity.milliseconds:7.0f}"
+        )
+        if not parity.mean <= limit:
+            raise UsageError(
+                f"{target}: not written: its alphas at {size_text(size)} differ from the Keras "
+                f"model's by {parity.mean:.5f} in the mean, more than the limit of {limit:g}. Try "
+                "another variant, photos like yours for --calibration and --photos, or --limit."
+            )
 
 
 def convert(
@@ -105,16 +239,18 @@ def write(path: str | os.PathLike[str], content: bytes, metadata: dict[str, Any]
     """
     buffer = io.BytesIO(content)
     with zipfile.ZipFile(buffer, "a") as archive:
-        archive.writestr(METADATA, json.dumps(metadata, indent=2) + "\n")
-    try:
-        with whole_file(path) as partial:
-            partial.write_bytes(buffer.getvalue())
-    except OSError as error:
-        raise Error(f"{path}: cannot be written: {error.strerror}.") from error
+        # Its date is fixed: the same network gives the same file.
+        archive.writestr(zipfile.ZipInfo(METADATA), json.dumps(metadata, indent=2) + "\n")
+    with whole_file(path) as partial:
+        partial.write_bytes(buffer.getvalue())
 
 
 def describe(
-    name: str, version: int, sizes: Sequence[tuple[int, int]], variant: str
+    name: str,
+    version: int,
+    sizes: Sequence[tuple[int, int]],
+    variant: str,
+    licence: str | None = None,
 ) -> dict[str, Any]:
     """Describes a TFLite file for those who run it.
 
@@ -122,7 +258,8 @@ def describe(
         name: name of the model.
         version: version of the model.
         sizes: height and width in pixels, of each size in the file.
-        variant: one of `LIMITS`.
+        variant: one of `VARIANTS`.
+        licence: terms of the weights, if known.
 
     Returns:
         The metadata, for `write`.
@@ -148,6 +285,7 @@ def describe(
             "normalisation": "none: the mean and deviation of ImageNet are inside the model",
         },
         "output": {"name": "alpha", **numbers},
+        "licence": licence,
     }
 
 

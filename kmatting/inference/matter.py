@@ -9,7 +9,6 @@ import copy
 import math
 import os
 import threading
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -21,7 +20,7 @@ from kmatting.images import Photo, Source, image_size, read_photo
 from kmatting.inference.refine import refine
 from kmatting.networks.fitting import Fitting, fit_any_size, fit_fixed_size
 from kmatting.networks.formats import load_network
-from kmatting.networks.network import Network
+from kmatting.networks.network import TOLERANCE, Network
 from kmatting.networks.runtime import processors
 from kmatting.networks.shipped import shipped_model
 from kmatting.pictures.matte import Matte
@@ -39,7 +38,6 @@ _LARGE = 12_000_000  # pixels: of larger photos, only a few are worked on at a t
 _LARGE_AT_A_TIME = 2
 _LARGEST_SIZE = 65536  # pixels
 _MOST_THREADS = 1024
-_TOLERANCE = 0.05  # beyond 0 and 1, of the codes of 8-bit models; what is more is no alpha
 
 T = TypeVar("T")
 E = TypeVar("E", bound=Exception)
@@ -151,8 +149,8 @@ class Matter:
     def stream(self, photos: Iterable[Source]) -> Iterator[tuple[Source, Matte | ImageError]]:
         """Predicts the mattes of many photos, in order.
 
-        Photos are worked on side by side, one for each processor (at most 8) with a small `.tflite`
-        model, two with others. No more are held, beside those that the caller keeps.
+        Photos are processed in parallel: one per core (at most 8) with a small `.tflite` model,
+        else two. No others are kept in memory.
 
         Args:
             photos: as in `__call__`.
@@ -161,7 +159,7 @@ class Matter:
             Each photo as it was given, with its `Matte`; or with the `ImageError` that says why it
             has none.
         """
-        return self._side_by_side(lambda _, matte: matte, photos, ImageError, ahead=1)
+        return self._side_by_side(lambda _, matte: matte, photos, 1, ImageError)
 
     def map(
         self,
@@ -171,7 +169,7 @@ class Matter:
     ) -> Iterator[tuple[Source, T | E]]:
         """Does something with the mattes of many photos, such as writing them.
 
-        Photos are worked on side by side, as in `stream`. So is what the function does.
+        Photos are processed in parallel, as in `stream`. So is what the function does.
 
         Args:
             function: takes a photo as it was given, and its `Matte`. It is called in threads.
@@ -186,50 +184,50 @@ class Matter:
         Raises:
             Exception: what else the model or the function raises.
         """
-        return self._side_by_side(function, photos, catch, ahead=2)
+        return self._side_by_side(function, photos, 2, catch)
 
     def _side_by_side(
         self,
         function: Callable[[Source, Matte], T],
         photos: Iterable[Source],
+        held: int,
         catch: type[E],
-        ahead: int,
     ) -> Iterator[tuple[Source, T | E]]:
-        """Does the work of `map`; takes up to `ahead` photos for each worker before the first."""
-        # Here, as one photo needs no threads.
-        from concurrent.futures import Future, ThreadPoolExecutor
+        """Does the work of `map`; holds `held` photos for each worker."""
+        from kmatting.ahead import map_ordered  # here, as one photo needs no threads
 
         network = self._network
         workers = min(_MOST_WORKERS, processors()) if network.is_copied else 2
         large = threading.Semaphore(_LARGE_AT_A_TIME)
         own = threading.local()
 
-        def work(source: Source) -> T | E:
+        def work(source: Source) -> tuple[Source, T | E]:
             if not hasattr(own, "matter"):
                 copied = network.is_copied
                 own.matter = self._with_network(network.clone_single_threaded()) if copied else self
             try:
                 with large if _is_large(source) else contextlib.nullcontext():
-                    return function(source, own.matter(source))
+                    return source, function(source, own.matter(source))
             except catch as error:
-                return error
+                return source, error
 
-        waiting: deque[tuple[Source, Future[T | E]]] = deque()
+        def given() -> Iterator[Source]:  # map_ordered closes it, and not the caller's own
+            yield from photos
 
-        def first() -> tuple[Source, T | E]:
-            source, result = waiting.popleft()
-            return source, result.result()
-
-        pool = ThreadPoolExecutor(workers, "kmatting-photo")
+        results: Any = map_ordered(work, given(), workers, held * workers)
+        process = os.getpid()
         try:
-            for source in photos:
-                waiting.append((source, pool.submit(work, source)))
-                if len(waiting) == ahead * workers:
-                    yield first()
-            while waiting:
-                yield first()
+            while True:
+                if os.getpid() != process:  # its threads were not copied
+                    raise UsageError(
+                        "These photos were begun before this process was forked, and can only be "
+                        "continued in the parent. Begin with them anew."
+                    )
+                yield next(results)
+        except StopIteration:
+            pass
         finally:
-            pool.shutdown(cancel_futures=True)
+            results.close()
 
     def _with_network(self, network: Network) -> "Matter":
         """Makes a copy that runs another copy of the network."""
@@ -288,13 +286,7 @@ class Matter:
         """Runs the network on a uint8 photo (H, W, 3); returns its alpha (h, w) at its own size."""
         fitting = self._fit(image.shape[0], image.shape[1], size)
         batch = fitting.batch(image)
-        try:
-            output = self._run(batch)
-        except (ModelError, MemoryError):
-            raise
-        except Exception as error:  # TensorFlow and LiteRT raise types of their own
-            reason = next(iter(str(error).splitlines()), type(error).__name__)
-            raise PhotoError(f"{name}: the model cannot run on it ({reason[:300]}).") from error
+        output = self._run(batch, name)
         if output.shape != (1, *fitting.size, 1):
             raise ModelError(
                 f"{self._path}: expected an alpha of shape {(1, *fitting.size, 1)} from the model, "
@@ -304,7 +296,7 @@ class Matter:
         if not np.isfinite(alpha).all():
             raise PhotoError(f"{name}: the model returned numbers that are not finite.")
         lowest, highest = float(alpha.min()), float(alpha.max())
-        if lowest < -_TOLERANCE or highest > 1 + _TOLERANCE:
+        if lowest < -TOLERANCE or highest > 1 + TOLERANCE:
             raise ModelError(
                 f"{self._path}: expected an alpha from 0 to 1 from the model, received numbers "
                 f"from {lowest:.4g} to {highest:.4g}. Put what scales them into the model."
@@ -316,7 +308,7 @@ class Matter:
             return fit_fixed_size(height, width, self.fixed_size)
         return fit_any_size(height, width, size or self._size)
 
-    def _run(self, batch: np.ndarray) -> np.ndarray:
+    def _run(self, batch: np.ndarray, name: str) -> np.ndarray:
         """Runs the network on one batch at a time; loads it again in a forked process."""
         # Each process has a lock of its own: a fork may copy one that another thread holds.
         with self._locks.setdefault(os.getpid(), threading.Lock()):
@@ -326,7 +318,13 @@ class Matter:
                 except ModelError as error:
                     raise ModelError(f"{self._path}: {error}") from error
                 self._process = os.getpid()
-            return np.asarray(self._network.run(batch))
+            try:
+                return np.asarray(self._network.run(batch))
+            except MemoryError:
+                raise
+            except Exception as error:  # TensorFlow and LiteRT raise types of their own
+                reason = next(iter(str(error).splitlines()), type(error).__name__)
+                raise PhotoError(f"{name}: the model cannot run on it ({reason[:300]}).") from error
 
 
 def _whole_numbers(size: Size | None) -> Size | None:

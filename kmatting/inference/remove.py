@@ -62,3 +62,13 @@ def remove(photo: Source, **options: Any) -> bytes | np.ndarray | Image.Image:
 @functools.cache
 def _default_matter() -> Matter:
     return Matter()
+
+
+def _after_fork_in_child() -> None:
+    """Frees the lock, which another thread of the parent may have held."""
+    global _loading
+    _loading = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)

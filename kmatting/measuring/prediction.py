@@ -46,6 +46,7 @@ def export_models(encoder: str, size: int, folder: str) -> int:
         from kmatting import models
         from kmatting.data.synthetic import sample
         from kmatting.exporting import tflite
+        from kmatting.exporting.formats import VARIANTS
         from kmatting.exporting.saved_model import export_saved_model
 
         model = models.model2(encoder, encoder_weights="none")
@@ -53,7 +54,7 @@ def export_models(encoder: str, size: int, folder: str) -> int:
             model.save(Path(folder) / "keras.keras")
             export_saved_model(model, folder, "saved_model", max_size=10**6, warmup=False)
         photos = [sample(0, index, (size, size))[0] for index in range(4)]
-        for variant in (kind for kind in FORMATS if kind in tflite.LIMITS):
+        for variant in (kind for kind in FORMATS if kind in VARIANTS):
             content = tflite.convert(model, (size, size), variant, photos)
             (Path(folder) / f"{variant}-{size}.tflite").write_bytes(content)
         run = tf.function(lambda image: model(image, training=False))

@@ -1,34 +1,20 @@
 """Loads a model of any format. Only the module of that format is imported, which saves time."""
 
 import importlib
-from dataclasses import dataclass
 from pathlib import Path
 
 from kmatting.errors import ModelError
-from kmatting.networks.network import Network, loading
+from kmatting.networks.network import Network
 from kmatting.sizes import Size
 
-
-@dataclass(frozen=True)
-class ModelFile:
-    """A kind of model file.
-
-    Attributes:
-        kind: what messages call it.
-        module: what loads it, by `load(path, threads, size)`; the arguments are those of
-            `load_network`, and it returns a `Network`.
-    """
-
-    kind: str
-    module: str
-
-
 FOLDER = ""  # stands for the suffix of a folder
+# What loads each kind of model file, by a function `load(path, threads, size)`. Its arguments are
+# those of `load_network`; it returns a `Network`, and its `ModelError`s need not name the file.
 MODEL_FILES = {
-    ".tflite": ModelFile("a TFLite model", "kmatting.networks.tflite"),
-    ".onnx": ModelFile("an ONNX model", "kmatting.networks.onnx"),
-    ".keras": ModelFile("a Keras model", "kmatting.networks.keras_model"),
-    FOLDER: ModelFile("a SavedModel", "kmatting.networks.saved_model"),
+    ".tflite": "kmatting.networks.tflite",
+    ".onnx": "kmatting.networks.onnx",
+    ".keras": "kmatting.networks.keras_model",
+    FOLDER: "kmatting.networks.saved_model",
 }
 
 
@@ -50,15 +36,18 @@ def load_network(path: Path, threads: int | None = None, size: Size | None = Non
             size, or if TensorFlow's threads can no longer be set.
     """
     suffix = FOLDER if path.is_dir() else path.suffix.lower()
-    found = MODEL_FILES.get(suffix)
-    if found is None or (suffix == FOLDER and not path.is_dir()):
+    if suffix not in MODEL_FILES or (suffix == FOLDER and not path.is_dir()):
         raise ModelError(
             f"{path}: expected {describe_model_files()}"
             + ("." if path.exists() else ", and there is no such file.")
         )
-    with loading(path, found.kind):
-        network: Network = importlib.import_module(found.module).load(path, threads, size)
-        return network
+    if not path.exists():
+        raise ModelError(f"{path}: no such file.")
+    try:
+        network: Network = importlib.import_module(MODEL_FILES[suffix]).load(path, threads, size)
+    except ModelError as error:
+        raise ModelError(f"{path}: {error}") from error
+    return network
 
 
 def describe_model_files() -> str:

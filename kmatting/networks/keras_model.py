@@ -9,14 +9,16 @@ import numpy as np
 
 from kmatting.errors import ModelError
 from kmatting.keras_setup import import_keras
-from kmatting.networks.metadata import read_metadata, read_size
-from kmatting.networks.network import Network, fixed_size, loading
+from kmatting.networks.metadata import find_metadata, parse_metadata, trained_size
+from kmatting.networks.network import Network, fixed_size, foreign
 from kmatting.networks.runtime import limit_tensorflow, refuse_fork, tensorflow_memory
 from kmatting.networks.shipped import shipped_model
 from kmatting.sizes import Size
 
 if TYPE_CHECKING:
     import keras
+
+_KIND = "a Keras model"
 
 
 def load_model(path: str | os.PathLike[str] | None = None) -> "keras.Model":
@@ -41,8 +43,12 @@ def load_model(path: str | os.PathLike[str] | None = None) -> "keras.Model":
     path = shipped_model(".keras") if path is None else Path(path)
     if path.is_dir() or path.suffix.lower() != ".keras":
         raise ModelError(f"{path}: expected a .keras file.")
-    with loading(path, "a Keras model"):
+    if not path.exists():
+        raise ModelError(f"{path}: no such file.")
+    try:
         return _load(path)
+    except ModelError as error:
+        raise ModelError(f"{path}: {error}") from error
 
 
 def load(path: Path, threads: int | None = None, size: Size | None = None) -> "KerasNetwork":
@@ -65,14 +71,15 @@ class KerasNetwork(Network):
     def __init__(self, path: Path, threads: int | None = None) -> None:
         super().__init__(path, threads)
         refuse_fork()
-        keras = import_keras()
+        with foreign(_KIND):
+            keras = import_keras()
         with_tensorflow = keras.backend.backend() == "tensorflow"
         if with_tensorflow:
             limit_tensorflow(threads)
         model = _load(path)
         self.fixed_size = fixed_size(model.input_shape)
-        self._metadata = read_metadata(path)
-        trained_at = read_size(path)
+        self._metadata = parse_metadata(find_metadata(path))
+        trained_at = trained_size(self._metadata)
         self.best_size = trained_at and round(math.prod(trained_at) ** 0.5)
 
         def call(image: Any) -> Any:
@@ -100,7 +107,9 @@ class KerasNetwork(Network):
 
 
 def _load(path: Path) -> Any:
-    keras = import_keras()
+    with foreign(_KIND):
+        keras = import_keras()
     import kmatting.layers  # noqa: F401  registers the layers that a model file names
 
-    return keras.saving.load_model(path, compile=False)
+    with foreign(_KIND):
+        return keras.saving.load_model(path, compile=False)

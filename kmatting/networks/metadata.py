@@ -36,7 +36,7 @@ def read_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
     """
     path = Path(path)
     try:
-        return parse_metadata(_content(path))
+        return parse_metadata(find_metadata(path))
     except ModelError as error:
         raise ModelError(f"{path}: {error}") from error
 
@@ -90,7 +90,15 @@ def read_attached(file: str | os.PathLike[str] | bytes) -> bytes | None:
     raise ModelError(f"damaged {METADATA} (it is there {count} times).")
 
 
-def _content(path: Path) -> bytes | None:
+def model_without_archive(content: bytes) -> bytes:
+    """Takes the archive that follows the model off the content of a `.tflite` file."""
+    if not zipfile.is_zipfile(io.BytesIO(content)):
+        return content
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        return content[: min(entry.header_offset for entry in archive.infolist())]
+
+
+def find_metadata(path: Path) -> bytes | None:
     """Returns the file `kmatting.json` of a model, or None if it has none."""
     if path.is_dir():
         file = path / "assets.extra" / METADATA
@@ -110,11 +118,21 @@ def read_size(path: str | os.PathLike[str]) -> tuple[int, int] | None:
     Raises:
         ModelError: if the metadata is damaged.
     """
-    size = read_metadata(path).get("size")
+    path = Path(path)
+    metadata = read_metadata(path)
+    try:
+        return trained_size(metadata)
+    except ModelError as error:
+        raise ModelError(f"{path}: {error}") from error
+
+
+def trained_size(metadata: dict[str, Any]) -> tuple[int, int] | None:
+    """Takes the size that a network was trained at from its metadata, as `read_size`."""
+    size = metadata.get("size")
     if size is None:
         return None
     if not (isinstance(size, list) and len(size) == 2 and all(map(_is_side, size))):
-        raise ModelError(f"{path}: damaged {METADATA}: expected a size of two numbers of pixels.")
+        raise ModelError(f"damaged {METADATA}: expected a size of two numbers of pixels.")
     height, width = size
     return height, width
 

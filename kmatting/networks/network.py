@@ -3,16 +3,16 @@
 import abc
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from kmatting.errors import ModelError
+from kmatting.errors import Error, ModelError
 from kmatting.extras import EXTRA_OF, install_command
 
 SIGNATURE = "serving_default"  # of exported models
 PLAIN_SIGNATURE = "network"  # of those that also reduce photos and refine mattes: the network alone
+TOLERANCE = 0.05  # of an alpha beyond 0 and 1, for codes of 8 bits; what is more is no alpha
 SIZE_SIGNATURE = "matte_{}"  # of each size in a `.tflite` file of several, such as matte_288x512
 
 
@@ -111,28 +111,25 @@ def only_one(kind: str, named: Mapping[str, Any]) -> tuple[str, Any]:
 
 
 @contextlib.contextmanager
-def loading(path: Path, kind: str) -> Iterator[None]:
-    """Turns whatever a loader raises into one `ModelError` that names the file.
+def foreign(kind: str) -> Iterator[None]:
+    """Turns whatever a runtime raises while it loads a model into a `ModelError`.
+
+    Only calls of the runtime belong in it, and its import: what else fails is a bug of kmatting.
 
     Args:
-        path: the file or folder.
-        kind: what it should be, such as "a Keras model".
+        kind: what the file should be, such as "a Keras model".
 
     Raises:
-        ModelError: if the file is missing or cannot be loaded, or an optional package is missing.
+        ModelError: if it cannot be loaded, or the runtime is not installed.
     """
-    if not path.exists():
-        raise ModelError(f"{path}: no such file.")
     try:
         yield
-    except ModelError as error:
-        raise ModelError(f"{path}: {error}") from error
-    except MemoryError:
+    except (Error, MemoryError):
         raise
-    except Exception as error:  # loaders raise nearly every type on broken files
+    except Exception as error:  # runtimes raise nearly every type on broken files
         package = (getattr(error, "name", None) or "").partition(".")[0]
         if isinstance(error, ModuleNotFoundError) and package in EXTRA_OF:
             hint = install_command(EXTRA_OF[package])
-            raise ModelError(f"{path}: {kind} needs {package}: {hint}") from error
+            raise ModelError(f"{kind} needs {package}: {hint}") from error
         reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise ModelError(f"{path}: cannot be loaded as {kind} ({reason[:300]}).") from error
+        raise ModelError(f"cannot be loaded as {kind} ({reason[:300]}).") from error

@@ -7,7 +7,7 @@ import numpy as np
 
 from kmatting.errors import ModelError
 from kmatting.networks.metadata import METADATA, parse_metadata
-from kmatting.networks.network import Network, fixed_size
+from kmatting.networks.network import Network, fixed_size, foreign
 from kmatting.networks.runtime import keep_in_forks, processors
 from kmatting.sizes import Size
 
@@ -33,7 +33,8 @@ class OnnxNetwork(Network):
 
     def __init__(self, path: Path, threads: int | None = None) -> None:
         super().__init__(path, threads)
-        self._session = open_session(path, threads)
+        with foreign("an ONNX model"):
+            self._session = open_session(path, threads)
         self.fixed_size = fixed_size(_image_shape(self._session))
         properties = self._session.get_modelmeta().custom_metadata_map
         self._metadata = parse_metadata(properties.get(METADATA))

@@ -6,10 +6,19 @@ from typing import Any
 import numpy as np
 
 from kmatting.errors import ModelError
-from kmatting.networks.metadata import read_metadata
-from kmatting.networks.network import PLAIN_SIGNATURE, SIGNATURE, Network, fixed_size, only_one
+from kmatting.networks.metadata import find_metadata, parse_metadata
+from kmatting.networks.network import (
+    PLAIN_SIGNATURE,
+    SIGNATURE,
+    Network,
+    fixed_size,
+    foreign,
+    only_one,
+)
 from kmatting.networks.runtime import limit_tensorflow, refuse_fork, tensorflow_memory
 from kmatting.sizes import Size
+
+_KIND = "a SavedModel"
 
 
 def load(path: Path, threads: int | None = None, size: Size | None = None) -> "SavedModelNetwork":
@@ -32,11 +41,12 @@ class SavedModelNetwork(Network):
     def __init__(self, path: Path, threads: int | None = None) -> None:
         super().__init__(path, threads)
         refuse_fork()
-        import tensorflow as tf
-
+        with foreign(_KIND):
+            import tensorflow as tf
         limit_tensorflow(threads)
-        # Kept: the signature holds no reference to the model, whose variables would be freed.
-        self._model = tf.saved_model.load(str(path))
+        with foreign(_KIND):
+            # Kept: the signature holds no reference to the model, whose variables would be freed.
+            self._model = tf.saved_model.load(str(path))
         signatures = self._model.signatures
         if SIGNATURE not in signatures:
             raise ModelError(f"has no signature {SIGNATURE!r}; export it by kmatting export.")
@@ -46,7 +56,7 @@ class SavedModelNetwork(Network):
         self._output, _ = only_one("output", signature.structured_outputs)
         self._takes_bytes = image.dtype == tf.uint8
         self.fixed_size = fixed_size(image.shape.as_list())
-        self._metadata = read_metadata(path)
+        self._metadata = parse_metadata(find_metadata(path))
         if not self._metadata and "encoded" in signatures:
             raise ModelError(
                 "was exported by an older kmatting and does not say its size; export it again by "

@@ -6,8 +6,6 @@ from kmatting.errors import ModelError
 
 _SHIPPED_NAME = "general"  # in saved_models/, of a clone or of the installed package
 
-SHIPPED_LICENCE = "not for commercial use, see saved_models/README.md of kmatting"
-
 
 def shipped_model(suffix: str = ".tflite") -> Path:
     """Finds a model that kmatting ships; `saved_models/README.md` is its model card.

@@ -9,7 +9,14 @@ import numpy as np
 
 from kmatting.errors import ModelError
 from kmatting.networks.metadata import parse_metadata, read_attached
-from kmatting.networks.network import SIGNATURE, SIZE_SIGNATURE, Network, fixed_size, only_one
+from kmatting.networks.network import (
+    SIGNATURE,
+    SIZE_SIGNATURE,
+    Network,
+    fixed_size,
+    foreign,
+    only_one,
+)
 from kmatting.networks.runtime import keep_in_forks, processors
 from kmatting.sizes import Size, as_frame, size_text
 
@@ -17,6 +24,7 @@ _MOST_THREADS = 8  # by default: more do not make a small network faster
 # Pixels of the input up to which each worker gets a copy. Copies of a larger network would take
 # hundreds of megabytes, and threads make it faster.
 _SMALL = 384 * 384
+_KIND = "a TFLite model"
 
 
 def load(path: Path, threads: int | None = None, size: Size | None = None) -> "TFLiteNetwork":
@@ -42,16 +50,20 @@ class TFLiteNetwork(Network):
         super().__init__(content, threads, size)
         self._content, self._size = content, size
         threads_of_all = min(_MOST_THREADS, processors())
-        interpreter = _interpreter_class()(
-            model_content=content, num_threads=threads or threads_of_all
-        )
+        interpreter_class = _interpreter_class()
+        with foreign(_KIND):
+            interpreter = interpreter_class(
+                model_content=content, num_threads=threads or threads_of_all
+            )
         keep_in_forks(interpreter)
         signature = _signature(interpreter, size)
-        if signature == SIGNATURE:
-            interpreter.allocate_tensors()  # of that signature alone
-        self._runner = interpreter.get_signature_runner(signature)
-        self._input, self._image = only_one("input", self._runner.get_input_details())
-        self._output, self._alpha = only_one("output", self._runner.get_output_details())
+        with foreign(_KIND):
+            if signature == SIGNATURE:
+                interpreter.allocate_tensors()  # of that signature alone
+            self._runner = interpreter.get_signature_runner(signature)
+            inputs, outputs = self._runner.get_input_details(), self._runner.get_output_details()
+        self._input, self._image = only_one("input", inputs)
+        self._output, self._alpha = only_one("output", outputs)
         _check_numbers("input", self._image)
         _check_numbers("output", self._alpha)
         self.fixed_size = fixed_size(self._image["shape_signature"].tolist())
@@ -59,7 +71,8 @@ class TFLiteNetwork(Network):
         self.is_copied = small and threads is None
         if signature != SIGNATURE and self.fixed_size:
             # LiteRT allocates it in its first run, and writes a notice: better now than later.
-            self.run(np.zeros((1, *self.fixed_size, 3), np.uint8))
+            with foreign(_KIND):
+                self.run(np.zeros((1, *self.fixed_size, 3), np.uint8))
 
     @functools.cached_property
     def metadata(self) -> dict[str, Any]:
@@ -78,10 +91,13 @@ class TFLiteNetwork(Network):
 
 def _signature(interpreter: Any, size: tuple[int, int] | None) -> str:
     """Names the signature of a size, by default of the first."""
-    names = interpreter.get_signature_list()
+    with foreign(_KIND):
+        names = interpreter.get_signature_list()
     if SIGNATURE not in names:
         raise ModelError(f"has no signature {SIGNATURE!r}; export it by kmatting export.")
-    _, image = only_one("input", interpreter.get_signature_runner(SIGNATURE).get_input_details())
+    with foreign(_KIND):
+        inputs = interpreter.get_signature_runner(SIGNATURE).get_input_details()
+    _, image = only_one("input", inputs)
     first = fixed_size(image["shape_signature"].tolist())
     if size is None or first is None or size == first:
         return SIGNATURE

@@ -20,7 +20,7 @@ from kmatting.pictures.maker import Picture, make_pictures, read_backgrounds
 from kmatting.pictures.wanted import Wanted, read_canvas, read_margin
 from kmatting.sizes import whole_number
 
-_OPAQUE_SHARE = 0.001  # of the photo: a smaller subject counts as none
+OPAQUE_SHARE = 0.001  # of the photo: a smaller subject counts as none
 _VISIBLE = 0.05  # alpha below which a pixel does not count as a part of the subject
 _MOST_PIXELS = 65536  # of a radius
 _CELLS = (16, 4096)  # smallest and largest side of a panel's pictures
@@ -80,7 +80,7 @@ class Matte:
     @property
     def is_empty(self) -> bool:
         """Whether no subject was found: less than 0.1 % of the photo is at least half opaque."""
-        return bool(np.count_nonzero(self.alpha >= 0.5) < _OPAQUE_SHARE * self.alpha.size)
+        return bool(np.count_nonzero(self.alpha >= 0.5) < OPAQUE_SHARE * self.alpha.size)
 
     def remarks(self) -> list[str]:
         """Says what a user should know of the result, in a phrase each.

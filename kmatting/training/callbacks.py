@@ -66,7 +66,7 @@ def make_callbacks(
             keras.callbacks.TensorBoard(str(tensorboard), write_graph=False),
             Panel(folder, *data.panel_samples(config.training.panel_samples)),
             # Last, so that an epoch with a checkpoint has all its other files.
-            Checkpoint(folder, config.data.size, state.best),
+            Checkpoint(folder, config.data.size, state.best, state.licence),
         ]
     return callbacks
 
@@ -134,10 +134,18 @@ class Checkpoint(keras.callbacks.Callback):
         folder: the run's folder.
         size: height and width that the network is trained at; the files remember it.
         best: lowest validation MAD so far, None without any.
+        licence: terms of the weights that the run started from; the files state them, too.
     """
 
-    def __init__(self, folder: Path, size: tuple[int, int], best: float | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        size: tuple[int, int],
+        best: float | None = None,
+        licence: str | None = None,
+    ) -> None:
         super().__init__()
+        self.licence = licence
         self.folder = folder
         self.size = size
         self.best = math.inf if best is None else best
@@ -152,10 +160,10 @@ class Checkpoint(keras.callbacks.Callback):
                 keras.Model(self.model.inputs, self.model.outputs, name=self.model.name).save(
                     partial
                 )
-                write_state(partial, epoch + 1, self.best, self.size)
+                write_state(partial, epoch + 1, self.best, self.size, self.licence)
         with whole_file(self.folder / LAST) as partial:
             self.model.save(partial)
-            write_state(partial, epoch + 1, self.best, self.size)
+            write_state(partial, epoch + 1, self.best, self.size, self.licence)
 
 
 class CSVLog(keras.callbacks.Callback):

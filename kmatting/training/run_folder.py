@@ -18,6 +18,7 @@ from kmatting.config import Config, load_config, save_config
 from kmatting.errors import CheckpointError, ConfigError
 from kmatting.files import whole_file
 from kmatting.networks.metadata import METADATA, read_metadata
+from kmatting.networks.shipped import shipped_model
 
 CONFIG = "config.yaml"
 LAST = "last.keras"
@@ -34,6 +35,7 @@ class RunState(BaseModel):
         epoch: complete epochs.
         best: lowest validation MAD so far, None without any.
         size: height and width in pixels that the network is trained at.
+        licence: terms of the weights that the run started from, if their file states them.
     """
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
@@ -41,6 +43,7 @@ class RunState(BaseModel):
     epoch: _Count = 0
     best: Annotated[float, Field(ge=0, strict=True)] | None = None
     size: tuple[_Count, _Count] | None = None
+    licence: str | None = None
 
 
 def open_run(
@@ -149,7 +152,26 @@ def describe_run(config: Config, folder: Path) -> None:
         save_config(config, partial)
 
 
-def write_state(checkpoint: Path, epoch: int, best: float, size: tuple[int, int]) -> None:
+def starting_licence(weights: Path | None) -> str | None:
+    """Returns the terms of the weights that a run starts from, if their file states them.
+
+    Args:
+        weights: `model.weights` of the config.
+    """
+    path = shipped_model(".keras") if str(weights) == "shipped" else weights
+    if path is None or path.suffix != ".keras" or not path.is_file():
+        return None
+    licence: str | None = read_metadata(path).get("licence")
+    return licence
+
+
+def write_state(
+    checkpoint: Path,
+    epoch: int,
+    best: float,
+    size: tuple[int, int],
+    licence: str | None = None,
+) -> None:
     """Adds the state of a run to a `.keras` file, which is a zip archive.
 
     Args:
@@ -157,8 +179,10 @@ def write_state(checkpoint: Path, epoch: int, best: float, size: tuple[int, int]
         epoch: complete epochs.
         best: lowest validation MAD so far, infinite without any.
         size: height and width in pixels that the network is trained at.
+        licence: terms of the weights that the run started from, if known.
     """
-    state = RunState(epoch=epoch, best=best if math.isfinite(best) else None, size=size)
+    lowest = best if math.isfinite(best) else None
+    state = RunState(epoch=epoch, best=lowest, size=size, licence=licence)
     with zipfile.ZipFile(checkpoint, "a") as archive:
         archive.writestr(METADATA, state.model_dump_json())
 

@@ -14,6 +14,9 @@ _JPEG, _PNG = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"
 _PNG_HEADER = 33  # bytes; the first chunk of data may begin behind
 _START_OF_SCAN, _APP1 = 0xDA, 0xE1  # JPEG markers
 _EXIF = b"Exif\0\0"
+_MOST_SEGMENTS = 1000  # before the pixels; colour profiles take up to 255
+_FILL_WINDOW = 4096  # bytes that are looked at in one turn
+_MOST_SCANS = 200  # of a JPEG file; a usual progressive one has about 10
 _ORIENTATION, _LONG = 0x0112, 4  # a tag of EXIF and a type of value
 
 
@@ -30,11 +33,14 @@ def check_files(files: Any) -> Any:
 
     Raises:
         tf.errors.InvalidArgumentError: when the graph runs, for a file that is neither JPEG nor
-            PNG, and for more than `MAX_PIXELS` in all.
+            PNG, for one that would take long to decode, and for more than `MAX_PIXELS` in all.
     """
     sizes = tf.map_fn(_read_size, files, fn_output_signature=tf.TensorSpec((2,), tf.int64))
+    # A PNG's sides have 32 bits each: cut down, or a product or the sum would overflow.
+    most = tf.constant(MAX_PIXELS + 1, tf.int64)
+    pixels = tf.minimum(tf.reduce_prod(tf.minimum(sizes, most), axis=1), most)
     check = tf.debugging.Assert(
-        tf.reduce_sum(tf.reduce_prod(sizes, axis=1)) <= MAX_PIXELS,
+        tf.reduce_sum(pixels) <= MAX_PIXELS,
         [
             f"image_bytes: expected at most {MAX_PIXELS} pixels in a request, received photos of "
             "(height, width)",
@@ -100,7 +106,8 @@ def _read_size(file: Any) -> Any:
     with tf.control_dependencies([check]):
         file = tf.identity(file)
     if _is_jpeg(file):
-        size = tf.cast(tf.image.extract_jpeg_shape(file)[:2], tf.int64)
+        with tf.control_dependencies([_check_scans(file)]):
+            size = tf.cast(tf.image.extract_jpeg_shape(file)[:2], tf.int64)
     else:
         size = tf.stack([_number(file, 20, 4), _number(file, 16, 4)])
     return size
@@ -116,12 +123,29 @@ def _decode_png(file: Any) -> tuple[Any, Any]:
     return pixels[..., :3], opacity
 
 
+def _check_scans(file: Any) -> Any:
+    """Refuses a JPEG file of very many scans: each is decoded over the whole photo."""
+    levels = tf.io.decode_raw(file, tf.uint8)
+    # A marker, two bytes that say how long its header is, and the number of colours in the scan.
+    end = tf.maximum(tf.size(levels) - 4, 0)
+    first, second, long, short, colours = (levels[shift : shift + end] for shift in range(5))
+    starts = (first == 0xFF) & (second == _START_OF_SCAN) & (long == 0)
+    starts &= (colours >= 1) & (colours <= 4) & (short == 6 + 2 * colours)
+    count = tf.math.count_nonzero(starts)
+    return tf.debugging.Assert(
+        count <= _MOST_SCANS,
+        [f"image_bytes: expected at most {_MOST_SCANS} scans in a JPEG file, received", count],
+    )
+
+
 @tf.function(input_signature=[tf.TensorSpec((), tf.string)])
 def _find_jpeg_exif(file: Any) -> Any:
     """Returns the EXIF data of a JPEG file, or an empty string."""
     exif = b""
     position = tf.constant(2, tf.int64)
-    while position + 10 <= _length(file):
+    turns = tf.constant(0)
+    while position + 10 <= _length(file) and turns <= _MOST_SEGMENTS:
+        turns += 1
         marker, length = _number(file, position + 1, 1), _number(file, position + 2, 2)
         if _number(file, position, 1) != 0xFF or marker == _START_OF_SCAN:
             break
@@ -129,8 +153,19 @@ def _find_jpeg_exif(file: Any) -> Any:
             exif = _cut(file, position + 10, tf.maximum(length - 8, 0))
             break
         # The byte 0xFF may be repeated before a marker.
-        position += tf.where(marker == 0xFF, tf.constant(1, tf.int64), 2 + length)
-    return exif
+        if marker == 0xFF:
+            position += _count_fill(file, position) - 1
+        else:
+            position += 2 + length
+    with tf.control_dependencies([_check_segments(turns)]):
+        return tf.identity(exif)
+
+
+def _count_fill(file: Any, position: Any) -> Any:
+    """Counts how often the byte 0xFF is repeated, as far as a window reaches."""
+    window = tf.io.decode_raw(_cut(file, position, _FILL_WINDOW), tf.uint8)
+    others = tf.where(window != 0xFF)[:, 0]
+    return tf.reduce_min(tf.concat([others, [tf.size(window, tf.int64)]], 0))
 
 
 @tf.function(input_signature=[tf.TensorSpec((), tf.string)])
@@ -138,7 +173,9 @@ def _find_png_exif(file: Any) -> Any:
     """Returns the EXIF data that a PNG file has before its pixels, or an empty string."""
     exif = b""
     position = tf.constant(_PNG_HEADER, tf.int64)
-    while position + 8 <= _length(file):
+    turns = tf.constant(0)
+    while position + 8 <= _length(file) and turns <= _MOST_SEGMENTS:
+        turns += 1
         length, kind = _number(file, position, 4), _cut(file, position + 4, 4)
         if kind == b"IDAT":
             break
@@ -146,7 +183,15 @@ def _find_png_exif(file: Any) -> Any:
             exif = _cut(file, position + 8, length)
             break
         position += 12 + length
-    return exif
+    with tf.control_dependencies([_check_segments(turns)]):
+        return tf.identity(exif)
+
+
+def _check_segments(turns: Any) -> Any:
+    return tf.debugging.Assert(
+        turns <= _MOST_SEGMENTS,
+        [f"image_bytes: expected at most {_MOST_SEGMENTS} segments before the pixels of a file"],
+    )
 
 
 @tf.function(input_signature=[tf.TensorSpec((), tf.string)])
@@ -157,15 +202,18 @@ def _read_orientation(exif: Any) -> Any:
     if _length(exif) >= 8:
         start = _number(exif, 4, 4, little_endian)
         if start + 2 <= _length(exif):
-            entry = start + 2
-            end = entry + 12 * _number(exif, start, 2, little_endian)
-            while entry < end and entry + 12 <= _length(exif):
-                if _number(exif, entry, 2, little_endian) == _ORIENTATION:
-                    is_long = _number(exif, entry + 2, 2, little_endian) == _LONG
-                    size = tf.where(is_long, tf.constant(4, tf.int64), 2)
-                    orientation = _number(exif, entry + 8, size, little_endian)
-                    break
-                entry += 12
+            whole = (_length(exif) - start - 2) // 12
+            count = tf.minimum(_number(exif, start, 2, little_endian), whole)
+            digits = tf.io.decode_raw(_cut(exif, start + 2, 12 * count), tf.uint8)
+            digits = tf.cast(tf.reshape(digits, (-1, 12))[:, :2], tf.int64)
+            weights = tf.where(little_endian, [1, 256], [256, 1])
+            tags = tf.reduce_sum(digits * tf.cast(weights, tf.int64), 1)
+            found = tf.where(tags == _ORIENTATION)[:, 0]
+            if tf.size(found) > 0:
+                entry = start + 2 + 12 * found[0]
+                is_long = _number(exif, entry + 2, 2, little_endian) == _LONG
+                size = tf.where(is_long, tf.constant(4, tf.int64), 2)
+                orientation = _number(exif, entry + 8, size, little_endian)
     return orientation
 
 
