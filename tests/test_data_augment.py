@@ -290,7 +290,8 @@ def test_a_large_picture_is_shrunk_without_aliasing(width):
     for fit in ["resize", "crop", "stretch"]:
         config = Augmentation(fit=fit, crop_scale=(0.99, 1))
         _, out = augment(cv2.merge([stripes] * 3), stripes, (64, 64), config, draws(1))
-        np.testing.assert_allclose(out[4:-4, 4:-4], 127.5, atol=13)
+        # Farther in than a rotated corner: at a mirrored border two stripes are alike.
+        np.testing.assert_allclose(out[16:-16, 16:-16], 127.5, atol=13)
 
 
 @pytest.mark.parametrize("size", [(64, 48), (100, 90), (180, 120), (200, 170), (300, 260)])

@@ -20,7 +20,8 @@ from kmatting.images import read_alpha, read_image, read_photo
 
 def photo(height=90, width=123, seed=0):
     noise = np.random.default_rng(seed).integers(0, 256, (height, width, 4), np.uint8)
-    return cv2.GaussianBlur(noise, (0, 0), 3) * 2 + np.uint8(64)
+    smooth = cv2.GaussianBlur(noise, (0, 0), 3)
+    return cv2.normalize(smooth, None, 0, 255, cv2.NORM_MINMAX)
 
 
 def encoded(pixels, kind, **options):
@@ -115,11 +116,14 @@ def test_what_is_wrong_with_a_file_is_said_as_by_images(tmp_path, name, harm):
     path = tmp_path / "photo"
     if harm != "no file":
         path.write_bytes(harmed)
-    with pytest.raises(ImageError) as slow:
-        read_image(path)
-    with pytest.raises(ImageError) as fast:
-        read_training_image(path)
-    assert str(fast.value) == str(slow.value)
+    try:
+        expected = read_image(path).astype(int)
+    except ImageError as error:
+        with pytest.raises(ImageError) as raised:
+            read_training_image(path)
+        assert str(raised.value) == str(error)
+    else:
+        assert np.abs(read_training_image(path)[0] - expected).max() <= 1
 
 
 @pytest.mark.parametrize("least", [None, (40, 40), (20, 20), (11, 15), (5, 5)])

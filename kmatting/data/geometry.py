@@ -123,7 +123,9 @@ def _squares(shrink: float) -> int:
     """Returns how many pixels are averaged along an axis that shrinks by a factor."""
     # Squares of n pixels and bilinear samples of them have a variance of n * n * (1 / 12 + 1 / 6),
     # which must not exceed that of the triangle of half width s, s * s / 6.
-    return max(1, int(shrink * math.sqrt(2 / 3) + 1e-6))
+    # But two pixels that become one are averaged: no Gaussian removes the finest pattern better.
+    least = min(2, int(shrink + 1e-6))
+    return max(1, least, int(shrink * math.sqrt(2 / 3)))
 
 
 def _remaining_sigma(shrink: float, square: int) -> float:

@@ -37,7 +37,10 @@ def feed(batches: Batches, data: Data) -> Any:
         tf.TensorSpec((samples,), tf.float32),  # the weight of samples that are validated on
     ]
     signature = tuple(specs[:2] if batches.steps is None else specs)
-    return tf.data.Dataset.from_generator(lambda: batches, output_signature=signature).prefetch(1)
+    dataset = tf.data.Dataset.from_generator(lambda: batches, output_signature=signature)
+    if batches.steps is not None:  # `evaluate` counts a step too much if it does not know
+        dataset = dataset.apply(tf.data.experimental.assert_cardinality(batches.steps))
+    return dataset.prefetch(1)
 
 
 @contextlib.contextmanager
