@@ -80,7 +80,7 @@ def test_composites_use_it_by_default(tmp_path, estimates, estimate):
     samples = section.open(FileChecker())
     for lap in range(3):
         for index in range(3):
-            assert samples.load(index, SIZE, (lap, index)).shape == (*SIZE, 4)
+            assert samples.load(index, SIZE, (lap, index))[0].shape == (*SIZE, 3)
     assert len(estimates) == (3 if estimate else 0)
     # The validation part estimates as well.
     parts = samples.split(0.5)
@@ -93,7 +93,7 @@ def test_cutouts_with_transparency_keep_their_colours(tmp_path, estimates):
     Image.fromarray(rgba).save(tmp_path / "image" / "0.png")
     source = CompositeSource(foregrounds=tmp_path / "image", backgrounds=tmp_path / "backgrounds")
     samples = source.open(FileChecker())
-    assert samples.load(0, SIZE, (0, 0)).shape == (*SIZE, 4)
+    assert samples.load(0, SIZE, (0, 0))[0].shape == (*SIZE, 3)
     assert estimates == []
 
 

@@ -1,11 +1,14 @@
 """The pipeline: order, resume, weights, validation, and files that go bad."""
 
+import itertools
+import os
+import subprocess
+import sys
+import time
 from collections import Counter
 
-import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 from PIL import Image
 
 from kmatting.config import DataConfig
@@ -36,10 +39,14 @@ def build(train, batch_size=4, seed=7, **data):
 def numbers(dataset, batches):
     """Returns which pairs the first batches hold."""
     found = []
-    for image, alpha, *_ in dataset.take(batches):
-        np.testing.assert_allclose(image[..., :1] + alpha, 1, atol=1e-6)
-        found += np.rint(alpha.numpy()[:, 0, 0, 0] * 255 - 145).astype(int).tolist()
+    for image, alpha, *_ in itertools.islice(dataset, batches):
+        np.testing.assert_array_equal(image[..., :1] + alpha, 255)
+        found += (alpha[:, 0, 0, 0] - 145).tolist()
     return found
+
+
+def taken(batches, count):
+    return list(itertools.islice(batches, count))
 
 
 def same(first, second):
@@ -53,9 +60,8 @@ def test_batches_have_the_promised_shapes_and_ranges(tmp_path):
     image, alpha = next(iter(data.train()))
     assert image.shape == (4, 16, 32, 3)
     assert alpha.shape == (4, 16, 32, 1)
-    assert image.dtype == alpha.dtype == tf.float32
-    assert data.train().element_spec[0].shape == (4, 16, 32, 3)
-    assert 0 <= image.numpy().min() <= image.numpy().max() <= 1
+    assert (image.dtype, alpha.dtype) == (np.uint8, np.int16)
+    assert 0 <= alpha.min() <= alpha.max() <= 255
 
 
 def test_an_epoch_holds_every_sample_and_fills_up_its_last_batch(tmp_path):
@@ -79,7 +85,7 @@ def test_outlines_of_coarse_pairs_are_unknown_in_training_only(tmp_path):
     for coarse in (True, False):
         data = build([{**source, "coarse": coarse}], size=96, batch_size=1)
         _, alpha = next(iter(data.train()))
-        assert (alpha.numpy() == -1).any() == coarse
+        assert (alpha == -1).any() == coarse
         assert data.panel_samples(1)[1].min() == 0
 
 
@@ -92,7 +98,7 @@ def test_a_batch_larger_than_the_set_is_full_too(tmp_path):
 def test_the_same_seed_gives_the_same_batches_and_another_seed_others(tmp_path):
     source = write_pairs(tmp_path, 10)
     first, again = build([source], augmentation={}), build([source], augmentation={})
-    same(first.train().take(6), again.train().take(6))
+    same(taken(first.train(), 6), taken(again.train(), 6))
     assert numbers(build([source]).train(), 3) != numbers(build([source], seed=8).train(), 3)
 
 
@@ -108,8 +114,9 @@ def test_a_resumed_run_goes_on_as_the_uninterrupted_one(tmp_path):
     }
     train = [pairs, composites, {"kind": "synthetic", "count": 5, "weight": 0.5}]
     data = build(train, augmentation={"fit": "crop"})
-    skipped = data.train().skip(2 * data.steps_per_epoch).take(6)
-    same(build(train, augmentation={"fit": "crop"}).train(first_epoch=2).take(6), skipped)
+    resumed = build(train, augmentation={"fit": "crop"}).train(2 * data.steps_per_epoch)
+    whole = taken(data.train(), 2 * data.steps_per_epoch + 6)
+    same(taken(resumed, 6), whole[-6:])
 
 
 def test_weights_decide_how_often_samples_come(tmp_path):
@@ -141,7 +148,7 @@ def test_composites_and_synthetic_samples_are_new_in_each_epoch(tmp_path):
         "backgrounds": tmp_path / "bg",
     }
     for train in (composites, {"kind": "synthetic", "count": 1}):
-        images = [image.numpy() for image, _ in build([train], batch_size=1).train().take(4)]
+        images = [image for image, _ in taken(build([train], batch_size=1).train(), 4)]
         assert len({image.tobytes() for image in images}) == 4
 
 
@@ -151,26 +158,11 @@ def test_validation_holds_every_sample_once_and_its_weights_make_the_mean(tmp_pa
     assert (data.validation_samples, data.validation_steps) == (10, 3)
     batches = list(data.validation())
     assert [len(weight) for _, _, weight in batches] == [4, 4, 4]
-    assert all(weight.dtype == tf.float32 for _, _, weight in batches)
+    assert all(weight.dtype == np.float32 for _, _, weight in batches)
     weights = np.concatenate([weight for _, _, weight in batches])
     np.testing.assert_allclose(weights, [1.2] * 10 + [0] * 2, rtol=1e-6)
     assert numbers(data.validation(), 3) == [*range(10), 9, 9]
     same(batches, data.validation())
-
-
-def test_keras_evaluates_to_the_mean_over_the_real_samples(tmp_path):
-    source = write_pairs(tmp_path, 10)
-    data = build([source], validation=[source])
-
-    def l1(alpha, predicted):
-        return keras.ops.mean(abs(alpha - predicted), axis=(1, 2, 3))
-
-    model = keras.Sequential([keras.Input((16, 16, 3)), keras.layers.Lambda(lambda x: x[..., :1])])
-    model.compile(loss=l1, weighted_metrics=[l1])
-    loss, metric = model.evaluate(data.validation(), verbose=0)
-    expected = np.mean([(35 + 2 * number) / 255 for number in range(10)])
-    assert loss == pytest.approx(expected, rel=1e-5)
-    assert metric == pytest.approx(expected, rel=1e-5)
 
 
 def test_a_share_held_out_by_hash_is_never_trained_on(tmp_path):
@@ -215,10 +207,10 @@ def test_backgrounds_are_photos_with_an_empty_alpha(tmp_path):
     images = write_pairs(tmp_path, 10, (100, 80))["images"]
     data = build([{"kind": "backgrounds", "images": images}], validation=0.2, batch_size=2)
     assert data.validation_samples == sum(stem_fraction(f"{n:03d}") < 0.2 for n in range(10))
-    for dataset in (data.train().take(4), data.validation()):
+    for dataset in (taken(data.train(), 4), data.validation()):
         for image, alpha, *_ in dataset:
             assert image.shape == (2, 16, 16, 3)
-            assert image.numpy().min() > 0.3
+            assert image.min() > 76
             np.testing.assert_array_equal(alpha, 0)
 
 
@@ -241,14 +233,14 @@ def test_synthetic_validation_is_fixed_and_not_trained_on():
     assert (data.train_samples, data.validation_samples) == (20, 5)
     held_out = list(data.validation())
     same(held_out, data.validation())
-    seen = {image.numpy().tobytes() for batch, _ in data.train().take(12) for image in batch}
+    seen = {image.tobytes() for batch, _ in taken(data.train(), 12) for image in batch}
     assert len(seen) == 60
-    assert not seen & {image.numpy().tobytes() for image in held_out[0][0]}
+    assert not seen & {image.tobytes() for image in held_out[0][0]}
 
 
 def test_without_validation_there_is_none(tmp_path):
     data = build([write_pairs(tmp_path, 3)])
-    assert data.validation() is None
+    assert list(data.validation()) == []
     assert (data.validation_steps, data.validation_samples) == (0, 0)
 
 
@@ -264,21 +256,21 @@ def test_panel_samples_are_fixed_and_spread(tmp_path, validation):
     assert len(data.panel_samples(99)[0]) == (data.validation_samples or 40)
 
 
-def test_large_photos_are_shrunk_alike_with_their_alphas(tmp_path):
+def test_large_photos_are_decoded_at_a_reduced_scale_with_their_alphas(tmp_path):
     y, x = np.mgrid[:301, :403]
     alpha = ((x // 40 + y // 40) % 2 * 255).astype(np.uint8)
     for folder in ("image", "alpha"):
         (tmp_path / folder).mkdir()
     Image.fromarray(alpha).save(tmp_path / "alpha" / "a.png")
-    Image.fromarray(alpha).convert("RGB").save(tmp_path / "image" / "a.png")
+    Image.fromarray(alpha).convert("RGB").save(tmp_path / "image" / "a.jpg", quality=95)
     source = {"kind": "pairs", "images": tmp_path / "image", "alphas": tmp_path / "alpha"}
-    data = build([source])
-    sample = data.training_sets[0].load(0, (16, 16), (0, 0))
-    assert sample.shape == (34, 45, 4)  # by 9: no less than twice the size
-    np.testing.assert_array_equal(sample[..., 0], sample[..., 3])
-    image, shrunk = next(iter(build([source], batch_size=1).train()))
-    np.testing.assert_allclose(image[..., :1], shrunk, atol=1e-6)
-    assert shrunk.numpy().mean() == pytest.approx(alpha.mean() / 255, abs=0.02)
+    data = build([source], batch_size=1)
+    image, levels = data.training_sets[0].load(0, (16, 16), (0, 0))
+    assert image.shape == (38, 51, 3)  # by 8: no less than twice the size
+    assert np.abs(image[..., 0].astype(int) - levels).max() < 12
+    image, shrunk = next(iter(data.train()))
+    assert np.abs(image[..., :1] - shrunk).max() < 12
+    assert shrunk.mean() == pytest.approx(alpha.mean(), abs=5)
 
 
 def test_all_problems_of_all_sources_are_raised_at_once(tmp_path):
@@ -319,13 +311,48 @@ def test_a_file_that_goes_bad_in_training_is_named(tmp_path, harm):
         victim.write_bytes(victim.read_bytes()[:40])
     else:
         Image.new("L", (5, 5)).save(victim)
-    with pytest.raises(DataError) as error, data.clear_errors():
+    with pytest.raises(DataError) as error:
         numbers(data.train(), 1)
     assert "002.png" in str(error.value)
     assert "\n" not in str(error.value)
 
 
-def test_other_errors_pass_unchanged(tmp_path):
-    data = build([write_pairs(tmp_path, 4)])
-    with pytest.raises(tf.errors.InvalidArgumentError), data.clear_errors():
-        tf.debugging.assert_equal(1, 2)
+@pytest.mark.parametrize("processors", [1, 2, 7])
+def test_threads_do_not_change_the_samples(tmp_path, monkeypatch, processors):
+    source = write_pairs(tmp_path, 5, (40, 30))
+    strong = {"colour": 0.3, "blur": 1.0, "noise": 0.05, "jpeg_quality": 40, "fit": "crop"}
+    data = build([source], augmentation=strong)
+    expected = [[data._train_sample(4 * step + place) for place in range(4)] for step in range(5)]
+    monkeypatch.setattr(os, "cpu_count", lambda: processors)
+    for (image, alpha), samples in zip(taken(data.train(), 5), expected, strict=True):
+        np.testing.assert_array_equal(image, [image for image, _ in samples])
+        np.testing.assert_array_equal(alpha, [alpha for _, alpha in samples])
+
+
+def test_few_batches_are_made_ahead(tmp_path):
+    made = []
+    data = build([write_pairs(tmp_path, 5)])
+    batches = data.train()
+    batches.sample = lambda number: made.append(number) or data._train_sample(number)
+    for step, _ in enumerate(itertools.islice(batches, 6)):
+        assert len(made) <= 4 * (step + 4)
+        time.sleep(0.01)
+
+
+def test_a_script_that_leaves_the_data_ends(tmp_path):
+    code = """
+from kmatting.config import DataConfig
+from kmatting.data.pipeline import build
+config = DataConfig(train=[{"kind": "synthetic", "count": 50}], size=64, validation=0.0)
+batches = iter(build(config, 0, 8).train())
+print(next(batches)[0].shape)
+"""
+    process = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True
+    )
+    assert process.stdout == "(8, 64, 64, 3)\n"
+
+
+def test_tensorflow_is_not_imported(tmp_path):
+    code = "import sys, kmatting.data.pipeline; sys.exit('tensorflow' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,25 +1,14 @@
 """Photos without a subject: to lay foregrounds on, and to learn that a photo may be empty."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from PIL import Image
 
 from kmatting.data.folders import list_folder
-from kmatting.data.samples import (
-    Checker,
-    Draw,
-    Size,
-    SourceSection,
-    joined,
-    reduction,
-    split,
-    stem_fraction,
-)
-from kmatting.images import read_image
+from kmatting.data.reading import read_training_image
+from kmatting.data.samples import Checker, Draw, Listed, Size, SourceSection
 
 
 class BackgroundsSource(SourceSection):
@@ -60,8 +49,12 @@ class Background:
         """The file."""
         return (self.image,)
 
-    def read(self) -> tuple[np.ndarray, None]:
+    def read(self, least: Size | None = None) -> tuple[np.ndarray, None]:
         """Reads the file.
+
+        Args:
+            least: height and width that a large JPEG may be reduced to twice of; None for all its
+                pixels.
 
         Returns:
             uint8 array (H, W, 3), upright; and None, as it has no alpha.
@@ -69,7 +62,7 @@ class Background:
         Raises:
             ImageError: if it cannot be read.
         """
-        return read_image(self.image), None
+        return read_training_image(self.image, least)[0], None
 
 
 def open_backgrounds(folder: Path, recursive: bool, checker: Checker) -> list[Background]:
@@ -88,31 +81,10 @@ def open_backgrounds(folder: Path, recursive: bool, checker: Checker) -> list[Ba
     return checker.keep_good([Background(path) for (path,) in found.files], str(folder))
 
 
-@dataclass
-class EmptySet:
+class EmptySet(Listed[Background]):
     """Photos whose alpha is 0; see `SampleSet`."""
 
-    backgrounds: Sequence[Background]
-    name: str
-    weight: float = 1.0
-    coarse: bool = False
-
-    def __len__(self) -> int:
-        return len(self.backgrounds)
-
-    def fractions(self) -> list[float]:
-        """See `SampleSet`."""
-        return [stem_fraction(background.stem) for background in self.backgrounds]
-
-    def split(self, share: float) -> tuple["EmptySet", "EmptySet"]:
-        """See `SampleSet`."""
-        kept, held_out = split(self.backgrounds, share)
-        return EmptySet(kept, self.name, self.weight), EmptySet(held_out, self.name, self.weight)
-
-    def load(self, index: int, size: Size, draw: Draw) -> np.ndarray:
-        """Reads a photo; a large one is reduced by a whole factor, to no less than twice `size`."""
-        image, _ = self.backgrounds[index].read()
-        factor = reduction(image, size)
-        if factor > 1:
-            image = np.asarray(Image.fromarray(image).reduce(factor))
-        return joined(image, np.zeros(image.shape[:2], np.uint8))
+    def load(self, index: int, size: Size, draw: Draw) -> tuple[np.ndarray, np.ndarray]:
+        """Reads a photo; a large JPEG is decoded at no less than twice `size`."""
+        image, _ = self.samples[index].read(size)
+        return image, np.zeros(image.shape[:2], np.uint8)

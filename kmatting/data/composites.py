@@ -12,9 +12,9 @@ from kmatting.data.compositing import composite
 from kmatting.data.folders import list_stems, match_folders
 from kmatting.data.foregrounds import ForegroundCache
 from kmatting.data.pairs import compare_sizes
-from kmatting.data.samples import Checker, Draw, Size, SourceSection, split, stem_fraction
+from kmatting.data.reading import read_training_alpha, read_training_cutout
+from kmatting.data.samples import Checker, Draw, Listed, Size, SourceSection, split
 from kmatting.errors import ImageError
-from kmatting.images import read_alpha, read_photo
 
 
 class CompositeSource(SourceSection):
@@ -45,10 +45,10 @@ class CompositeSource(SourceSection):
         backgrounds = open_backgrounds(self.backgrounds, self.recursive, checker)
         return CompositeSet(
             good if backgrounds else [],
-            backgrounds,
             str(self.foregrounds),
             self.weight,
-            ForegroundCache() if self.alphas and self.estimate_foreground else None,
+            backgrounds=backgrounds,
+            estimates=ForegroundCache() if self.alphas and self.estimate_foreground else None,
         )
 
 
@@ -84,17 +84,17 @@ class Cutout:
         Raises:
             ImageError: as `Pair.read`, and if there is neither transparency nor another file.
         """
-        photo = read_photo(self.foreground)
+        colours, opacity = read_training_cutout(self.foreground)
         if self.alpha is not None:
-            alpha = read_alpha(self.alpha)
-            compare_sizes(alpha, str(self.alpha), photo.rgb, str(self.foreground))
-            return photo.rgb, alpha
-        if photo.opacity is None:
+            alpha = read_training_alpha(self.alpha)
+            compare_sizes(alpha, str(self.alpha), colours, str(self.foreground))
+            return colours, alpha
+        if opacity is None:
             raise ImageError(
                 f"{self.foreground}: expected a cutout with transparency, received an opaque "
                 "image; give the folder of its alphas as `alphas`, or remove it."
             )
-        return photo.rgb, photo.opacity
+        return colours, opacity
 
 
 def find_cutouts(
@@ -119,47 +119,30 @@ def find_cutouts(
 
 
 @dataclass
-class CompositeSet:
+class CompositeSet(Listed[Cutout]):
     """Foregrounds over backgrounds, which are drawn anew each time; see `SampleSet`.
 
     Attributes:
-        cutouts: the foregrounds.
         backgrounds: the backgrounds.
-        name: as in `SampleSet`.
-        weight: as in `SampleSet`.
         estimates: loads the foregrounds that are photos; None if their colours are pure.
-        coarse: as in `SampleSet`.
     """
 
-    cutouts: Sequence[Cutout]
-    backgrounds: Sequence[Background]
-    name: str
-    weight: float = 1.0
+    backgrounds: Sequence[Background] = ()
     estimates: ForegroundCache | None = None
-    coarse: bool = False
-
-    def __len__(self) -> int:
-        return len(self.cutouts)
-
-    def fractions(self) -> list[float]:
-        """See `SampleSet`."""
-        return [stem_fraction(cutout.stem) for cutout in self.cutouts]
 
     def split(self, share: float) -> tuple["CompositeSet", "CompositeSet"]:
         """See `SampleSet`; backgrounds are split too, unless one side would have none."""
-        kept, held_out = split(self.cutouts, share)
+        kept, held_out = super().split(share)
         backgrounds = split(self.backgrounds, share)
-        if not all(backgrounds):
-            backgrounds = list(self.backgrounds), list(self.backgrounds)
-        return (
-            CompositeSet(kept, backgrounds[0], self.name, self.weight, self.estimates),
-            CompositeSet(held_out, backgrounds[1], self.name, self.weight, self.estimates),
-        )
+        if all(backgrounds):
+            kept.backgrounds, held_out.backgrounds = backgrounds
+        return kept, held_out
 
-    def load(self, index: int, size: Size, draw: Draw) -> np.ndarray:
+    def load(self, index: int, size: Size, draw: Draw) -> tuple[np.ndarray, np.ndarray]:
         """Lays a foreground over a background."""
         random = np.random.default_rng(draw)
-        cutout = self.cutouts[index]
+        cutout = self.samples[index]
         foreground, alpha = self.estimates.load(cutout, size) if self.estimates else cutout.read()
-        background, _ = self.backgrounds[int(random.integers(len(self.backgrounds)))].read()
+        chosen = self.backgrounds[int(random.integers(len(self.backgrounds)))]
+        background, _ = chosen.read(size)
         return composite(foreground, alpha, background, size, random)

@@ -1,7 +1,9 @@
 """Lays foregrounds over backgrounds: image = alpha*foreground + (1-alpha)*background."""
 
+import cv2
 import numpy as np
-from PIL import Image
+
+from kmatting.data.geometry import resize
 
 
 def composite(
@@ -10,7 +12,7 @@ def composite(
     background: np.ndarray,
     size: tuple[int, int],
     random: np.random.Generator,
-) -> np.ndarray:
+) -> tuple[np.ndarray, np.ndarray]:
     """Places a foreground at random over a random part of a background.
 
     The foreground is scaled to between 0.5 and 1.2 times the largest size that fits. A subject that
@@ -25,37 +27,35 @@ def composite(
         random: generator that all draws come from.
 
     Returns:
-        float32 array (height, width, 4) in [0, 1]: the image and its alpha, composited in floats.
+        image: uint8 array (height, width, 3), composited in floats.
+        alpha: uint8 array (height, width).
     """
-    sample = _part_of(background, size, random)
+    image = _part_of(background, size, random)
+    levels = np.zeros(size, np.uint8)
     thing, left, top = _placed(foreground, alpha, size, random)
     bottom, right = (side + start for side, start in zip(thing.shape, (top, left), strict=False))
     rows = slice(max(top, 0), min(bottom, size[0]))
     columns = slice(max(left, 0), min(right, size[1]))
     seen = thing[rows.start - top : rows.stop - top, columns.start - left : columns.stop - left]
-    sample[rows, columns] = seen + (1 - seen[..., 3:]) * sample[rows, columns]
-    return sample.clip(0, 1)
+    mixed = image[rows, columns] * (1 - seen[..., 3:] / 255)
+    mixed += seen[..., :3]
+    image[rows, columns] = np.rint(mixed, out=mixed).clip(0, 255)
+    levels[rows, columns] = np.rint(seen[..., 3]).clip(0, 255)
+    return image, levels
 
 
 def _part_of(
     background: np.ndarray, size: tuple[int, int], random: np.random.Generator
 ) -> np.ndarray:
-    """Crops a random part of a background, mirrors it in half of the cases, adds an alpha of 0."""
+    """Crops a random part of a background, and mirrors it in half of the cases."""
     height, width = size
     rows, columns = background.shape[:2]
     scale = min(rows / height, columns / width) * random.uniform(0.5, 1)
-    left = random.uniform(0, columns - width * scale)
-    top = random.uniform(0, rows - height * scale)
-    box = (left, top, left + width * scale, top + height * scale)
-    # By a rounding error `box` may end outside the picture, which Pillow refuses.
-    box = tuple(np.minimum(box, (columns, rows, columns, rows)).tolist())
-    part = Image.fromarray(background).resize(
-        (width, height), Image.Resampling.BILINEAR, box, reducing_gap=2.0
-    )
-    pixels = np.asarray(part, np.float32) / 255
-    if random.random() < 0.5:
-        pixels = pixels[:, ::-1]
-    return np.concatenate([pixels, np.zeros((height, width, 1), np.float32)], axis=2)
+    tall, wide = max(1, round(height * scale)), max(1, round(width * scale))
+    left = int(random.integers(columns - wide, endpoint=True))
+    top = int(random.integers(rows - tall, endpoint=True))
+    part = resize(background[top : top + tall, left : left + wide], size)
+    return cv2.flip(part, 1) if random.random() < 0.5 else part
 
 
 def _placed(
@@ -67,12 +67,15 @@ def _placed(
     """Scales a foreground and draws its position.
 
     Returns:
-        float32 array (H, W, 4) of colours times alpha, and alpha; its left and its top.
+        float32 array (H, W, 4) of colours times alpha, and alpha, up to 255; its left and its top.
     """
-    solid = alpha > 127
-    cut = [bool(line.any()) for line in (solid[:, 0], solid[:, -1], solid[0], solid[-1])]
-    left, top, right, bottom = Image.fromarray(alpha).getbbox() or (0, 0, *alpha.shape[::-1])
-    foreground, alpha = foreground[top:bottom, left:right], alpha[top:bottom, left:right]
+    borders = alpha[:, 0], alpha[:, -1], alpha[0], alpha[-1]
+    cut = [bool(line.max() > 127) for line in borders]
+    left, top, columns, rows = cv2.boundingRect(alpha)
+    if not rows:  # nothing is opaque
+        left, top, (rows, columns) = 0, 0, alpha.shape
+    part = slice(top, top + rows), slice(left, left + columns)
+    foreground, alpha = foreground[part], alpha[part]
     rows, columns = alpha.shape
     height, width = size
     scale = min(height / rows, width / columns) * random.uniform(0.5, 1.2)
@@ -80,10 +83,13 @@ def _placed(
         scale = max(scale, width / columns)
     if cut[2] and cut[3]:
         scale = max(scale, height / rows)
-    new_size = max(1, round(columns * scale)), max(1, round(rows * scale))
-    thing = _resized(foreground, alpha, new_size)
-    x = _start(width - new_size[0], cut[0], cut[1], random)
-    y = _start(height - new_size[1], cut[2], cut[3], random)
+    new_size = max(1, round(rows * scale)), max(1, round(columns * scale))
+    # Colours times alpha: colours of transparent pixels must not bleed into the edge.
+    coverage = cv2.cvtColor(alpha, cv2.COLOR_GRAY2RGB)
+    weighted = cv2.multiply(foreground, coverage, scale=1 / 255, dtype=cv2.CV_32F)
+    thing = resize(cv2.merge([weighted, alpha.astype(np.float32)]), new_size)
+    x = _start(width - new_size[1], cut[0], cut[1], random)
+    y = _start(height - new_size[0], cut[2], cut[3], random)
     return thing, x, y
 
 
@@ -95,15 +101,3 @@ def _start(room: int, cut_low: bool, cut_high: bool, random: np.random.Generator
     if cut_high:
         start = max(start, room)
     return start
-
-
-def _resized(foreground: np.ndarray, alpha: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Resizes colours times alpha: colours of transparent pixels must not bleed into the edge."""
-    coverage = alpha.astype(np.float32) / 255
-
-    def shrunk(channel: np.ndarray) -> np.ndarray:
-        picture = Image.fromarray(channel)  # floats: nothing is rounded before compositing
-        return np.asarray(picture.resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0))
-
-    channels = [shrunk(foreground[..., channel] * (coverage / 255)) for channel in range(3)]
-    return np.stack([*channels, shrunk(coverage)], axis=2)

@@ -13,9 +13,10 @@ from PIL import Image
 
 from kmatting import __version__
 from kmatting.data.cache import cache_folder, signature
+from kmatting.data.reading import read_training_cutout
 from kmatting.data.samples import Sample, Size, reduction
 from kmatting.errors import ImageError
-from kmatting.images import read_photo, write_image
+from kmatting.images import write_image
 from kmatting.pictures.foreground import estimate_foreground
 
 LIMIT = 4_000_000_000  # bytes of the cache
@@ -55,10 +56,10 @@ class ForegroundCache:
         path = self._folder / f"{key}.png"
         if key is not None:
             with contextlib.suppress(ImageError, OSError):
-                stored = read_photo(path)
+                colours, opacity = read_training_cutout(path)
                 os.utime(path)  # it was used
-                if stored.opacity is not None:
-                    return stored.rgb, stored.opacity
+                if opacity is not None:
+                    return colours, opacity
         foreground, alpha = _estimated(sample, size)
         if key is not None and self._room > 0:
             with contextlib.suppress(OSError):  # no room, or no folder to write to

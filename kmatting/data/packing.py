@@ -24,11 +24,10 @@ from filelock import FileLock, Timeout
 from pydantic import AfterValidator, BaseModel, Field, ValidationError, model_validator
 from tqdm import tqdm
 
-from kmatting.data.pairs import Pair, PairSet, compare_sizes
-from kmatting.data.samples import Checker, SourceSection
+from kmatting.data.pairs import Pair, PairSet, read_pair
+from kmatting.data.samples import Checker, Size, SourceSection
 from kmatting.errors import DataError, Error, ImageError
 from kmatting.files import sync_folder, sync_tree
-from kmatting.images import read_alpha, read_image
 from kmatting.quiet import quiet
 
 MANIFEST = "manifest.json"
@@ -187,28 +186,20 @@ class PackedPair:
         """The shard."""
         return (self.image.shard,)
 
-    def read(self) -> tuple[np.ndarray, np.ndarray]:
+    def read(self, least: Size | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Reads and decodes both files, as `Pair.read` does.
 
+        Args:
+            least: as in `Pair.read`.
+
         Returns:
-            image: uint8 array (H, W, 3), upright; transparent parts over white.
-            alpha: uint8 array (H, W), 255 is foreground.
+            As `Pair.read`.
 
         Raises:
             ImageError: as `Pair.read`, and if the shard is damaged.
         """
-        image = _decode(read_image, self.image)
-        alpha = _decode(read_alpha, self.alpha)
-        compare_sizes(alpha, str(self.alpha), image, str(self.image))
-        return image, alpha
-
-
-def _decode(decoder: Callable[[bytes], np.ndarray], file: PackedFile) -> np.ndarray:
-    data = file.read()
-    try:
-        return decoder(data)
-    except ImageError as error:
-        raise ImageError(f"{file}{str(error).removeprefix('image')}") from error
+        image, alpha = self.image.read(), self.alpha.read()
+        return read_pair(image, str(self.image), alpha, str(self.alpha), least)
 
 
 def pack(pairs: Sequence[Pair], folder: Path, shard_size: int = 256_000_000) -> Manifest:

@@ -1,27 +1,17 @@
 """Pairs on disk: photos and their mattes, as files in two folders."""
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
 import numpy as np
-from PIL import Image
 
 from kmatting.data.folders import match_folders
-from kmatting.data.samples import (
-    Checker,
-    Draw,
-    Sample,
-    Size,
-    SourceSection,
-    joined,
-    reduction,
-    split,
-    stem_fraction,
-)
+from kmatting.data.reading import read_training_alpha, read_training_image, reduced
+from kmatting.data.samples import Checker, Draw, Listed, Sample, Size, SourceSection
 from kmatting.errors import ImageError
-from kmatting.images import read_alpha, read_image
 
 
 class PairsSource(SourceSection):
@@ -70,8 +60,12 @@ class Pair:
         """Both files."""
         return self.image, self.alpha
 
-    def read(self) -> tuple[np.ndarray, np.ndarray]:
+    def read(self, least: Size | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Reads both files.
+
+        Args:
+            least: height and width that a large JPEG may be reduced to twice of; None for all its
+                pixels.
 
         Returns:
             image: uint8 array (H, W, 3), upright; transparent parts over white.
@@ -80,9 +74,7 @@ class Pair:
         Raises:
             ImageError: if one cannot be read, the alpha has colours, or their sizes differ.
         """
-        image, alpha = read_image(self.image), read_alpha(self.alpha)
-        compare_sizes(alpha, str(self.alpha), image, str(self.image))
-        return image, alpha
+        return read_pair(self.image, str(self.image), self.alpha, str(self.alpha), least)
 
 
 def find_pairs(
@@ -101,6 +93,33 @@ def find_pairs(
     """
     found = match_folders(images, alphas, "image", recursive)
     return [Pair(image, alpha) for image, alpha in found.files], found.problems, found.notes
+
+
+def read_pair(
+    image: Path | bytes, image_name: str, alpha: Path | bytes, alpha_name: str, least: Size | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Reads a photo and its matte.
+
+    Args:
+        image: path or encoded bytes of the photo.
+        image_name: what to call it in a message.
+        alpha: path or encoded bytes of the matte.
+        alpha_name: what to call it in a message.
+        least: as in `Pair.read`.
+
+    Returns:
+        As `Pair.read`.
+
+    Raises:
+        ImageError: as `Pair.read`.
+    """
+    with _naming(image, image_name):
+        pixels, factor = read_training_image(image, least)
+    with _naming(alpha, alpha_name):
+        levels = read_training_alpha(alpha)
+    levels = reduced(levels, factor)
+    compare_sizes(levels, alpha_name, pixels, image_name)
+    return pixels, levels
 
 
 def compare_sizes(alpha: np.ndarray, alpha_name: str, image: np.ndarray, image_name: str) -> None:
@@ -126,39 +145,27 @@ def _size(pixels: np.ndarray) -> str:
     return f"{pixels.shape[1]}x{pixels.shape[0]}"
 
 
-class _AnyPair(Sample, Protocol):
-    def read(self) -> tuple[np.ndarray, np.ndarray]: ...
+@contextlib.contextmanager
+def _naming(source: Path | bytes, name: str) -> Iterator[None]:
+    """Names what is read from memory in the messages of `kmatting.images`."""
+    try:
+        yield
+    except ImageError as error:
+        if isinstance(source, Path):
+            raise
+        raise ImageError(f"{name}{str(error).removeprefix('image')}") from error
 
 
-@dataclass
-class PairSet:
+class AnyPair(Sample, Protocol):
+    """A photo and its matte, as files or in a shard."""
+
+    def read(self, least: Size | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """See `Pair.read`."""
+
+
+class PairSet(Listed[AnyPair]):
     """Images and alphas from disk, as files in folders or in shards; see `SampleSet`."""
 
-    pairs: Sequence[_AnyPair]
-    name: str
-    weight: float = 1.0
-    coarse: bool = False
-
-    def __len__(self) -> int:
-        return len(self.pairs)
-
-    def fractions(self) -> list[float]:
-        """See `SampleSet`."""
-        return [stem_fraction(pair.stem) for pair in self.pairs]
-
-    def split(self, share: float) -> tuple["PairSet", "PairSet"]:
-        """See `SampleSet`."""
-        kept, held_out = split(self.pairs, share)
-        return (
-            PairSet(kept, self.name, self.weight, self.coarse),
-            PairSet(held_out, self.name, self.weight, self.coarse),
-        )
-
-    def load(self, index: int, size: Size, draw: Draw) -> np.ndarray:
-        """Reads a pair; a large one is reduced by a whole factor, to no less than twice `size`."""
-        image, alpha = self.pairs[index].read()
-        factor = reduction(alpha, size)
-        if factor > 1:  # both by the same whole pixels, so that they stay aligned
-            image = np.asarray(Image.fromarray(image).reduce(factor))
-            alpha = np.asarray(Image.fromarray(alpha).reduce(factor))
-        return joined(image, alpha)
+    def load(self, index: int, size: Size, draw: Draw) -> tuple[np.ndarray, np.ndarray]:
+        """Reads a pair; a large JPEG is decoded at no less than twice `size`."""
+        return self.samples[index].read(size)

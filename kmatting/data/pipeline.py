@@ -1,26 +1,33 @@
-"""The tf.data pipeline: from the sources of a config to batches.
+"""From the sources of a config to batches, in NumPy.
 
 The seed and the number of a sample, counted from the first step of the first epoch, decide which
 sample it is and every random draw in it. So the order is the same each time, whatever runs in
-parallel, and a resumed run starts at any epoch without replaying the others.
+parallel, and a resumed run starts at any step without replaying the others.
 """
 
-import contextlib
 import functools
 import math
+import os
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
+import cv2
 import numpy as np
-import tensorflow as tf
 
-from kmatting.data.augment import augment, without_outline
+from kmatting.data.augment import augment, fit, without_outline
 from kmatting.data.checking import FileChecker
 from kmatting.data.config import DataConfig
 from kmatting.data.samples import SampleSet
 from kmatting.data.sources import open_sources
 from kmatting.errors import DataError, ImageError
+
+_AHEAD = 2  # batches that are made before they are asked for
+
+# image: uint8 (N, H, W, 3); alpha: int16 (N, H, W, 1), 0 to 255, or -1 where it is unknown.
+Batch = tuple[np.ndarray, np.ndarray]
+WeightedBatch = tuple[np.ndarray, np.ndarray, np.ndarray]  # and a float32 weight per sample (N,)
 
 
 def build(
@@ -31,7 +38,7 @@ def build(
     Args:
         config: the data section of a config.
         seed: of all random draws, 0 or more.
-        batch_size: samples a step, over all replicas together.
+        batch_size: samples per step, over all replicas together.
         worker: index of this process among those that train together.
         workers: their number, a divisor of the batch size.
 
@@ -55,7 +62,7 @@ class Data:
         validation_sets: sets to validate on; may be none.
         config: the data section of a config.
         seed: of all random draws.
-        batch_size: samples a step, over all replicas together.
+        batch_size: samples per step, over all replicas together.
         worker: index of this process among those that train together; it gets its part of each
             batch.
         workers: their number.
@@ -68,10 +75,9 @@ class Data:
     batch_size: int
     worker: int = 0
     workers: int = 1
-    _failure: DataError | None = field(default=None, init=False)
 
     def description(self) -> str:
-        """Describes everything that decides the samples, except the pixels of the files."""
+        """Returns everything that decides the samples, except the pixels of the files."""
         sets = [
             [
                 (type(samples).__name__, len(samples), samples.weight, samples.fractions())
@@ -101,39 +107,29 @@ class Data:
         """Batches of a validation; 0 where there is none."""
         return math.ceil(self.validation_samples / self.batch_size)
 
-    def train(self, first_epoch: int = 0) -> tf.data.Dataset:
-        """Makes the training dataset, which is endless.
+    def train(self, first_step: int = 0) -> "Batches":
+        """Returns the batches to train on, which have no end.
 
         Args:
-            first_epoch: number of the epoch to start at, from 0.
+            first_step: number of the step to start at, from 0, counted over all epochs.
 
         Returns:
-            Dataset of batches (image, alpha): float32 (N, H, W, 3) and (N, H, W, 1) in [0, 1]; the
-            alpha is -1 where it is unknown, along the outlines of coarse sources.
+            An iterable of (image, alpha): uint8 (N, H, W, 3), and int16 (N, H, W, 1) from 0 to 255;
+            -1 where the alpha is unknown, along the outlines of coarse sources.
         """
-        steps = tf.data.Dataset.range(first_epoch * self.steps_per_epoch, np.iinfo(np.int64).max)
-        return self._batches(steps, self._train_sample)
+        return Batches(self._train_sample, None, self._numbers, first_step)
 
-    def validation(self) -> tf.data.Dataset | None:
-        """Makes the validation dataset: every sample once, in fixed order, not augmented.
+    def validation(self) -> "Batches":
+        """Returns the batches to validate on: every sample once, in fixed order, not augmented.
 
         All batches are full. The last is padded with samples of weight 0, and the other samples
         weigh more in turn, so that Keras's mean over the batches is the mean over the samples.
 
         Returns:
-            Dataset of batches (image, alpha, weight): float32 (N, H, W, 3) and (N, H, W, 1) in
-            [0, 1], and (N,). None where there is nothing to validate on.
+            An iterable of (image, alpha, weight): the first two as in `train`, and float32 (N,). It
+            is empty where there is nothing to validate on.
         """
-        if not self.validation_sets:
-            return None
-        padded = self.validation_steps * self.batch_size
-        weight = np.float32(padded / self.validation_samples)
-
-        def weighted_sample(number: Any) -> tuple[Any, Any, Any]:
-            image, alpha = self._plain_sample(tf.minimum(number, self.validation_samples - 1))
-            return image, alpha, tf.where(number < self.validation_samples, weight, 0.0)
-
-        return self._batches(tf.data.Dataset.range(self.validation_steps), weighted_sample)
+        return Batches(self._weighted_sample, self.validation_steps, self._numbers)
 
     def panel_samples(self, count: int) -> tuple[np.ndarray, np.ndarray]:
         """Loads a few fixed samples to look at, from the validation data if there is some.
@@ -148,83 +144,111 @@ class Data:
         total = self.validation_samples or sum(map(len, self.training_sets))
         count = min(count, total)
         samples = [self._plain_sample(index * total // count) for index in range(count)]
-        images, alphas = zip(*samples, strict=True)
-        return np.stack(images), np.stack(alphas)
+        images, alphas = (np.stack(part) / np.float32(255) for part in zip(*samples, strict=True))
+        return images, alphas
 
-    @contextlib.contextmanager
-    def clear_errors(self) -> Iterator[None]:
-        """Raises the original DataError where TensorFlow has wrapped it in an error of its own.
-
-        Raises:
-            DataError: if a file became unreadable since it was checked.
-        """
-        try:
-            yield
-        except tf.errors.OpError:
-            if self._failure is None:
-                raise
-            raise self._failure from None
-
-    def _batches(self, steps: tf.data.Dataset, sample: Callable[[Any], Any]) -> tf.data.Dataset:
-        """Makes this worker's part of each batch from the numbers of the samples in it."""
+    def _numbers(self, step: int) -> range:
+        """Returns the numbers of this worker's samples in a step."""
         part = self.batch_size // self.workers
-        places = np.arange(part) + self.worker * part
-        numbers = steps.map(lambda step: step * self.batch_size + places).unbatch()
-        samples = numbers.map(sample, tf.data.AUTOTUNE)
-        return samples.batch(part, drop_remainder=True).prefetch(2)
+        first = step * self.batch_size + self.worker * part
+        return range(first, first + part)
 
-    def _train_sample(self, number: Any) -> tuple[Any, Any]:
+    def _train_sample(self, number: int) -> tuple[np.ndarray, ...]:
         """Loads and augments training sample `number`."""
-        sample, coarse = self._load(self._load_to_train, number)
-        augmentation = self.config.augmentation
-        sample = augment(sample, self.config.size, augmentation, [self.seed, number])
-        image, alpha = sample[..., :3], sample[..., 3:]
-        return image, tf.cond(coarse, lambda: without_outline(alpha), lambda: alpha)
-
-    def _plain_sample(self, number: Any) -> tuple[Any, Any]:
-        """Loads sample `number` of those that are not augmented."""
-        sample, _ = self._load(self._load_plain, number)
-        sample = tf.image.resize(sample, self.config.size, antialias=True)
-        sample = tf.clip_by_value(sample, 0.0, 1.0)
-        return sample[..., :3], sample[..., 3:]
-
-    def _load(self, load: Callable[[int], tuple[np.ndarray, bool]], number: Any) -> Any:
-        """Calls a loader from the graph; returns the sample, and whether its outline is coarse."""
-
-        @tf.autograph.experimental.do_not_convert  # it runs as plain Python
-        def load_or_remember(number: np.ndarray) -> tuple[np.ndarray, bool]:
-            try:
-                return load(int(number))
-            except ImageError as error:
-                self._failure = DataError(f"A file changed since it was checked: {error}")
-                raise self._failure from error
-
-        sample, coarse = tf.numpy_function(load_or_remember, [number], (tf.float32, tf.bool))
-        sample.set_shape([None, None, 4])
-        coarse.set_shape([])
-        return sample, coarse
-
-    def _load_to_train(self, number: int) -> tuple[np.ndarray, bool]:
         count = self.steps_per_epoch * self.batch_size
         epoch, place = divmod(number, count)
         lengths, shown = tuple(map(len, self.training_sets)), tuple(_shown(self.training_sets))
         which, index = _order(self.seed, epoch, lengths, shown, count)[place].tolist()
+        samples, size, augmentation = (
+            self.training_sets[which],
+            self.config.size,
+            self.config.augmentation,
+        )
         # Only a part is shown, so the whole has to be larger.
-        augmentation = self.config.augmentation
         part = 1 if augmentation.fit == "resize" else augmentation.crop_scale[0]
-        height, width = (math.ceil(side / part) for side in self.config.size)
-        samples = self.training_sets[which]
-        return samples.load(index, (height, width), (2 * self.seed, number)), samples.coarse
+        least = math.ceil(size[0] / part), math.ceil(size[1] / part)
+        image, alpha = _loaded(samples, index, least, (2 * self.seed, number))
+        random = np.random.default_rng((self.seed, number, 1))
+        image, alpha = augment(image, alpha, size, augmentation, random)
+        return image, (without_outline(alpha) if samples.coarse else alpha)[..., None]
 
-    def _load_plain(self, number: int) -> tuple[np.ndarray, bool]:
-        # A stream of draws of its own: no sample that is validated on is ever trained on.
+    def _weighted_sample(self, number: int) -> tuple[Any, ...]:
+        """Loads validation sample `number` with its weight."""
+        padded = self.validation_steps * self.batch_size
+        weight = padded / self.validation_samples if number < self.validation_samples else 0
+        image, alpha = self._plain_sample(min(number, self.validation_samples - 1))
+        return image, alpha, np.float32(weight)
+
+    def _plain_sample(self, number: int) -> tuple[np.ndarray, np.ndarray]:
+        """Loads sample `number` of those that are not augmented."""
         index = number
         for samples in self.validation_sets or self.training_sets:
             if index < len(samples):
-                sample = samples.load(index, self.config.size, (2 * self.seed + 1, number))
-                return sample, samples.coarse
+                # A stream of draws of its own: no sample that is validated on is ever trained on.
+                draw = 2 * self.seed + 1, number
+                image, alpha = fit(
+                    *_loaded(samples, index, self.config.size, draw), self.config.size
+                )
+                return image, alpha[..., None]
             index -= len(samples)
         raise IndexError(number)
+
+
+@dataclass
+class Batches:
+    """Batches that threads make ahead of their use, in order; each iteration starts anew.
+
+    At most `_AHEAD` batches are held besides the one that is in use. The threads end with the
+    iteration or with the process, whichever is first: a script may leave it at any place.
+
+    Attributes:
+        sample: makes the sample of a number: a tuple of arrays.
+        steps: number of batches; None for no end.
+        numbers: returns the numbers of the samples in a step.
+        first_step: number of the first step.
+        failure: the error that ended an iteration, or None.
+    """
+
+    sample: Callable[[int], tuple[np.ndarray, ...]]
+    steps: int | None
+    numbers: Callable[[int], range]
+    first_step: int = 0
+    failure: Exception | None = field(default=None, init=False)
+
+    def __iter__(self) -> Iterator[Any]:
+        cv2.setNumThreads(1)  # one sample per thread is faster than one sample by all threads
+        step, last = self.first_step, None if self.steps is None else self.first_step + self.steps
+        waiting: list[list[Future[tuple[np.ndarray, ...]]]] = []
+        pool = ThreadPoolExecutor(os.cpu_count(), "kmatting-data")
+        try:
+            while True:
+                while len(waiting) <= _AHEAD and (last is None or step < last):
+                    waiting.append([pool.submit(self.sample, each) for each in self.numbers(step)])
+                    step += 1
+                if not waiting:
+                    return
+                samples = [future.result() for future in waiting.pop(0)]
+                parts = zip(*samples, strict=True)
+                yield tuple(np.stack(part, dtype=_dtype(index)) for index, part in enumerate(parts))
+        except Exception as error:
+            self.failure = error
+            raise
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _dtype(part: int) -> type[np.generic]:
+    """Returns the type of image, alpha and weight in a batch."""
+    return (np.uint8, np.int16, np.float32)[part]
+
+
+def _loaded(
+    samples: SampleSet, index: int, size: tuple[int, int], draw: tuple[int, int]
+) -> tuple[np.ndarray, np.ndarray]:
+    try:
+        return samples.load(index, size, draw)
+    except ImageError as error:
+        raise DataError(f"A file changed since it was checked: {error}") from error
 
 
 def _shown(sets: Sequence[SampleSet]) -> list[int]:

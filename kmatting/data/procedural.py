@@ -7,7 +7,7 @@ import numpy as np
 from pydantic import Field
 
 from kmatting.data import synthetic
-from kmatting.data.samples import Checker, Draw, Size, SourceSection, joined
+from kmatting.data.samples import Checker, Draw, Size, SourceSection
 
 
 class SyntheticSource(SourceSection):
@@ -45,6 +45,6 @@ class SyntheticSet:
         """See `SampleSet`; the first part stays whole, as no sample is ever drawn for both."""
         return self, SyntheticSet(max(1, round(share * self.count)), self.weight)
 
-    def load(self, index: int, size: Size, draw: Draw) -> np.ndarray:
+    def load(self, index: int, size: Size, draw: Draw) -> tuple[np.ndarray, np.ndarray]:
         """Draws a sample."""
-        return joined(*synthetic.sample(*draw, size))
+        return synthetic.sample(*draw, size)

@@ -3,8 +3,9 @@
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol, Self, TypeVar
+from typing import Generic, Protocol, Self, TypeVar
 
 import numpy as np
 from pydantic import Field
@@ -78,7 +79,7 @@ class SampleSet(Protocol):
             The set without the samples that are held out, and the set of these.
         """
 
-    def load(self, index: int, size: Size, draw: Draw) -> np.ndarray:
+    def load(self, index: int, size: Size, draw: Draw) -> tuple[np.ndarray, np.ndarray]:
         """Loads a sample.
 
         Args:
@@ -87,11 +88,41 @@ class SampleSet(Protocol):
             draw: seed and number that all random choices follow from.
 
         Returns:
-            float32 array (H, W, 4) in [0, 1]: red, green, blue and alpha.
+            image: uint8 array (H, W, 3).
+            alpha: uint8 array (H, W), 255 is foreground.
 
         Raises:
             ImageError: if a file cannot be read any more.
         """
+
+
+@dataclass
+class Listed(Generic[AnySample]):
+    """What the sample sets have in common whose samples are files; see `SampleSet`.
+
+    Attributes:
+        samples: what the set holds.
+        name: as in `SampleSet`.
+        weight: as in `SampleSet`.
+        coarse: as in `SampleSet`.
+    """
+
+    samples: Sequence[AnySample]
+    name: str
+    weight: float = 1.0
+    coarse: bool = False
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def fractions(self) -> list[float]:
+        """See `SampleSet`."""
+        return [stem_fraction(sample.stem) for sample in self.samples]
+
+    def split(self, share: float) -> tuple[Self, Self]:
+        """See `SampleSet`."""
+        kept, held_out = split(self.samples, share)
+        return replace(self, samples=kept), replace(self, samples=held_out)
 
 
 class SourceSection(Section, ABC):
@@ -138,16 +169,7 @@ def stem_fraction(stem: str) -> float:
     return int.from_bytes(digest[:6], "big") / 2**48
 
 
-def joined(image: np.ndarray, alpha: np.ndarray) -> np.ndarray:
-    """Joins a uint8 image and its alpha to one float32 array (H, W, 4) in [0, 1]."""
-    sample = np.empty((*alpha.shape, 4), np.float32)
-    sample[..., :3] = image
-    sample[..., 3] = alpha
-    sample /= 255
-    return sample
-
-
 def reduction(pixels: np.ndarray, size: Size) -> int:
-    """Computes by what whole factor a photo can be reduced to no less than twice a size."""
+    """Returns the largest whole factor that keeps the photo at least twice `size`."""
     height, width = pixels.shape[:2]
     return max(1, min(height // (2 * size[0]), width // (2 * size[1])))

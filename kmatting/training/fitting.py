@@ -13,6 +13,7 @@ from kmatting.errors import DeviceMemoryError
 from kmatting.models import encoder_layers
 from kmatting.training import replicas
 from kmatting.training.compiling import compile_model
+from kmatting.training.feeding import feed, own_errors
 
 _LONGEST_REASON = 200  # characters of what TensorFlow says
 
@@ -54,10 +55,11 @@ def fit(
             _freeze(model, config.model, encoder=begin < thaw)
             with strategy.scope():
                 compile_model(model, model.optimizer, config.training)
-        with _clear_memory_error(config), data.clear_errors(), replicas.name_lost_worker():
+        train, seen = data.train(begin * data.steps_per_epoch), data.validation()
+        with _clear_memory_error(config), replicas.name_lost_worker(), own_errors(train, seen):
             model.fit(
-                replicas.distribute(strategy, data.train(begin)),
-                validation_data=replicas.distribute(strategy, data.validation()),
+                replicas.distribute(strategy, feed(train, data)),
+                validation_data=replicas.distribute(strategy, feed(seen, data)),
                 initial_epoch=begin,
                 epochs=end,
                 steps_per_epoch=data.steps_per_epoch,

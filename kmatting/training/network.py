@@ -12,6 +12,7 @@ from kmatting.errors import CheckpointError
 from kmatting.models.weights import explain, load_weights
 from kmatting.training import replicas
 from kmatting.training.compiling import compile_model
+from kmatting.training.feeding import scale_on_device
 from kmatting.training.optimizer import make_optimizer
 
 
@@ -44,6 +45,7 @@ def make_network(
         if config.training.recompute:
             models.recompute_dense_blocks(model)
         compile_model(model, make_optimizer(config.training, steps_per_epoch), config.training)
+    scale_on_device(model)
     if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
         replicas.let_keras_fit(model)
     if checkpoint:
