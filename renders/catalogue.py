@@ -1,6 +1,6 @@
 """Writes sources.json from the unpacked packs: one line a model, with its author and terms.
 
-    python -m renders.catalogue PACKS > renders/sources.json
+python -m renders.catalogue PACKS > renders/sources.json
 """
 
 from __future__ import annotations
@@ -12,14 +12,19 @@ import sys
 from pathlib import Path
 
 DEBIAN = {
-    "package": "sweethome3d-furniture", "version": "1.8-1", "from": "Debian 12, main",
+    "package": "sweethome3d-furniture",
+    "version": "1.8-1",
+    "from": "Debian 12, main",
     "page": "https://www.sweethome3d.com/freeModels.jsp",
     "sha256": "",
 }
 # The terms of each catalogue, as its LICENSE.TXT states them.
 SWEET_HOME = {
-    "BlendSwap-CC-0": "CC0-1.0", "BlendSwap-CC-BY": "CC-BY-3.0", "KatorLegaz": "CC-BY-3.0-US",
-    "Reallusion": "CC-BY-3.0-US", "Scopia": "CC-BY-3.0",
+    "BlendSwap-CC-0": "CC0-1.0",
+    "BlendSwap-CC-BY": "CC-BY-3.0",
+    "KatorLegaz": "CC-BY-3.0-US",
+    "Reallusion": "CC-BY-3.0-US",
+    "Scopia": "CC-BY-3.0",
 }
 
 
@@ -40,14 +45,18 @@ def sweet_home(folder: Path, licence: str) -> list[dict]:
         path = folder / entry.get("model", "/-").lstrip("/")
         if not path.is_file():
             continue
-        found.append({
-            "name": f"{folder.name.replace('-', '').lower()}_{re.sub(r'[^A-Za-z0-9]+', '', path.stem)}",
-            "kind": "person" if folder.name == "Reallusion" else "furniture",
-            "title": entry["name"].encode("latin-1").decode("unicode_escape"),
-            "author": entry.get("creator", "unknown"), "licence": licence,
-            "pack": "sweethome3d-furniture", "path": str(path.relative_to(folder.parent)),
-            "sha256": digest(path),
-        })
+        found.append(
+            {
+                "name": f"{folder.name.replace('-', '').lower()}_{re.sub(r'[^A-Za-z0-9]+', '', path.stem)}",
+                "kind": "person" if folder.name == "Reallusion" else "furniture",
+                "title": entry["name"].encode("latin-1").decode("unicode_escape"),
+                "author": entry.get("creator", "unknown"),
+                "licence": licence,
+                "pack": "sweethome3d-furniture",
+                "path": str(path.relative_to(folder.parent)),
+                "sha256": digest(path),
+            }
+        )
     return found
 
 

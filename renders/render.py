@@ -21,7 +21,6 @@ from tqdm import tqdm
 
 from . import fur, glass, holes, objects, people, picture, plan, stage, thin
 
-
 SCENES = {
     "hair": (people.build, people.STYLES),
     "fur": (fur.build, fur.KINDS),
@@ -52,8 +51,13 @@ def procedural(round_: int) -> Iterator[plan.Job]:
         yield plan.Job(kind, next(names[kind]), 1000 * round_ + index)
 
 
-def render(job: plan.Job, model: plan.Model | None, packs: Path, panoramas: list[Path],
-           options: argparse.Namespace) -> dict:
+def render(
+    job: plan.Job,
+    model: plan.Model | None,
+    packs: Path,
+    panoramas: list[Path],
+    options: argparse.Namespace,
+) -> dict:
     """Renders one picture. Returns it and what the log says of it."""
     rng = job.rng()
     scene = stage.empty()
@@ -81,8 +85,13 @@ def render(job: plan.Job, model: plan.Model | None, packs: Path, panoramas: list
 
 def _terms(job: plan.Job, model: plan.Model | None) -> dict:
     if model:
-        return {"title": model.title, "author": model.author, "licence": model.licence,
-                "pack": model.pack, "model": model.path}
+        return {
+            "title": model.title,
+            "author": model.author,
+            "licence": model.licence,
+            "pack": model.pack,
+            "model": model.path,
+        }
     body = {"pack": "mpfb2", "model": "base.obj"} if job.kind == "hair" else {}
     return {"title": f"{job.name} ({job.kind})", "author": "kmatting", "licence": "CC0-1.0", **body}
 
@@ -116,7 +125,11 @@ def main() -> None:
     parser.add_argument("--limit", type=int, default=10**9)
     options = parser.parse_args()
     panoramas = sorted(p for p in options.panoramas.iterdir() if p.suffix in {".hdr", ".exr"})
-    todo = [j for j in jobs(plan.sources(), options.packs, range(*options.seeds)) if options.only in j[0].file]
+    todo = [
+        j
+        for j in jobs(plan.sources(), options.packs, range(*options.seeds))
+        if options.only in j[0].file
+    ]
     options.out.mkdir(parents=True, exist_ok=True)
     options.held_out.mkdir(parents=True, exist_ok=True)
     for job, model in tqdm(todo[: options.limit], unit="picture", mininterval=10):

@@ -10,11 +10,19 @@ import pytest
 
 @pytest.fixture(scope="session", params=["model1", "model2"])
 def small_config(request):
-    """The config of `small_model`: each network with another family of encoders."""
+    """The config of `small_model`: each network with another family of encoders.
+
+    Model 2 has two resolutions.
+    """
     from kmatting.config import ModelConfig
 
-    encoder = {"model1": "densenet121", "model2": "efficientnet_lite0"}[request.param]
-    return ModelConfig(name=request.param, encoder=encoder, encoder_weights="none", skips=True)
+    parts = {
+        "model1": {"encoder": "densenet121"},
+        "model2": {"encoder": "efficientnet_lite0", "high_level_size": 32},
+    }
+    return ModelConfig(
+        name=request.param, encoder_weights="none", skips=True, **parts[request.param]
+    )
 
 
 @pytest.fixture(scope="session")

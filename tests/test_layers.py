@@ -1,9 +1,17 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from scipy.signal import correlate2d
 
-from kmatting.layers import BilinearUpsampling, CWise, FusedBatchNormalization, ResizeLike, SWise
+from kmatting.layers import (
+    BilinearUpsampling,
+    CWise,
+    FusedBatchNormalization,
+    ReduceTo,
+    ResizeLike,
+    SWise,
+)
 
 
 def sigmoid(x):
@@ -78,6 +86,7 @@ def test_save_and_load_with_unknown_size(make, features, tmp_path):
         (CWise(ratio=4), "ratio", 4),
         (SWise(kernel_size=5), "kernel_size", 5),
         (BilinearUpsampling(factor=3), "factor", 3),
+        (ReduceTo(size=48), "size", 48),
         (FusedBatchNormalization(momentum=0.9), "momentum", 0.9),
         (FusedBatchNormalization(epsilon=0.1), "epsilon", 0.1),
     ],
@@ -112,9 +121,11 @@ def test_wrong_input_is_named(make):
         make()(np.ones((2, 5), "float32"))
 
 
-@pytest.mark.parametrize("arguments", [{"ratio": 0}, {"kernel_size": 4}, {"factor": 0}])
+@pytest.mark.parametrize(
+    "arguments", [{"ratio": 0}, {"kernel_size": 4}, {"factor": 0}, {"size": 40}]
+)
 def test_wrong_arguments_are_refused(arguments):
-    make = {"ratio": CWise, "kernel_size": SWise, "factor": BilinearUpsampling}[
+    make = {"ratio": CWise, "kernel_size": SWise, "factor": BilinearUpsampling, "size": ReduceTo}[
         next(iter(arguments))
     ]
     with pytest.raises(ValueError, match="Expected a"):
@@ -187,3 +198,43 @@ def test_resize_like_is_saved_and_loaded(features, policy, tmp_path):
     result = keras.saving.load_model(tmp_path / "model.keras")(inputs)
     assert keras.backend.standardize_dtype(result.dtype) == policy.removeprefix("mixed_")
     np.testing.assert_array_equal(result, model(inputs))
+
+
+class TestReduceTo:
+    @pytest.mark.parametrize(
+        ("sides", "reduced"),
+        [
+            ((64, 64), (32, 32)),
+            ((64, 96), (32, 32)),  # 26 x 39 has the area of the square; 16 divides both sides
+            ((128, 32), (64, 16)),
+            ((32, 48), (32, 32)),
+            ((16, 48), (16, 48)),  # smaller than the square
+            ((16, 400), (16, 160)),
+        ],
+    )
+    def test_known_and_unknown_sides_give_the_same(self, sides, reduced):
+        images = np.random.default_rng(0).random((2, *sides, 3), "float32")
+        layer = ReduceTo(32)
+        known = layer(images)
+        assert known.shape == (2, *reduced, 3)
+        unknown = tf.function(layer, input_signature=[tf.TensorSpec((None, None, None, 3))])
+        np.testing.assert_allclose(unknown(images), known, atol=1e-6)
+        assert abs(np.mean(known) - images.mean()) < 0.02
+
+    @pytest.mark.parametrize("block", [1, 2, 3])
+    def test_a_pixel_is_the_mean_of_a_block(self, features, block):
+        images = np.repeat(np.repeat(features, 2 * block, 1), 2 * block, 2)[:, : 16 * block]
+        images = images[:, :, : 16 * block] + np.random.default_rng(0).random((16 * block, 1))
+        images = images.astype("float32")
+        blocks = images.reshape(len(images), 16, block, 16, block, -1)
+        np.testing.assert_allclose(ReduceTo(16)(images), blocks.mean((2, 4)), atol=1e-5)
+
+    def test_save_and_load_with_mixed_precision(self, tmp_path):
+        image = keras.Input((None, None, 3))
+        model = keras.Model(image, ReduceTo(16, dtype="mixed_bfloat16")(image))
+        assert model.output.shape == (None, None, None, 3)
+        model.save(tmp_path / "model.keras")
+        images = np.random.default_rng(0).random((1, 48, 32, 3), "float32")
+        result = keras.saving.load_model(tmp_path / "model.keras")(images)
+        assert keras.backend.standardize_dtype(result.dtype) == "bfloat16"
+        np.testing.assert_array_equal(result, model(images))

@@ -9,12 +9,27 @@ import pytest
 import tensorflow as tf
 
 from kmatting import models
+from kmatting.config import ModelConfig
 from kmatting.errors import ConfigError
 from kmatting.layers import FusedBatchNormalization
 from kmatting.models import densenet
 from kmatting.models.encoder import build_encoder
 from kmatting.models.names import ENCODERS
 from kmatting.models.weights import explain, load_weights
+
+
+def receptive_field(model, layer):
+    """Changes a pixel, looks where a layer's output changes; returns the side of that square."""
+    branch = keras.Model(model.input, model.get_layer(layer).output)
+    image = np.full((1, 48, 48, 3), 0.4, "float32")
+    touched = image.copy()
+    touched[0, 24, 24] = 1.0
+    change = np.abs(np.asarray(branch(touched) - branch(image))).max(axis=(0, 3))
+    assert change.shape == (48, 48)  # no stride
+    reach = max(abs(np.nonzero(change)[axis] - 24).max() for axis in (0, 1))
+    rows, columns = np.nonzero(change)
+    assert (rows.min(), rows.max()) == (columns.min(), columns.max()) == (24 - reach, 24 + reach)
+    return 2 * reach + 1
 
 
 class TestEveryModel:
@@ -92,20 +107,9 @@ class TestEveryModel:
         loaded = keras.saving.load_model(tmp_path / "model.keras")
         np.testing.assert_array_equal(loaded(image, training=False), model(image, training=False))
 
-    def test_low_level_branch_sees_at_most_15_pixels(self, small_model, photos):
-        """Changes a pixel and looks where the output of the branch changes."""
-        last = "s_wise" if small_model.name == "model2" else "low_level_4_relu"
-        branch = keras.Model(small_model.input, small_model.get_layer(last).output)
-        image = np.full((1, 48, 48, 3), 0.4, "float32")
-        touched = image.copy()
-        touched[0, 24, 24] = 1.0
-        change = np.abs(np.asarray(branch(touched) - branch(image))).max(axis=(0, 3))
-        rows, columns = np.nonzero(change)
-        field = 15 if small_model.name == "model2" else 9
-        # The whole receptive field, and not a pixel more.
-        assert (rows.min(), rows.max()) == (24 - field // 2, 24 + field // 2)
-        assert (columns.min(), columns.max()) == (24 - field // 2, 24 + field // 2)
-        assert change.shape == (48, 48)  # no stride
+    def test_low_level_branch_is_local(self, small_model):
+        last, field = ("s_wise", 11) if small_model.name == "model2" else ("low_level_4_relu", 9)
+        assert receptive_field(small_model, last) == field
 
     def test_full_resolution_features_are_narrow(self, small_model):
         for layer in small_model.layers:
@@ -139,15 +143,83 @@ class TestDenseNet201:
         assert full_model.get_layer("c_wise").input.shape[-1] == 1792
         assert full_model.get_layer("s_wise").input.shape[-1] == 32
 
+    def test_low_level_branch_sees_at_most_15_pixels(self, full_model):
+        assert receptive_field(full_model, "s_wise") == 15
+
+
+class TestTwoResolutions:
+    @pytest.fixture(scope="class")
+    def plain(self, tmp_path_factory):
+        """A network of one resolution, and its file."""
+        model = models.model2("efficientnet_lite0", "none", skips=True)
+        path = tmp_path_factory.mktemp("plain") / "plain.keras"
+        model.save(path)
+        return model, path
+
+    @pytest.fixture(scope="class")
+    def model(self, plain):
+        """A network of two resolutions that starts from it."""
+        return models.build_model(
+            ModelConfig(
+                name="model2",
+                encoder="efficientnet_lite0",
+                skips=True,
+                high_level_size=32,
+                weights=plain[1],
+            )
+        )
+
+    def test_details_reach_the_alpha_but_not_the_high_level_branch(self, model, photos):
+        image = 0.25 + photos(1, 64, 64) / 2
+        checks = np.indices((64, 64)).sum(0)[..., None] % 2 - 0.5  # of mean 0 in each block
+        high_level = keras.Model(model.input, [model.get_layer("reduced").output, model.output])
+        reduced, alpha = high_level(image)
+        reduced_too, other_alpha = high_level((image + 0.3 * checks).astype("float32"))
+        assert reduced.shape == (1, 32, 32, 3)
+        np.testing.assert_allclose(reduced, reduced_too, atol=1e-6)
+        assert np.abs(other_alpha - alpha).max() > 1e-3
+
+    def test_high_level_branch_starts_from_a_network_of_one_resolution(self, plain, model, photos):
+        image = photos(1, 32, 32)  # not reduced
+        features = [
+            keras.Model(network.input, network.get_layer("high_level_2_relu").output)(image)
+            for network in (plain[0], model)
+        ]
+        np.testing.assert_array_equal(*features)
+        for name in ("stem_conv", "block6_project_bn"):
+            for weight, copy in zip(
+                plain[0].get_layer(name).weights,
+                model.get_layer(f"full_{name}").weights,
+                strict=True,
+            ):
+                np.testing.assert_array_equal(weight, copy)
+
+    def test_what_does_not_fit_is_named(self, plain):
+        config = ModelConfig(
+            name="model2", encoder="efficientnet_lite0", high_level_size=32, weights=plain[1]
+        )
+        with pytest.raises(ConfigError, match=r"does not fit .* high_level_8_conv: expected"):
+            models.build_model(config)
+
+    def test_without_skips(self, photos):
+        model = models.model1("efficientnet_lite0", "none", high_level_size=32)
+        assert model(photos(1, 64, 48)).shape == (1, 64, 48, 1)
+        assert not [layer.name for layer in model.layers if layer.name.startswith("detail_")]
+
 
 def test_encoder_layers_are_those_up_to_the_cut(small_model, small_config):
     names = {layer.name for layer in models.encoder_layers(small_model)}
     first_and_last = {
         "densenet121": {"conv1_conv", "conv4_block24_concat", "pool4_relu"},
-        "efficientnet_lite0": {"stem_conv", "block15_project_bn", "features"},
-    }
+        "efficientnet_lite0": {
+            "stem_conv", "block15_project_bn", "features", "full_stem_conv",
+            "full_block6_project_bn",
+        },
+    }  # fmt: skip
     assert first_and_last[small_config.encoder] <= names
-    assert not [name for name in names if name.startswith(("low_level", "high_level", "fusion"))]
+    assert not [
+        name for name in names if name.startswith(("low_level", "high_level", "detail", "fusion"))
+    ]
 
 
 def test_normalisation_is_that_of_the_encoder(small_model, small_config, photos):

@@ -2,6 +2,13 @@
 
 from kmatting.layers.attention import CWise, SWise
 from kmatting.layers.normalization import FusedBatchNormalization
-from kmatting.layers.upsample import BilinearUpsampling, ResizeLike
+from kmatting.layers.upsample import BilinearUpsampling, ReduceTo, ResizeLike
 
-__all__ = ["BilinearUpsampling", "CWise", "FusedBatchNormalization", "ResizeLike", "SWise"]
+__all__ = [
+    "BilinearUpsampling",
+    "CWise",
+    "FusedBatchNormalization",
+    "ReduceTo",
+    "ResizeLike",
+    "SWise",
+]

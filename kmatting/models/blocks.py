@@ -6,7 +6,7 @@ from typing import Any
 import keras
 from keras import layers
 
-from kmatting.layers import BilinearUpsampling, FusedBatchNormalization
+from kmatting.layers import BilinearUpsampling, FusedBatchNormalization, ResizeLike
 
 # With Keras's 0.99 the averages lag a hundred steps behind, and early validations are noise.
 BATCH_NORM_MOMENTUM = 0.97
@@ -15,6 +15,12 @@ DECODER_FILTERS = (256, 128, 64, 32)  # at strides 16, 8, 4 and 2
 SKIP_FILTERS = (64, 32, 16)  # at strides 8, 4 and 2
 LOW_LEVEL_FILTERS = (16, 16, 32, 32)  # a receptive field of 9 pixels, or 15 with SWise
 FUSION_FILTERS = (32, 16)
+FULL = "full_"  # prefix of the layers that see the full image with an encoder's weights
+# With two resolutions: the input is larger, and the decoder of details has done part of the work.
+DETAIL_FILTERS = (48, 32, 16)  # at strides 8, 4 and 2 of the input
+DETAIL_LOW_LEVEL_FILTERS = (8, 8)  # a receptive field of 5 pixels, or 11 with SWise
+ESTIMATE_FILTERS = 16
+DETAIL_FUSION_FILTERS = (8, 8)
 
 
 def normalised_image(mean: Sequence[float], std: Sequence[float]) -> tuple[Any, Any]:
@@ -62,14 +68,14 @@ def apply_conv_block(x: Any, filters: int, name: str, kernel_size: int = 3) -> A
 
 
 def apply_decoder(features: Any, skips: Sequence[Any] = ()) -> Any:
-    """Brings semantic features back to full resolution.
+    """Brings semantic features back to half the resolution of the image.
 
     Args:
         features: Keras tensor (N, H / 16, W / 16, C).
         skips: Keras tensors at strides 8, 4 and 2 with any number of channels, or none.
 
     Returns:
-        Keras tensor (N, H, W, 32).
+        Keras tensor (N, H / 2, W / 2, 32).
     """
     # 1x1, since a 3x3 kernel over so many channels is costly and adds little behind an encoder.
     x = apply_conv_block(features, DECODER_FILTERS[0], "high_level_16", kernel_size=1)
@@ -79,36 +85,82 @@ def apply_decoder(features: Any, skips: Sequence[Any] = ()) -> Any:
             skip = apply_conv_block(skips[index], SKIP_FILTERS[index], f"skip_{stride}", 1)
             x = layers.Concatenate(name=f"high_level_{stride}_concat")([x, skip])
         x = apply_conv_block(x, DECODER_FILTERS[index + 1], f"high_level_{stride}")
-    return BilinearUpsampling(name="high_level")(x)
+    return x
 
 
-def apply_low_level_branch(image: Any) -> Any:
+def apply_detail_decoder(high_level: Any, skips: Sequence[Any]) -> Any:
+    """Brings semantic features of a reduced image to the full one, along its details.
+
+    Args:
+        high_level: Keras tensor (N, h, w, C) of the reduced image.
+        skips: Keras tensors of the full image at strides 8, 4 and 2.
+
+    Returns:
+        Keras tensor (N, H / 2, W / 2, 16).
+    """
+    x = None
+    for stride, skip, filters in zip((8, 4, 2), skips, DETAIL_FILTERS, strict=True):
+        parts = [apply_conv_block(skip, skip.shape[-1], f"detail_skip_{stride}", 1)]
+        if x is not None:
+            parts.append(BilinearUpsampling(name=f"detail_{stride}_up")(x))
+        if stride > 2:
+            parts.append(ResizeLike(name=f"detail_{stride}_high_level")(high_level, skip))
+        x = layers.Concatenate(name=f"detail_{stride}_concat")(parts)
+        x = apply_conv_block(x, filters, f"detail_{stride}")
+    return x
+
+
+def apply_low_level_branch(image: Any, widths: Sequence[int] = LOW_LEVEL_FILTERS) -> Any:
     """Extracts structure at full resolution. It is shallow, so that it stays local.
 
     Args:
         image: Keras tensor (N, H, W, 3), normalised.
+        widths: channels of each layer.
 
     Returns:
-        Keras tensor (N, H, W, 32); the receptive field is 9x9 pixels.
+        Keras tensor (N, H, W, C); each layer widens the receptive field by 2 pixels.
     """
     x = image
-    for index, filters in enumerate(LOW_LEVEL_FILTERS, start=1):
+    for index, filters in enumerate(widths, start=1):
         x = apply_conv_block(x, filters, f"low_level_{index}")
     return x
 
 
-def apply_fusion(high_level: Any, low_level: Any) -> Any:
+def apply_estimate(high_level: Any) -> Any:
+    """Estimates the alpha from semantic features alone.
+
+    Args:
+        high_level: Keras tensor (N, h, w, C) of the reduced image.
+
+    Returns:
+        Keras tensor (N, h, w, 1), the estimate's logit; float32 also under mixed precision.
+    """
+    x = apply_conv_block(high_level, ESTIMATE_FILTERS, "estimate")
+    return layers.Conv2D(1, 1, dtype="float32", name="logit_estimate")(x)
+
+
+def apply_fusion(
+    high_level: Any,
+    low_level: Any,
+    widths: Sequence[int] = FUSION_FILTERS,
+    estimate: Any | None = None,
+) -> Any:
     """Fuses both branches into an alpha.
 
     Args:
         high_level: Keras tensor (N, H, W, C1).
         low_level: Keras tensor (N, H, W, C2).
+        widths: channels of each layer.
+        estimate: Keras tensor (N, h, w, 1), a logit that the fusion corrects; or None.
 
     Returns:
         Keras tensor `alpha` (N, H, W, 1) in [0, 1], float32 also under mixed precision.
     """
     x = layers.Concatenate(name="fusion")([high_level, low_level])
-    for index, filters in enumerate(FUSION_FILTERS, start=1):
+    for index, filters in enumerate(widths, start=1):
         x = apply_conv_block(x, filters, f"fusion_{index}")
     x = layers.Conv2D(1, 1, dtype="float32", name="logit")(x)
+    if estimate is not None:
+        enlarged = ResizeLike(dtype="float32", name="logit_estimate_up")(estimate, x)
+        x = layers.Add(dtype="float32", name="logit_sum")([x, enlarged])
     return layers.Activation("sigmoid", dtype="float32", name="alpha")(x)

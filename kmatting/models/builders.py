@@ -5,14 +5,20 @@ from typing import TYPE_CHECKING
 import keras
 
 from kmatting.errors import ConfigError
-from kmatting.layers import CWise, SWise
+from kmatting.layers import CWise, ResizeLike, SWise
 from kmatting.models.blocks import (
+    DETAIL_FUSION_FILTERS,
+    DETAIL_LOW_LEVEL_FILTERS,
+    FUSION_FILTERS,
+    LOW_LEVEL_FILTERS,
     apply_decoder,
+    apply_detail_decoder,
+    apply_estimate,
     apply_fusion,
     apply_low_level_branch,
 )
-from kmatting.models.encoder import build_encoder
-from kmatting.models.weights import explain, load_weights
+from kmatting.models.encoder import build_encoder, with_reduced_image
+from kmatting.models.weights import explain, has_layer, load_high_level, load_weights
 from kmatting.networks.shipped import shipped_model
 
 if TYPE_CHECKING:
@@ -20,7 +26,10 @@ if TYPE_CHECKING:
 
 
 def model1(
-    encoder: str = "densenet201", encoder_weights: str = "imagenet", skips: bool = False
+    encoder: str = "densenet201",
+    encoder_weights: str = "imagenet",
+    skips: bool = False,
+    high_level_size: int | None = None,
 ) -> keras.Model:
     """Builds Model 1: a high-level branch for semantics, a low-level branch for structure, fusion.
 
@@ -28,6 +37,9 @@ def model1(
         encoder: a name in `kmatting.models.names.ENCODERS`.
         encoder_weights: `imagenet`, the path of a weights file, or `none`.
         skips: whether the decoder also gets the encoder's features at strides 8, 4 and 2.
+        high_level_size: the high-level branch sees the image reduced to the area of a square of
+            this side, a multiple of 16. With `skips`, a second copy of the encoder, up to stride 8,
+            gives the decoder what the full image shows.
 
     Returns:
         Keras functional model. Input `image`: float32 (N, H, W, 3) in [0, 1], H and W multiples
@@ -41,15 +53,14 @@ def model1(
         >>> alpha = model.predict(images)
     """
     branch = build_encoder(encoder, encoder_weights)
-    semantics, *skipped = branch.outputs
-    structure = apply_low_level_branch(branch.get_layer("normalisation").output)
-    semantics = apply_decoder(semantics, skipped if skips else ())
-    alpha = apply_fusion(semantics, structure)
-    return keras.Model(branch.input, alpha, name="model1")
+    return _build("model1", branch, skips, high_level_size)
 
 
 def model2(
-    encoder: str = "densenet201", encoder_weights: str = "imagenet", skips: bool = False
+    encoder: str = "densenet201",
+    encoder_weights: str = "imagenet",
+    skips: bool = False,
+    high_level_size: int | None = None,
 ) -> keras.Model:
     """Builds Model 2: Model 1 with attention, channel-wise on semantics, spatial on structure.
 
@@ -57,6 +68,7 @@ def model2(
         encoder: as in `model1`.
         encoder_weights: as in `model1`.
         skips: as in `model1`.
+        high_level_size: as in `model1`.
 
     Returns:
         Keras functional model with the same input and output as `model1`.
@@ -69,13 +81,38 @@ def model2(
         (CVPR), for which features get which attention.
     """
     branch = build_encoder(encoder, encoder_weights)
+    c_wise, s_wise = CWise(name="c_wise"), SWise(name="s_wise")
+    return _build("model2", branch, skips, high_level_size, c_wise, s_wise)
+
+
+def _build(
+    name: str,
+    branch: keras.Model,
+    skips: bool,
+    high_level_size: int | None,
+    channel_attention: keras.layers.Layer | None = None,
+    spatial_attention: keras.layers.Layer | None = None,
+) -> keras.Model:
+    """Builds a network from its encoder, and from attention if it has some."""
+    if high_level_size is None:
+        full_image, details = branch.get_layer("normalisation").output, []
+        low_level_filters, fusion_filters = LOW_LEVEL_FILTERS, FUSION_FILTERS
+    else:
+        branch, full_image, details = with_reduced_image(branch, high_level_size)
+        low_level_filters, fusion_filters = DETAIL_LOW_LEVEL_FILTERS, DETAIL_FUSION_FILTERS
     semantics, *skipped = branch.outputs
-    semantics = CWise(name="c_wise")(semantics)
-    structure = apply_low_level_branch(branch.get_layer("normalisation").output)
-    structure = SWise(name="s_wise")(structure)
+    if channel_attention:
+        semantics = channel_attention(semantics)
+    structure = apply_low_level_branch(full_image, low_level_filters)
+    if spatial_attention:
+        structure = spatial_attention(structure)
     semantics = apply_decoder(semantics, skipped if skips else ())
-    alpha = apply_fusion(semantics, structure)
-    return keras.Model(branch.input, alpha, name="model2")
+    estimate = apply_estimate(semantics) if high_level_size else None
+    if skips and details:
+        semantics = apply_detail_decoder(semantics, details)
+    semantics = ResizeLike(name="high_level")(semantics, structure)
+    alpha = apply_fusion(semantics, structure, fusion_filters, estimate)
+    return keras.Model(branch.input, alpha, name=name)
 
 
 def build_model(config: "ModelConfig") -> keras.Model:
@@ -91,12 +128,16 @@ def build_model(config: "ModelConfig") -> keras.Model:
         ConfigError: if weights are missing or do not fit.
     """
     builder = {"model1": model1, "model2": model2}[config.name]
+    parts = {"skips": config.skips, "high_level_size": config.high_level_size}
     if config.weights is None:
-        return builder(config.encoder, config.encoder_weights, config.skips)
-    model = builder(config.encoder, "none", config.skips)
+        return builder(config.encoder, config.encoder_weights, **parts)
+    model = builder(config.encoder, "none", **parts)
+    path = shipped_model(".keras") if str(config.weights) == "shipped" else config.weights
     try:
-        shipped = str(config.weights) == "shipped"
-        load_weights(model, shipped_model(".keras") if shipped else config.weights)
+        if config.high_level_size and path.suffix == ".keras" and not has_layer(path, "reduced"):
+            load_high_level(model, path)
+        else:
+            load_weights(model, path)
     except Exception as error:  # h5py and Keras raise many types for a wrong file
         raise ConfigError(
             f"model.weights: {config.weights} does not fit {config.name} with {config.encoder}: "

@@ -1,6 +1,7 @@
 """Loads weights into a network, and explains in one line why they do not fit."""
 
 import io
+import json
 import re
 import textwrap
 import zipfile
@@ -11,6 +12,10 @@ import h5py
 import keras
 
 from kmatting.errors import ConfigError
+from kmatting.models.blocks import FULL
+
+# Parts of a network with two resolutions that one without does not have, or not of this width.
+_NEW_PARTS = ("low_level_", "s_wise", "detail_", "estimate_", "fusion_", "logit")
 
 CHOICES = "Set model.encoder_weights to imagenet, to the path of a weights file, or to none."
 
@@ -38,6 +43,39 @@ def load_weights(model: keras.Model, path: Path) -> None:
     if stored > len(model.variables):
         raise ConfigError(f"expected {len(model.variables)} weights, received {stored}")
     model.load_weights(path)
+
+
+def has_layer(path: Path, name: str) -> bool:
+    """Checks whether the network in a `.keras` file has a layer of that name."""
+    with zipfile.ZipFile(path) as archive:
+        layers = json.loads(archive.read("config.json"))["config"]["layers"]
+    return name in {layer["name"] for layer in layers}
+
+
+def load_high_level(model: keras.Model, path: Path) -> None:
+    """Loads the weights of a network of one resolution into one of two.
+
+    Encoder, attention and high-level branch get them. The copy of the encoder that sees the full
+    image gets the encoder's. What is new keeps its own.
+
+    Args:
+        model: a network with `high_level_size`; changed in place.
+        path: `.keras` file of a network without it.
+
+    Raises:
+        ValueError: if encoder or high-level branch differ.
+        Exception: many other types, if the file is damaged.
+    """
+    found = {layer.name: layer for layer in keras.saving.load_model(path, compile=False).layers}
+    for layer in model.layers:
+        name = layer.name if layer.name in found else layer.name.removeprefix(FULL)
+        if not layer.weights or layer.name.startswith(_NEW_PARTS):
+            continue
+        expected = [tuple(weight.shape) for weight in layer.weights]
+        received = [tuple(weight.shape) for weight in found[name].weights] if name in found else []
+        if received != expected:
+            raise ValueError(f"layer {name}: expected shapes {expected}, received {received}")
+        layer.set_weights(found[name].get_weights())
 
 
 def _count_arrays(file: BinaryIO) -> int:
