@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from . import fur, glass, holes, objects, people, picture, plan, stage, thin
 
+
 SCENES = {
     "hair": (people.build, people.STYLES),
     "fur": (fur.build, fur.KINDS),
@@ -51,13 +52,8 @@ def procedural(round_: int) -> Iterator[plan.Job]:
         yield plan.Job(kind, next(names[kind]), 1000 * round_ + index)
 
 
-def render(
-    job: plan.Job,
-    model: plan.Model | None,
-    packs: Path,
-    panoramas: list[Path],
-    options: argparse.Namespace,
-) -> dict:
+def render(job: plan.Job, model: plan.Model | None, packs: Path, panoramas: list[Path],
+           options: argparse.Namespace) -> dict:
     """Renders one picture. Returns it and what the log says of it."""
     rng = job.rng()
     scene = stage.empty()
@@ -85,13 +81,8 @@ def render(
 
 def _terms(job: plan.Job, model: plan.Model | None) -> dict:
     if model:
-        return {
-            "title": model.title,
-            "author": model.author,
-            "licence": model.licence,
-            "pack": model.pack,
-            "model": model.path,
-        }
+        return {"title": model.title, "author": model.author, "licence": model.licence,
+                "pack": model.pack, "model": model.path}
     body = {"pack": "mpfb2", "model": "base.obj"} if job.kind == "hair" else {}
     return {"title": f"{job.name} ({job.kind})", "author": "kmatting", "licence": "CC0-1.0", **body}
 
@@ -114,7 +105,6 @@ def main() -> None:
     """Renders until the plan or the time is at its end."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--packs", type=Path, required=True)
-    parser.add_argument("--panoramas", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--held-out", type=Path, required=True)
     parser.add_argument("--size", type=int, default=640)
@@ -124,12 +114,9 @@ def main() -> None:
     parser.add_argument("--only", default="")
     parser.add_argument("--limit", type=int, default=10**9)
     options = parser.parse_args()
-    panoramas = sorted(p for p in options.panoramas.iterdir() if p.suffix in {".hdr", ".exr"})
-    todo = [
-        j
-        for j in jobs(plan.sources(), options.packs, range(*options.seeds))
-        if options.only in j[0].file
-    ]
+    listed = plan.sources()
+    lit_by = plan.panoramas(listed, options.packs)
+    todo = [j for j in jobs(listed, options.packs, range(*options.seeds)) if options.only in j[0].file]
     options.out.mkdir(parents=True, exist_ok=True)
     options.held_out.mkdir(parents=True, exist_ok=True)
     for job, model in tqdm(todo[: options.limit], unit="picture", mininterval=10):
@@ -143,7 +130,7 @@ def main() -> None:
         line = {"file": job.file, "size": options.size, **_terms(job, model)}
         try:
             with _hushed():
-                made = render(job, model, options.packs, panoramas, options)
+                made = render(job, model, options.packs, lit_by, options)
             picture.save(made.pop("rgba"), path)
             line |= made
         except (objects.Broken, RuntimeError) as error:

@@ -256,12 +256,8 @@ def _pass(scene: bpy.types.Scene, path: Path) -> np.ndarray:
 
 
 def _materials(scene: bpy.types.Scene) -> Iterator[bpy.types.Material]:
-    used = {
-        slot.material.name: slot.material
-        for o in shown(scene)
-        for slot in o.material_slots
-        if slot.material
-    }
+    used = {slot.material.name: slot.material for o in shown(scene) for slot in o.material_slots
+            if slot.material}
     yield from used.values()
 
 
