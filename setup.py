@@ -14,12 +14,13 @@ EXTRAS = {
     "train": [
         "tensorflow>=2.21",
         "keras>=3.15,<3.16",
+        "opencv-python-headless>=4.11",
         "filelock>=3.20",
         "tensorboard>=2.20",
         "pydantic>=2.10",
         "pyyaml>=6",
     ],
-    # HEIC photos, as iPhones write them.
+    # HEIC photos, as iPhones write them. Its wheels hold libheif (LGPL) and x265 (GPL).
     "heic": ["pillow-heif>=1.1"],
     # Videos (kmatting video): FFmpeg, in a build under the GPL. PyAV 19 cannot ignore text in a
     # file that is not UTF-8.
@@ -62,8 +63,9 @@ setup(
     description="Trimap-free image matting for TensorFlow and Keras: photo in, alpha matte out.",
     long_description=(HERE / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
-    license="Apache-2.0",
-    license_files=["LICENSE"],
+    # The code, and the weights of saved_models/, which are for research only.
+    license="Apache-2.0 AND LicenseRef-Research-Only",
+    license_files=["LICENSE", "saved_models/LICENSE"],
     keywords=["matting", "alpha matte", "background removal", "keras", "tensorflow", "tflite"],
     classifiers=[
         "Development Status :: 4 - Beta",
@@ -74,6 +76,8 @@ setup(
         "Programming Language :: Python :: 3.12",
         "Programming Language :: Python :: 3.13",
         "Programming Language :: Python :: 3.14",
+        "Topic :: Multimedia :: Graphics",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
         "Topic :: Scientific/Engineering :: Image Processing",
         "Typing :: Typed",
     ],
@@ -82,7 +86,7 @@ setup(
     package_dir={"kmatting.saved_models": "saved_models"},
     package_data={
         "kmatting": ["py.typed"],
-        "kmatting.saved_models": ["*.keras", "*.tflite", "README.md"],
+        "kmatting.saved_models": ["*.keras", "*.tflite", "README.md", "LICENSE"],
     },
     python_requires=">=3.11",
     install_requires=[

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Matte", "Matter", "Wanted", "__version__", "load_model", "remove"]
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _HOMES = {
     "Matte": "kmatting.pictures.matte",

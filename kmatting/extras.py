@@ -7,6 +7,7 @@ EXTRA_OF = {
     "ai_edge_quantizer": "quantize",
     "apache_beam": "beam",
     "av": "video",
+    "cv2": "train",
     "filelock": "train",
     "fastapi": "server",
     "gradio": "demo",
