@@ -14,7 +14,7 @@ _START_OF_SCAN = b"\xff\xda"
 _ARITHMETIC = (0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF)  # frames whose blocks may take less than a bit
 _ALONE = (0x01, *range(0xD0, 0xD9))  # markers without content
 # A scan's data end at FF, if neither a stuffed 0 nor a restart marker nor a fill byte follows.
-_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
+_MARKER = rb"\xff[^\x00\xd0-\xd7\xff]"
 
 
 def check_jpeg(file: IO[bytes], image: Image.Image) -> None:
@@ -55,8 +55,8 @@ def _start(file: IO[bytes], end: int) -> bytes:
 
 def _is_arithmetic(start: bytes) -> bool:
     """Returns whether the segments before the first scan hold the frame of an arithmetic code."""
-    place = 2
-    while found := _MARKER.search(start, place):
+    place, search = 2, re.compile(_MARKER).search
+    while found := search(start, place):
         marker = start[found.end() - 1]
         if marker in _ARITHMETIC:
             return True
@@ -66,8 +66,8 @@ def _is_arithmetic(start: bytes) -> bool:
 
 def _count_scans(data: bytes) -> int:
     """Counts the scans of the first picture in a file, up to one more than is allowed."""
-    place, scans = 2, 0
-    while scans <= _MOST_SCANS and (found := _MARKER.search(data, place)):
+    place, scans, search = 2, 0, re.compile(_MARKER).search
+    while scans <= _MOST_SCANS and (found := search(data, place)):
         marker = data[found.end() - 1]
         if marker == 0xD9:  # the end
             break
