@@ -12,7 +12,7 @@ from PIL import Image
 
 from kmatting.errors import UsageError
 from kmatting.images import MAX_PIXELS, Photo
-from kmatting.images.regions import largest_component
+from kmatting.images.regions import largest_component, over_squares
 from kmatting.pictures.compose import Background
 from kmatting.pictures.foreground import estimate_foreground
 from kmatting.pictures.kinds import KINDS, draw_panel
@@ -243,7 +243,7 @@ class Matte:
         """
         pixels = whole_number("pixels", pixels, -_MOST_PIXELS, _MOST_PIXELS)
         choose = np.minimum if pixels > 0 else np.maximum
-        return Matte(self.photo, _over_squares(self.prediction, abs(pixels), choose))
+        return Matte(self.photo, over_squares(self.prediction, abs(pixels), choose))
 
     def keep_largest(self) -> "Matte":
         """Keeps the largest connected part of the subject and removes everything else.
@@ -454,20 +454,6 @@ def _checked(photo: Photo, prediction: Any) -> np.ndarray:
         f"prediction: expected a float array {shape} in [0, 1], of the photo's size, received "
         f"{received or 'something else'}.{hint}"
     )
-
-
-def _over_squares(values: np.ndarray, reach: int, choose: np.ufunc) -> np.ndarray:
-    """Takes the least or the greatest value of the square around each pixel of an array (H, W)."""
-    for _axis in range(2):
-        done = 0
-        while done < min(reach, len(values)):
-            shift = min(done + 1, reach - done)  # leaves no gap between the copies
-            chosen = values.copy()
-            choose(chosen[shift:], values[:-shift], out=chosen[shift:])
-            choose(chosen[:-shift], values[shift:], out=chosen[:-shift])
-            values, done = chosen, done + shift
-        values = values.T
-    return values
 
 
 def _read_only(array: np.ndarray) -> np.ndarray:
