@@ -23,6 +23,7 @@ from kmatting.sizes import whole_number
 _OPAQUE_SHARE = 0.001  # of the photo: a smaller subject counts as none
 _VISIBLE = 0.05  # alpha below which a pixel does not count as a part of the subject
 _MOST_PIXELS = 65536  # of a radius
+_ROUNDING = 1e-4  # by which numbers may leave their range
 _CELLS = (16, 4096)  # smallest and largest side of a panel's pictures
 # Small parts apart from the subject: at least this share of the photo, at most this one of the
 # subject, on a matte of so many pixels on the longer side.
@@ -444,6 +445,8 @@ def _checked(photo: Photo, prediction: Any) -> np.ndarray:
         lowest, highest = prediction.min(), prediction.max()
         if lowest >= 0 and highest <= 1:
             return prediction.astype(np.float32, copy=False)
+        if lowest >= -_ROUNDING and highest <= 1 + _ROUNDING:
+            return prediction.astype(np.float32).clip(0, 1)
         if math.isfinite(lowest) and math.isfinite(highest):
             hint = f" Its values lie in [{lowest:.4g}, {highest:.4g}]."
         else:
