@@ -185,7 +185,7 @@ def worker_processes(process):
     return [
         pid
         for pid, command in commands.items()
-        if is_below(pid) and b"apache_beam.runners.worker.sdk_worker_main" in command
+        if is_below(pid) and b"kmatting.batch.worker" in command
     ]
 
 
@@ -366,8 +366,8 @@ def test_animations_of_which_one_frame_is_cut_out_are_listed(run, photos, tmp_pa
     status, _, err = run("--input", photos, "--output", output)
     assert status == 0
     assert err == [
-        f"note: 1 photos hold several frames or pages, only the first is cut out: "
-        f"{output}/warnings.jsonl"
+        f"note: there is a remark on 1 photos, such as that only the first of several frames is "
+        f"cut out: {output}/warnings.jsonl"
     ]
     frames[0].save(photos / "scan.tif", save_all=True, append_images=frames[1:])
     for _again in range(2):  # what was made before stays in the list

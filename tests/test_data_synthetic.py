@@ -76,9 +76,7 @@ def test_neither_brightness_nor_saturation_gives_the_alpha_away(many):
 
 
 def test_the_command_writes_pairs_that_can_be_read(tmp_path):
-    code = command.main(
-        ["--output", str(tmp_path), "--count", "3", "--size", "48", "--seed", "5"]
-    )
+    code = command.main(["--output", str(tmp_path), "--count", "3", "--size", "48", "--seed", "5"])
     assert code == 0
     pairs, problems, _ = find_pairs(tmp_path / "image", tmp_path / "alpha")
     assert len(pairs) == 3

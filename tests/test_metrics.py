@@ -254,9 +254,7 @@ def test_gradient_agrees_on_any_mattes(pair):
 @settings(deadline=None, max_examples=150)
 @given(hnp.arrays(np.bool_, hnp.array_shapes(min_dims=2, max_dims=2, max_side=14)))
 def test_largest_component_agrees_on_any_picture(filled):
-    np.testing.assert_array_equal(
-        largest_component(filled), reference_largest_component(filled)
-    )
+    np.testing.assert_array_equal(largest_component(filled), reference_largest_component(filled))
 
 
 def test_largest_component_follows_a_spiral_and_a_comb():

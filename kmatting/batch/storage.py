@@ -15,12 +15,33 @@ from pathlib import Path, PurePosixPath
 from apache_beam.io.filesystem import CompressionTypes, FileSystem
 from apache_beam.io.filesystems import FileSystems
 
-from kmatting.errors import UsageError
+from kmatting.errors import Error, UsageError
 
 # Here a file appears when all of it is there, and a rename would be a copy.
 _OBJECT_STORES = ("gs", "s3", "azfs")
 _PARTIAL = ".partial"  # folder of the output in which files are written before they are renamed
 _WILDCARD = re.compile(r"[*?\[]")
+
+
+@contextlib.contextmanager
+def store_errors(prefix: str = "") -> Iterator[None]:
+    """Turns what a store raises, which need not name a file, into one `Error`."""
+    try:
+        yield
+    except OSError as error:
+        raise Error(f"{prefix}{error}") from error
+
+
+def check_scheme(path: str) -> None:
+    """Checks that Beam can reach what a path or URL is in.
+
+    Raises:
+        UsageError: if it cannot, such as a store whose package is not installed.
+    """
+    try:
+        FileSystems.get_filesystem(path)
+    except ValueError as error:
+        raise UsageError(f"{path}: {error}.") from error
 
 
 @dataclass(frozen=True)
