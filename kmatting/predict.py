@@ -14,9 +14,10 @@ from kmatting.cli import add_model, add_size, add_threads, command, make_parser,
 from kmatting.errors import Error, ImageWarning, UsageError
 from kmatting.files import check_folder
 from kmatting.images import Source, read_photo
+from kmatting.images.formats import format_written
 from kmatting.inference.matter import Matter
 from kmatting.pictures.jobs import STREAM, Output, find_photos, plan
-from kmatting.pictures.kinds import FORMATS, KINDS, Scenes
+from kmatting.pictures.kinds import KINDS, Scenes
 from kmatting.pictures.maker import make_pictures, read_backgrounds
 from kmatting.pictures.matte import Matte
 from kmatting.pictures.names import Job
@@ -204,7 +205,9 @@ def _conclude(tally: _Tally, jobs: Sequence[Job], output: Output) -> None:
     if len(tally.with_shreds) == 1:
         complain(f"note: {tally.with_shreds[0]}: {_SHREDS}.")
     elif tally.with_shreds:
-        complain(f"note: in {len(tally.with_shreds)} photos {_SHREDS}.")
+        complain(
+            f"note: in {len(tally.with_shreds)} photos, such as {tally.with_shreds[0]}, {_SHREDS}."
+        )
     if output.file == STREAM:
         return
     files = [file for job in jobs for file in job.outputs.values()]
@@ -231,6 +234,7 @@ def _parse(argv: Sequence[str] | None) -> _Request:
         "Predict the mattes of photos; write cutouts, mattes, composites or panels.",
         EPILOG,
     )
+    parser.usage = "%(prog)s INPUT [INPUT ...] [--output PATH] [options]"
     add = parser.add_argument
     add("inputs", nargs="+", metavar="INPUT", help="photos, folders, or - for standard input")
     add(
@@ -271,7 +275,7 @@ def _request(args: argparse.Namespace) -> _Request:
     file = folder = None
     if path is None or path == STREAM:
         file = path
-    elif Path(path).is_dir() or Path(path).suffix.lower() not in FORMATS:
+    elif Path(path).is_dir() or format_written(Path(path).suffix) is None:
         folder = Path(path)
         _check_folder(folder, wanted)
     else:
@@ -314,11 +318,11 @@ def _for_one_file(file: str, inputs: Sequence[str], wanted: Wanted) -> Wanted:
     chosen = wanted.formats.get(kind, suffix)
     if _SAME.get(suffix, suffix) != _SAME.get(chosen, chosen):
         raise UsageError(f"--output {file} and --{kind}-format {chosen[1:]} contradict each other.")
-    try:
-        return replace(wanted, formats={kind: suffix})
-    except UsageError as error:
-        hint = " Or add --composite white." if kind == "cutout" else ""
-        raise UsageError(f"--output {file}: {error}{hint}") from error
+    if suffix not in KINDS[kind].suffixes:
+        hint = " (or add --composite white)" if kind == "cutout" else ""
+        allowed = ", ".join(KINDS[kind].suffixes)
+        raise UsageError(f"--output {file}: expected {allowed} for the {kind}{hint}.")
+    return replace(wanted, formats={kind: suffix})
 
 
 if __name__ == "__main__":

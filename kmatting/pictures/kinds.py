@@ -1,16 +1,19 @@
-"""What can be made of a matte, and the files that it is written to: one table each.
+"""The kinds of pictures that can be made of a matte: one table.
 
-To add a kind of picture, write the function that draws it and add a record to `KINDS`; to add a
-format, add a record to `FORMATS`. Names of files, options of the commands and their help follow.
+To add a kind, write the function that draws it and add a record to `KINDS`. Its files may have the
+formats of `kmatting.images.formats` that can hold it. Names of files, options of the commands and
+their help follow.
 """
 
+import functools
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
 
+from kmatting.images.formats import FORMATS
 from kmatting.pictures.compose import Colour, composite, cutout
 from kmatting.pictures.shadow import soft_shadow
 
@@ -22,38 +25,8 @@ Pixels = Image.Image | np.ndarray
 Scene = Colour | np.ndarray  # a background that was read
 Scenes = Mapping[str, Scene]  # by the name of the composite
 
+_DEFAULT = ".png"
 _SQUARE = 8  # pixels a side, of the checkerboard
-_QUALITY = {"quality": 90}
-_DEFLATE = {"compression": "tiff_deflate"}
-
-
-@dataclass(frozen=True)
-class Format:
-    """A format of files.
-
-    Attributes:
-        transparent: whether it holds transparency.
-        lossless: whether it keeps every level.
-        bits: the bits per channel that it may have.
-        options: of the writer.
-    """
-
-    transparent: bool = True
-    lossless: bool = True
-    bits: tuple[int, ...] = (8,)
-    options: dict[str, Any] = field(default_factory=dict)
-
-
-FORMATS = {
-    ".png": Format(bits=(8, 16)),
-    ".tif": Format(bits=(8, 16), options=_DEFLATE),
-    ".tiff": Format(bits=(8, 16), options=_DEFLATE),
-    ".webp": Format(lossless=False, options=_QUALITY),
-    ".avif": Format(lossless=False, options=_QUALITY),
-    ".jpg": Format(transparent=False, lossless=False, options=_QUALITY),
-    ".jpeg": Format(transparent=False, lossless=False, options=_QUALITY),
-    ".bmp": Format(transparent=False),  # programs differ in whether they heed its fourth channel
-}
 
 
 @dataclass(frozen=True)
@@ -79,14 +52,16 @@ class Kind:
     has_metadata: bool = False
     video: str | None = None
 
-    @property
+    @functools.cached_property
     def suffixes(self) -> tuple[str, ...]:
         """The suffixes that its files may have; the first is the default."""
-        return tuple(
+        suffixes = [
             suffix
-            for suffix, form in FORMATS.items()
-            if form.transparent >= self.transparent and form.lossless >= self.lossless
-        )
+            for each in FORMATS
+            if each.has_alpha >= self.transparent and each.lossless >= self.lossless
+            for suffix in each.written
+        ]
+        return tuple(sorted(suffixes, key=lambda suffix: suffix != _DEFAULT))
 
 
 def _draw_alpha(matte: "Matte", name: str, wanted: "Wanted", scenes: Scenes) -> Pixels:
