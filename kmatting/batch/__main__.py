@@ -225,7 +225,7 @@ def _beam_options(
 
 @contextlib.contextmanager
 def _without_tracebacks(hidden: bool) -> Iterator[None]:
-    """Hides what Beam prints of an error beside raising it."""
+    """Hides what Beam prints of an error besides raising it."""
     if not hidden:
         yield
         return

@@ -199,21 +199,12 @@ def absolute(path: str) -> str:
 
 
 def is_local(path: str) -> bool:
-    """Tells whether a path is one of this machine's file system, rather than a URL.
-
-    Args:
-        path: path or URL.
-    """
+    """Returns whether a path is one of this machine's file system, rather than a URL."""
     return FileSystems.get_scheme(path) is None
 
 
 def is_inside(path: str, folder: str) -> bool:
-    """Tells whether a path lies below a folder.
-
-    Args:
-        path: path or URL.
-        folder: path or URL.
-    """
+    """Returns whether a path or URL lies below a folder."""
     return path.startswith(folder.rstrip("/") + "/")
 
 
