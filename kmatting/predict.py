@@ -3,74 +3,45 @@
 import argparse
 import contextlib
 import errno
-import io
 import sys
 import warnings
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import cache
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeVar
 
-import numpy as np
-from PIL import Image
-
-from kmatting.cli import (
-    add_foreground,
-    add_model,
-    add_size,
-    add_threads,
-    at_least,
-    command,
-    make_parser,
-    say,
-)
-from kmatting.errors import Error, ImageError, ImageWarning, UsageError
-from kmatting.files import check_writable
-from kmatting.images import Source, save_image, scan_folder, write_image
-from kmatting.pictures.compose import (
-    LOSSY_QUALITY,
-    Colour,
-    composite,
-    cutout,
-    metadata_options,
-    read_background,
-    with_metadata,
-)
-from kmatting.pictures.matte import Matte
+from kmatting.bugs import BugCounter, attempt
+from kmatting.cli import add_model, add_size, add_threads, command, make_parser, say
+from kmatting.errors import Error, ImageWarning, UsageError
+from kmatting.files import check_folder
+from kmatting.images import Source, read_photo
 from kmatting.inference.matter import Matter
-from kmatting.pictures.names import (
-    Job,
-    check_names,
-    composite_kinds,
-    is_output,
-    name_clash,
-    output_name,
-)
+from kmatting.pictures.jobs import STREAM, Output, find_photos, plan
+from kmatting.pictures.kinds import FORMATS, KINDS, Scenes
+from kmatting.pictures.maker import make_pictures, read_backgrounds
+from kmatting.pictures.matte import Matte
+from kmatting.pictures.names import Job
+from kmatting.pictures.wanted import Wanted, add_picture_options, wanted_from
 from kmatting.quiet import quiet
+from kmatting.sizes import Size
+from kmatting.terminal import complain, progress
 
-# Suffixes that `--output FILE` may have, by what is written.
-_SUFFIXES = {
-    "alpha": (".png",),
-    "cutout": (".png", ".webp"),
-    "composite": (".png", ".jpg", ".jpeg", ".webp"),
-    "panel": (".png", ".jpg", ".jpeg", ".webp"),
-}
-Backgrounds = dict[str, Colour | np.ndarray]  # by the kind of the composite
-T = TypeVar("T")
 # Errors that every later photo would meet too.
-_FATAL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+_FATAL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EPIPE)
+_SHREDS = "small parts lie apart from the subject; --only-largest removes them"
+_SAME = {".jpeg": ".jpg", ".tiff": ".tif"}
 
 EPILOG = """\
 what is written:
   The cutout of photo.jpg is photo.cutout.png; likewise photo.alpha.png, photo.composite.png and
   photo.panel.png. It goes beside the photo, or into DIR with --output DIR, where --recursive keeps
-  the folders. --output FILE names the file of a single photo: .png, or .webp for cutouts, or .jpg
-  for composites and panels.
+  the folders. --output FILE names the file of a single photo, and its suffix the format: .png,
+  .tif, .webp or .avif for cutouts, also .jpg or .bmp for composites and panels; .png, .tif or .bmp
+  for mattes. --output - is standard output.
 
 exit status:
   0 all photos done, 1 some could not be read or written (one line each on standard error),
-  2 the command cannot be run as given, 130 interrupted, 143 terminated.
+  2 the command cannot be run as given, 70 some met a bug of kmatting, 130 interrupted,
+  143 terminated.
 
 examples:
   cut out one photo:
@@ -78,8 +49,8 @@ examples:
     kmatting predict photo.jpg -o cutout.png
   the mattes of a folder, for kmatting evaluate --predictions:
     kmatting predict photos -o mattes --alpha
-  a product photo over white:
-    kmatting predict photo.jpg -o white.jpg --composite white --crop 20
+  a product photo for a shop, on a white square with a soft shadow:
+    kmatting predict photo.jpg -o shop.jpg --composite white --crop 10% --canvas 2000 --shadow
   over several backgrounds, as JPEG:
     kmatting predict photos -o out --composite white --composite beach.jpg --composite-format jpg
   with a model of your own:
@@ -89,327 +60,172 @@ examples:
 """
 
 
+@dataclass(frozen=True)
+class _Request:
+    """What the command line asks for.
+
+    Attributes:
+        inputs: photos and folders; `STREAM` for standard input.
+        recursive: whether to search the folders in folders too.
+        wanted: what is made.
+        output: where it goes.
+        model: path of the model; the shipped one if None.
+        size: as in `Matter`.
+        threads: as in `Matter`.
+    """
+
+    inputs: tuple[str, ...]
+    recursive: bool
+    wanted: Wanted
+    output: Output
+    model: str | None
+    size: Size | None
+    threads: int | None
+
+
+@dataclass
+class _Tally:
+    """What became of the photos."""
+
+    done: int = 0
+    failed: int = 0
+    with_shreds: list[str] = field(default_factory=list)
+
+
 @command
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit status."""
-    args = _parse(argv)
-    return _predict_pipe(args) if args.inputs == ["-"] else _predict_files(args)
-
-
-def find_photos(
-    inputs: Iterable[str], recursive: bool, output: Path | None
-) -> list[tuple[Path, Path]]:
-    """Lists the photos to work on; says on standard error what folders hold beside them.
-
-    Args:
-        inputs: paths of files and folders. A file is taken whatever its suffix; of a folder, the
-            photos without those that are named like outputs of this command.
-        recursive: whether to search the folders in folders too.
-        output: the output folder; what lies in it is left out of the folders.
-
-    Returns:
-        Each photo once, with the folder that it was found from.
-
-    Raises:
-        ImageError: if a folder holds no photos.
-    """
-    found: dict[Path, tuple[Path, Path]] = {}
-    for each in map(Path, inputs):
-        photos = _photos_in(each, recursive, output) if each.is_dir() else [each]
-        for path in photos:
-            found.setdefault(_place(path), (path, each if each.is_dir() else each.parent))
-    return list(found.values())
-
-
-def _photos_in(folder: Path, recursive: bool, output: Path | None) -> list[Path]:
-    listing = scan_folder(folder, recursive)
-    photos = [path for path in listing.photos if not is_output(path.name)]
-    notes = [listing.note()] if listing.note() else []
-    if listing.subfolders:  # the last thing that the note says
-        notes[-1] += " (--recursive does)"
-    if len(photos) < len(listing.photos):
-        notes.append(f"left out {len(listing.photos) - len(photos)} outputs of kmatting")
-    note = "; ".join(notes)
-    home = folder.resolve()
-    if output is not None and home in output.resolve().parents:
-        inner = folder / output.resolve().relative_to(home)
-        photos = [path for path in photos if inner not in path.parents]
-    if not photos:
-        raise ImageError(f"{folder}: no photos in this folder" + (f"; {note}." if note else "."))
-    if note:
-        print(f"note: {folder}: {note}", file=sys.stderr)
-    return photos
-
-
-def _place(path: Path) -> Path:
-    """Where a file lies, however its path is written; a link stays itself."""
-    return _resolved(path.parent) / path.name
-
-
-@cache
-def _resolved(folder: Path) -> Path:
-    return folder.resolve()
-
-
-def plan(args: argparse.Namespace) -> list[Job]:
-    """Decides what is written where, before any work is done.
-
-    Args:
-        args: the parsed command line.
-
-    Returns:
-        The photos with the outputs that are to be made of them.
-
-    Raises:
-        ValueError: if an output exists and neither --overwrite nor --skip-existing is given, if an
-            output would replace a photo, or if two photos would be written to one file; with
-            --skip-existing also if an output may have been made of another photo in the folder.
-        OSError: if a folder cannot be written to.
-    """
-    photos = find_photos(args.inputs, args.recursive, args.folder)
-    originals = {_place(path) for path, _ in photos}
-    jobs = [_job(photo, folder, args) for photo, folder in photos]
-    check_names(jobs)
-    existing = []
-    namesakes = cache(_photos_by_stem)
-    for job in jobs:
-        for kind, output in list(job.outputs.items()):
-            path = Path(output)
-            if _place(path) in originals:
-                raise UsageError(f"{path}: would replace a photo; choose another --output.")
-            if path.exists():
-                existing.append(path)
-                if args.skip_existing:
-                    if args.file is None and not args.keep_suffix:
-                        _check_origin(Path(job.photo), output, namesakes)
-                    del job.outputs[kind]
-    if existing and not (args.overwrite or args.skip_existing):
-        more = f" (and {len(existing) - 1} more)" if len(existing) > 1 else ""
-        raise UsageError(
-            f"{existing[0]}{more} exists. Use --overwrite to replace it, or --skip-existing to "
-            "keep it."
-        )
-    jobs = [job for job in jobs if job.outputs]
-    for folder in {Path(output).parent for job in jobs for output in job.outputs.values()}:
-        check_writable(folder)
-    return jobs
-
-
-def _check_origin(
-    photo: Path, output: str, photos_by_stem: Callable[[Path], dict[str, list[Path]]]
-) -> None:
-    """Checks that a file that exists cannot have been made of another photo in the folder."""
-    for other in photos_by_stem(photo.parent)[photo.stem]:
-        if other.name != photo.name:
-            raise UsageError(name_clash(str(other), str(photo), output))
-
-
-def _photos_by_stem(folder: Path) -> dict[str, list[Path]]:
-    photos: dict[str, list[Path]] = defaultdict(list)
-    for path in scan_folder(folder).photos:
-        photos[path.stem].append(path)
-    return photos
-
-
-def _job(photo: Path, folder: Path, args: argparse.Namespace) -> Job:
-    """Names the outputs of one photo."""
-    if args.file is not None:
-        return Job(str(photo), {kind: str(args.file) for kind in args.kinds})
-    if args.folder is not None:
-        target = args.folder / photo.parent.relative_to(folder)
-    elif photo.is_fifo():
-        raise UsageError(f"{photo}: is a pipe; name the file to write with --output FILE.")
+    request = _parse(argv)
+    wanted, output = request.wanted, request.output
+    if request.inputs == (STREAM,):
+        photos = [(Path(STREAM), Path())]
     else:
-        target = photo.parent
-    names = {
-        kind: output_name(photo.name, kind, _suffix(kind, args), args.keep_suffix)
-        for kind in args.kinds
-    }
-    return Job(str(photo), {kind: str(target / name) for kind, name in names.items()})
-
-
-def _predict_files(args: argparse.Namespace) -> int:
-    jobs = plan(args)
+        photos = find_photos(request.inputs, request.recursive, output.folder)
+    jobs = plan(photos, output, wanted)
     if not jobs:
         say("nothing to do: all outputs exist.")
         return 0
-    backgrounds = _read_backgrounds(args)
-    matter = _load(args)
-    done = Counter(photos=0, failures=0)
+    scenes = read_backgrounds(wanted)
+    matter = _load(request)
+    bugs, tally = BugCounter(), _Tally()
     try:
         with _own_remarks():
-            for problem, failed in _with_bar(_work(jobs, matter, backgrounds, args), len(jobs)):
-                done["failures" if failed else "photos"] += 1
-                if problem:
-                    print(problem, file=sys.stderr)
-    except (KeyboardInterrupt, OSError) as error:
-        error.add_note(f"{done['photos']} of {len(jobs)} photos are done; --skip-existing goes on")
+            for job, outcome in progress(_work(jobs, matter, wanted, scenes), len(jobs), "photo"):
+                _report(job, outcome, bugs, tally)
+    except (KeyboardInterrupt, Exception) as error:
+        error.add_note(
+            f"{tally.done} of {len(jobs)} photos are done; rerun with --skip-existing to continue"
+        )
         raise
-    where = f", written to {_destination(jobs, args)}" if done["photos"] else ""
-    say(f"{done['photos']} of {len(jobs)} photos done{where}")
-    return 1 if done["failures"] else 0
+    _conclude(tally, jobs, output)
+    return bugs.status(1 if tally.failed else 0)
 
 
-def _with_bar(results: Iterator[T], total: int) -> Iterator[T]:
-    """Shows a progress bar for several photos, if standard error is a terminal."""
-    if total == 1 or not sys.stderr.isatty():
-        yield from results
-        return
-    from tqdm import tqdm  # here, as its import takes as long as reading three photos
-
-    with tqdm(total=total, unit="photo") as bar:
-        for result in results:
-            bar.clear()  # what is printed now stands above it
-            yield result
-            bar.update()
+def _load(request: _Request) -> Matter:
+    """Loads the model."""
+    with quiet():
+        return Matter(request.model, request.size, request.threads)
 
 
-def _destination(jobs: Sequence[Job], args: argparse.Namespace) -> str:
-    outputs = [output for job in jobs for output in job.outputs.values()]
-    if len(outputs) == 1:
-        return outputs[0]
-    return str(args.folder or "the folders of the photos")
+@dataclass(frozen=True)
+class _Made:
+    """A photo that is done.
 
+    Attributes:
+        remarks: what the user should know of it, in a phrase each.
+        has_shreds: whether to suggest `--only-largest`.
+    """
 
-def _predict_pipe(args: argparse.Namespace) -> int:
-    if args.output is None and sys.__stdout__ is None:
-        raise Error("standard output is closed; name a file with --output.")
-    if args.file is not None:
-        if args.file.exists() and not args.overwrite:
-            raise UsageError(f"{args.file} exists. Use --overwrite to replace it.")
-        check_writable(args.file.parent)
-    backgrounds = _read_backgrounds(args)
-    matter = _load(args)
-    try:
-        with _own_remarks():
-            matte = matter(sys.stdin.buffer.read())
-    except ImageError as error:
-        print(f"error: standard input: {str(error).removeprefix('image: ')}", file=sys.stderr)
-        return 1
-    if warning := _warning("standard input", matte):
-        print(warning, file=sys.stderr)
-    ((kind, image),) = _make(matte, args.kinds, backgrounds, args)
-    if args.file is not None:
-        write_image(args.file, image, **_options(args.file.suffix, image))
-        return 0
-    encoded = io.BytesIO()
-    suffix = _suffix(kind, args)
-    save_image(encoded, image, suffix, **_options(suffix, image))
-    sys.stdout.buffer.write(encoded.getvalue())
-    sys.stdout.buffer.flush()
-    return 0
+    remarks: list[str]
+    has_shreds: bool
 
 
 def _work(
-    jobs: Sequence[Job], matter: Matter, backgrounds: Backgrounds, args: argparse.Namespace
-) -> Iterator[tuple[str | None, bool]]:
-    """Makes the outputs, of several photos at a time.
-
-    Yields:
-        For each photo an error, a warning or None, and whether the photo failed.
-    """
+    jobs: Sequence[Job], matter: Matter, wanted: Wanted, scenes: Scenes
+) -> Iterator[tuple[Job, _Made | Exception]]:
+    """Makes the files, of several photos at a time; yields what became of each."""
+    if len(jobs) == 1:  # with all processors
+        (job,) = jobs
+        yield job, attempt(lambda: _make(job, _matte(job, matter), wanted, scenes))
+        return
     by_photo = {job.photo: job for job in jobs}
 
-    def write(photo: Source, matte: Matte) -> tuple[str | None, bool]:
-        return _write(by_photo[str(photo)], matte, backgrounds, args)
+    def made(photo: Source, matte: Matte) -> _Made:
+        return _make(by_photo[str(photo)], matte, wanted, scenes)
 
-    if len(jobs) == 1:  # with all processors
-        try:
-            yield write(jobs[0].photo, matter(jobs[0].photo))
-        except ImageError as error:
-            yield f"error: {error}", True
+    for photo, outcome in matter.map(made, by_photo, catch=Exception):
+        yield by_photo[str(photo)], outcome
+
+
+def _matte(job: Job, matter: Matter) -> Matte:
+    if job.photo == STREAM:
+        return matter(read_photo(sys.stdin.buffer.read(), warn=False))
+    return matter(job.photo)
+
+
+def _make(job: Job, matte: Matte, wanted: Wanted, scenes: Scenes) -> _Made:
+    """Makes and writes the files of one photo."""
+    remarks = matte.remarks()
+    for picture in make_pictures(matte, wanted, scenes, job.outputs):
+        file = job.outputs[picture.name]
+        if file == STREAM:
+            sys.stdout.buffer.write(picture.encode())
+            sys.stdout.buffer.flush()
+        else:
+            picture.write(file)
+        remarks += [remark for remark in picture.remarks if remark not in remarks]
+    return _Made(remarks, not wanted.only_largest and matte.has_shreds)
+
+
+def _report(job: Job, outcome: _Made | Exception, bugs: BugCounter, tally: _Tally) -> None:
+    """Counts what became of a photo; prints an error or a warning.
+
+    Raises:
+        Exception: the outcome, if every later photo would fail by it, too.
+    """
+    name = "standard input" if job.photo == STREAM else job.photo
+    if isinstance(outcome, OSError) and outcome.errno in _FATAL:
+        raise outcome
+    if problem := bugs.problem(outcome):
+        tally.failed += 1
+        text = problem.removeprefix("image: ").removeprefix(f"{name}: ")
+        complain(f"error: {name}: {text}")
         return
-    for _, result in matter.map(write, by_photo):
-        yield (f"error: {result}", True) if isinstance(result, ImageError) else result
+    assert isinstance(outcome, _Made)
+    tally.done += 1
+    if outcome.remarks:
+        complain(f"warning: {name}: {'; '.join(outcome.remarks)}.")
+    if outcome.has_shreds:
+        tally.with_shreds.append(name)
 
 
-def _write(
-    job: Job, matte: Matte, backgrounds: Backgrounds, args: argparse.Namespace
-) -> tuple[str | None, bool]:
-    """Writes the outputs of one photo; returns an error or a warning, and whether it failed."""
-    try:
-        for kind, image in _make(matte, list(job.outputs), backgrounds, args):
-            path = Path(job.outputs[kind])
-            write_image(path, image, **_options(path.suffix, image))
-    except OSError as error:
-        if error.errno in _FATAL:
-            raise
-        return f"error: {job.photo}: {error}", True
-    except (ValueError, MemoryError) as error:
-        return f"error: {job.photo}: {error or 'not enough memory'}", True
-    return _warning(job.photo, matte), False
+def _conclude(tally: _Tally, jobs: Sequence[Job], output: Output) -> None:
+    """Prints what was done."""
+    if len(tally.with_shreds) == 1:
+        complain(f"note: {tally.with_shreds[0]}: {_SHREDS}.")
+    elif tally.with_shreds:
+        complain(f"note: in {len(tally.with_shreds)} photos {_SHREDS}.")
+    if output.file == STREAM:
+        return
+    files = [file for job in jobs for file in job.outputs.values()]
+    if len(files) > 1:
+        files = [str(output.folder or "the folders of the photos")]
+    where = f", written to {files[0]}" if tally.done else ""
+    say(f"{tally.done} of {len(jobs)} photos done{where}")
 
 
 @contextlib.contextmanager
 def _own_remarks() -> Iterator[None]:
-    """Leaves it to `_warning` to say that a file holds several frames."""
+    """Leaves it to `_report` to say that a file holds several frames."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ImageWarning)
         yield
 
 
-def _warning(photo: str, matte: Matte) -> str | None:
-    """Says in one line what a user should know of a photo that was cut out."""
-    remarks = matte.remarks()
-    return f"warning: {photo}: {'; '.join(remarks)}." if remarks else None
+# The command line
 
 
-def _make(
-    matte: Matte,
-    kinds: Sequence[str],
-    backgrounds: Backgrounds,
-    args: argparse.Namespace,
-) -> Iterator[tuple[str, Image.Image]]:
-    """Makes the pictures of one photo, one after the other; the colours are estimated once."""
-    matte = _edited(matte, args)
-    if "alpha" in kinds:
-        yield "alpha", matte.alpha_image(args.alpha_bits)
-    if "panel" in kinds:
-        yield "panel", matte.panel(args.foreground)
-    coloured = [kind for kind in kinds if kind == "cutout" or kind in backgrounds]
-    if coloured:
-        colours = matte.foreground(args.foreground)
-    for kind in coloured:
-        if kind == "cutout":
-            picture = cutout(colours, matte.alpha)
-        else:
-            picture = composite(colours, matte.alpha, backgrounds[kind])
-        yield kind, with_metadata(picture, matte.photo) if args.keep_metadata else picture
-
-
-def _edited(matte: Matte, args: argparse.Namespace) -> Matte:
-    """Changes the matte as the options say."""
-    if args.only_largest:
-        matte = matte.keep_largest()
-    if args.threshold is not None:
-        matte = matte.threshold(args.threshold)
-    if args.erode:
-        matte = matte.erode(args.erode)
-    return matte if args.crop is None else matte.crop(args.crop)
-
-
-def _suffix(kind: str, args: argparse.Namespace) -> str:
-    if kind == "cutout":
-        return f".{args.cutout_format}"
-    return f".{args.composite_format}" if kind in args.composites else ".png"
-
-
-def _options(suffix: str, image: Image.Image) -> dict[str, Any]:
-    """What the writer is told."""
-    options = metadata_options(image, suffix.lower())
-    return options if suffix.lower() == ".png" else {**options, "quality": LOSSY_QUALITY}
-
-
-def _read_backgrounds(args: argparse.Namespace) -> Backgrounds:
-    return {kind: read_background(each) for kind, each in args.composites.items()}
-
-
-def _load(args: argparse.Namespace) -> Matter:
-    with quiet():
-        return Matter(args.model, args.size, args.threads)
-
-
-def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+def _parse(argv: Sequence[str] | None) -> _Request:
     parser = make_parser(
         "predict",
         "Predict the mattes of photos; write cutouts, mattes, composites or panels.",
@@ -420,9 +236,9 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add(
         "-o",
         "--output",
-        type=Path,
         metavar="PATH",
-        help="file to write, or folder (made if needed); default: beside each photo",
+        help="file to write, folder (made if needed), or - for standard output; default: beside "
+        "each photo",
     )
     add("--recursive", action="store_true", help="search the folders in folders too")
     add(
@@ -430,62 +246,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         action="store_true",
         help="photo.jpg gives photo.jpg.cutout.png, so that photo.jpg and photo.png do not clash",
     )
-
-    kinds = parser.add_argument_group("outputs", "--cutout if none is chosen")
-    add = kinds.add_argument
-    add("--alpha", action="store_true", help="the matte, as a grey PNG")
-    add("--alpha-bits", type=int, choices=(8, 16), default=8, help="default: %(default)s")
-    add("--cutout", action="store_true", help="the subject on transparency")
-    add("--cutout-format", choices=("png", "webp"), default="png", help="default: %(default)s")
-    add(
-        "--composite",
-        action="append",
-        metavar="COLOUR|IMAGE",
-        help="the subject over a colour (white, '#00ff00') or an image; may be repeated: "
-        "photo.composite-white.png, photo.composite-beach.png and so on",
-    )
-    add(
-        "--composite-format",
-        choices=("png", "jpg", "webp"),
-        default="png",
-        help="default: %(default)s",
-    )
-    add(
-        "--keep-metadata",
-        action="store_true",
-        help="cutouts and composites keep the photo's EXIF data and ICC profile",
-    )
-    add("--panel", action="store_true", help="photo, matte and composites side by side, small")
-    add_foreground(kinds)
-
-    editing = parser.add_argument_group("editing", "changes to the matte, made in this order")
-    add = editing.add_argument
-    add(
-        "--only-largest",
-        action="store_true",
-        help="keep the largest connected part of the subject",
-    )
-    add(
-        "--threshold",
-        type=_share,
-        metavar="ALPHA",
-        help="make the matte hard: opaque from ALPHA (above 0, at most 1) on, else transparent",
-    )
-    add(
-        "--erode",
-        type=int,
-        metavar="PIXELS",
-        help="shrink the subject by PIXELS; a negative number grows it",
-    )
-    add(
-        "--crop",
-        type=at_least(0),
-        nargs="?",
-        const=0,
-        metavar="MARGIN",
-        help="crop to the subject and MARGIN pixels around it (default: 0)",
-    )
-
+    add_picture_options(parser)
     running = parser.add_argument_group("running")
     add_model(running)
     add_size(running)
@@ -494,62 +255,70 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add = existing.add_argument
     add("--skip-existing", action="store_true", help="make only the files that do not exist yet")
     add("--overwrite", action="store_true", help="replace files that exist")
-
     args = parser.parse_args(argv)
     try:
-        args.composites = composite_kinds(args.composite or [])
-    except ValueError as error:
-        parser.error(f"--composite: {error}")
-    chosen = {
-        "alpha": args.alpha,
-        "cutout": args.cutout,
-        **dict.fromkeys(args.composites, True),
-        "panel": args.panel,
-    }
-    args.kinds = [kind for kind, wanted in chosen.items() if wanted] or ["cutout"]
-    _check_output(parser, args)
-    return args
+        return _request(args)
+    except UsageError as error:
+        parser.error(str(error))
 
 
-def _share(text: str) -> float:
+def _request(args: argparse.Namespace) -> _Request:
+    wanted = wanted_from(args)
+    inputs = tuple(args.inputs)
+    if STREAM in inputs and len(inputs) > 1:
+        raise UsageError("standard input (-) cannot be combined with other inputs.")
+    path = STREAM if args.output is None and inputs == (STREAM,) else args.output
+    file = folder = None
+    if path is None or path == STREAM:
+        file = path
+    elif Path(path).is_dir() or Path(path).suffix.lower() not in FORMATS:
+        folder = Path(path)
+        _check_folder(folder, wanted)
+    else:
+        file = path
+    if file is not None:
+        wanted = _for_one_file(file, inputs, wanted)
+    if folder is not None and inputs == (STREAM,):
+        raise UsageError("standard input (-) is written to standard output, or to --output FILE.")
+    output = Output(file, folder, args.keep_suffix, args.skip_existing, args.overwrite)
+    return _Request(inputs, args.recursive, wanted, output, args.model, args.size, args.threads)
+
+
+def _check_folder(folder: Path, wanted: Wanted) -> None:
+    """Refuses a folder whose name is that of a file which cannot be written."""
     try:
-        value = float(text)
-    except ValueError:
-        value = 0
-    if not 0 < value <= 1:
-        raise argparse.ArgumentTypeError(
-            f"expected a number above 0 and at most 1, received {text!r}"
-        )
-    return value
+        check_folder(folder, "--output")
+    except UsageError as error:
+        suffixes = [suffix for kind in wanted.kinds for suffix in KINDS[kind].suffixes]
+        raise UsageError(
+            f"--output {folder}: {folder.suffix.lower()} files cannot be written; expected "
+            f"{', '.join(dict.fromkeys(suffixes))}, or a folder."
+        ) from error
 
 
-def _check_output(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
-    """Sets `file` and `folder`, of which at most one is not None."""
-    args.file, args.folder = None, args.output
-    known = {suffix for suffixes in _SUFFIXES.values() for suffix in suffixes}
-    output = args.output
-    if output is not None and output.suffix.lower() in known and not output.is_dir():
-        args.file, args.folder = output, None
-        if len(args.inputs) > 1 or Path(args.inputs[0]).is_dir():
-            parser.error(f"--output {output} names one file; for several photos, name a folder")
-        if len(args.kinds) > 1:
-            kinds = " and ".join(args.kinds)
-            parser.error(f"--output {output} names one file, but {kinds} were chosen")
-        allowed = _SUFFIXES[args.kinds[0]]  # a single composite is "composite"
-        if output.suffix.lower() not in allowed:
-            hint = " (or add --composite white)" if args.kinds == ["cutout"] else ""
-            parser.error(
-                f"--output {output}: expected {' or '.join(allowed)} for the {args.kinds[0]}{hint}"
-            )
-    if "-" in args.inputs:
-        if len(args.inputs) > 1:
-            parser.error("INPUT - stands alone")
-        if args.folder is not None:
-            parser.error("INPUT - is written to standard output, or to --output FILE")
-        if len(args.kinds) > 1:
-            parser.error(f"INPUT - gives one output, but {' and '.join(args.kinds)} were chosen")
-        if args.file is None and sys.stdout.isatty():
-            parser.error("standard output is a terminal; name a file: --output cutout.png")
+def _for_one_file(file: str, inputs: Sequence[str], wanted: Wanted) -> Wanted:
+    """Checks that one file is wanted of one photo; takes its format from its suffix."""
+    names = list(wanted.outputs)
+    if len(inputs) > 1 or Path(inputs[0]).is_dir():
+        raise UsageError(f"--output {file} is one file; for several photos, name a folder.")
+    if len(names) > 1:
+        raise UsageError(f"--output {file} is one file, but {' and '.join(names)} were chosen.")
+    (kind,) = wanted.kinds
+    if file == STREAM:
+        if sys.__stdout__ is None:
+            raise Error("standard output is closed; name a file with --output.")
+        if sys.stdout.isatty():
+            raise UsageError("standard output is a terminal; name a file: --output cutout.png")
+        return wanted
+    suffix = Path(file).suffix.lower()
+    chosen = wanted.formats.get(kind, suffix)
+    if _SAME.get(suffix, suffix) != _SAME.get(chosen, chosen):
+        raise UsageError(f"--output {file} and --{kind}-format {chosen[1:]} contradict each other.")
+    try:
+        return replace(wanted, formats={kind: suffix})
+    except UsageError as error:
+        hint = " Or add --composite white." if kind == "cutout" else ""
+        raise UsageError(f"--output {file}: {error}{hint}") from error
 
 
 if __name__ == "__main__":

@@ -20,8 +20,8 @@ from kmatting import predict
 from kmatting.errors import ImageError
 from kmatting.images import read_alpha, read_photo
 from kmatting.inference.matter import Matter
+from kmatting.pictures.jobs import find_photos
 from kmatting.pictures.names import Job, check_names, is_output, matte_stem, output_name
-from kmatting.predict import find_photos
 
 PLAIN = ["--foreground", "none"]
 
@@ -338,13 +338,13 @@ def test_usage_errors(run, arguments):
 
 
 def test_interrupted(run, photos, tmp_path, monkeypatch):
-    def interrupt(matter, function, sources):
+    def interrupt(matter, function, sources, catch):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(predict.Matter, "map", interrupt)
     status, _, err = run(photos / "a.png", photos / "b.jpg", "-o", tmp_path / "out", *PLAIN)
     assert status == 130
-    assert err == ["interrupted; 0 of 2 photos are done; --skip-existing goes on"]
+    assert err == ["interrupted; 0 of 2 photos are done; rerun with --skip-existing to continue"]
 
 
 def in_a_shell(model, *arguments, **options):
@@ -529,7 +529,7 @@ def test_a_folder_that_cannot_be_written_to_is_known_before_any_work(
         raise OSError(errno.EROFS, "Read-only file system")
 
     monkeypatch.setattr("kmatting.files.tempfile.TemporaryFile", refuse)
-    monkeypatch.setattr(predict, "_load", lambda args: pytest.fail("the model was loaded"))
+    monkeypatch.setattr(predict, "_load", lambda request: pytest.fail("the model was loaded"))
     status, _, err = run(photos / "a.png", photos / "b.jpg", "-o", tmp_path / "out")
     assert status == 2
     assert err == [f"error: {tmp_path / 'out'}: cannot be written to: Read-only file system."]
@@ -546,7 +546,7 @@ def test_a_disk_that_fills_up_ends_the_run(run, photos, tmp_path, monkeypatch):
     def full(path, image, **options):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(predict, "write_image", full)
+    monkeypatch.setattr("kmatting.pictures.maker.write_image", full)
     status, _, err = run(photos / "a.png", photos / "b.jpg", "-o", tmp_path / "out", *PLAIN)
     assert (status, len(err)) == (2, 1)  # not once a photo
     assert "No space left on device; 0 of 2 photos are done" in err[0]
@@ -555,10 +555,10 @@ def test_a_disk_that_fills_up_ends_the_run(run, photos, tmp_path, monkeypatch):
 def test_a_bad_matte_is_that_photos_error(run, photos, tmp_path, monkeypatch):
     predicted = Matter._predict
 
-    def sometimes(self, image, size=None):
+    def sometimes(self, image, name, size=None):
         if image[0, 0, 0] == 255:
             raise ImageError("the model returned numbers that are not finite.")
-        return predicted(self, image, size)
+        return predicted(self, image, name, size)
 
     monkeypatch.setattr(Matter, "_predict", sometimes)
     status, out, err = run(photos / "a.png", photos / "deep/c.png", "-o", tmp_path / "out", *PLAIN)

@@ -42,6 +42,7 @@ _MOST_THREADS = 1024
 _TOLERANCE = 0.05  # beyond 0 and 1, of the codes of 8-bit models; what is more is no alpha
 
 T = TypeVar("T")
+E = TypeVar("E", bound=Exception)
 
 
 class Matter:
@@ -160,11 +161,14 @@ class Matter:
             Each photo as it was given, with its `Matte`; or with the `ImageError` that says why it
             has none.
         """
-        return self._side_by_side(lambda _, matte: matte, photos, ahead=1)
+        return self._side_by_side(lambda _, matte: matte, photos, ImageError, ahead=1)
 
     def map(
-        self, function: Callable[[Source, Matte], T], photos: Iterable[Source]
-    ) -> Iterator[tuple[Source, T | ImageError]]:
+        self,
+        function: Callable[[Source, Matte], T],
+        photos: Iterable[Source],
+        catch: type[E] = ImageError,  # type: ignore[assignment]  # mypy 9354
+    ) -> Iterator[tuple[Source, T | E]]:
         """Does something with the mattes of many photos, such as writing them.
 
         Photos are worked on side by side, as in `stream`. So is what the function does.
@@ -172,19 +176,25 @@ class Matter:
         Args:
             function: takes a photo as it was given, and its `Matte`. It is called in threads.
             photos: as in `__call__`.
+            catch: the exceptions that one photo may fail by, `Exception` for all; the others end
+                the iteration.
 
         Yields:
             Each photo as it was given, in order, with what the function returned; or with the
-            `ImageError` that says why it has no matte.
+            exception that says why it failed.
 
         Raises:
-            Exception: what the function raises.
+            Exception: what else the model or the function raises.
         """
-        return self._side_by_side(function, photos, ahead=2)
+        return self._side_by_side(function, photos, catch, ahead=2)
 
     def _side_by_side(
-        self, function: Callable[[Source, Matte], T], photos: Iterable[Source], ahead: int
-    ) -> Iterator[tuple[Source, T | ImageError]]:
+        self,
+        function: Callable[[Source, Matte], T],
+        photos: Iterable[Source],
+        catch: type[E],
+        ahead: int,
+    ) -> Iterator[tuple[Source, T | E]]:
         """Does the work of `map`; takes up to `ahead` photos for each worker before the first."""
         # Here, as one photo needs no threads.
         from concurrent.futures import Future, ThreadPoolExecutor
@@ -194,19 +204,19 @@ class Matter:
         large = threading.Semaphore(_LARGE_AT_A_TIME)
         own = threading.local()
 
-        def work(source: Source) -> T | ImageError:
+        def work(source: Source) -> T | E:
             if not hasattr(own, "matter"):
                 copied = network.is_copied
                 own.matter = self._with_network(network.clone_single_threaded()) if copied else self
             try:
                 with large if _is_large(source) else contextlib.nullcontext():
                     return function(source, own.matter(source))
-            except ImageError as error:
+            except catch as error:
                 return error
 
-        waiting: deque[tuple[Source, Future[T | ImageError]]] = deque()
+        waiting: deque[tuple[Source, Future[T | E]]] = deque()
 
-        def first() -> tuple[Source, T | ImageError]:
+        def first() -> tuple[Source, T | E]:
             source, result = waiting.popleft()
             return source, result.result()
 

@@ -94,8 +94,10 @@ class Matte:
     @cached_property
     def has_shreds(self) -> bool:
         """Whether small parts lie apart from the subject, which `keep_largest` removes."""
-        prediction = self.reduced(_SHREDS_SIDE).prediction
-        visible = prediction >= _VISIBLE
+        scale = min(1, _SHREDS_SIDE / max(self.prediction.shape))
+        size = [max(1, round(side * scale)) for side in self.prediction.shape[::-1]]
+        small = Image.fromarray(self.prediction).resize((size[0], size[1]), Image.Resampling.BOX)
+        visible = np.asarray(small) >= _VISIBLE
         largest = largest_component(visible)
         apart = np.count_nonzero(visible) - (subject := np.count_nonzero(largest))
         return bool(_SHREDS * visible.size <= apart <= _SECOND_SUBJECT * subject)

@@ -239,6 +239,7 @@ class Wanted:
                 raise UsageError(f"kinds: expected some of {', '.join(KINDS)}, received {kind!r}.")
         if ("composite" in self.kinds) != bool(self.backgrounds):
             raise UsageError("Expected backgrounds with the kind 'composite', and only with it.")
+        composite_names(self.backgrounds)  # refuses two of one name
 
     def _check_formats(self) -> None:
         for kind in self.kinds:
