@@ -86,6 +86,7 @@ PLACES = {
     "foreground": "kmatting.pictures.matte.estimate_foreground",
     "metrics": "kmatting.scoring.cases.score",
     "loader": "kmatting.data.pairs.read_alpha",
+    "frames": "kmatting.video.mattes.refine",
 }
 
 
@@ -158,7 +159,7 @@ def test_a_bug_met_by_video(plant, pairs, tmp_path, capsys):
 
     frames = [Image.open(path) for path in sorted(pairs[0].iterdir())]
     frames[0].save(tmp_path / "in.gif", save_all=True, append_images=frames[1:])
-    plant("refine")
+    plant("frames")
     status = video.main([str(tmp_path / "in.gif"), "-o", str(tmp_path / "out.webp")])
     assert_bug(status, capsys.readouterr().err)
 

@@ -412,10 +412,13 @@ class _PerPhoto(beam.DoFn):
         """Makes a line of `ERRORS`; the first bug brings its traceback.
 
         Raises:
-            Exception: the error, if it is a bug and those before it were bugs too.
+            RuntimeError: if it is a bug and those before it were bugs too. Beam keeps its text.
         """
         before = self._bugs.count
-        reason = (self._bugs.problem(error) or "").removeprefix("image: ")
+        try:
+            reason = (self._bugs.problem(error) or "").removeprefix("image: ")
+        except type(error) as last:
+            raise RuntimeError("".join(traceback.format_exception(last))) from last
         if self._bugs.count == before:
             return _listed(photo, "failed", reason)
         _count("internal_errors")
