@@ -283,15 +283,26 @@ def test_on_a_runner_by_flag(model, photos, tmp_path):
     assert files(tmp_path / "out") == ["a.alpha.png", "b.alpha.png", "deep/c.alpha.png"]
 
 
-def test_the_same_files_as_predict(run, model, photos, tmp_path):
-    kinds = ["--alpha", "--cutout", "--foreground", "none"]
+@pytest.mark.parametrize(
+    ("options", "name"),
+    [
+        ("--alpha --cutout --foreground none", "deep/c.cutout.png"),
+        (
+            "--cutout --cutout-format webp --composite white --composite {photos}/a.png "
+            "--composite-format jpg --only-largest --threshold 0.2 --erode 1 --canvas 4:5 --shadow",
+            "deep/c.composite-a.jpg",
+        ),
+    ],
+)
+def test_the_same_files_as_predict(run, model, photos, tmp_path, options, name):
+    kinds = options.format(photos=photos).split()
     status, _, err = run("--input", photos / "**", "--output", tmp_path / "batch", *kinds)
     assert (status, err) == (0, [])
     output = ["--output", str(tmp_path / "predict")]
     assert predict.main(["--model", model, str(photos), "--recursive", *output, *kinds]) == 0
     names = files(tmp_path / "predict")
     assert files(tmp_path / "batch") == names
-    assert "deep/c.cutout.png" in names
+    assert name in names
     for name in names:
         ours, theirs = (tmp_path / folder / name for folder in ("batch", "predict"))
         assert ours.read_bytes() == theirs.read_bytes()
