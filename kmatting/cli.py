@@ -280,8 +280,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run() -> NoReturn:
     """Runs `kmatting COMMAND ...` as a program and ends it."""
-    # NumPy would start a thread for each processor, which takes longer than all other imports of
-    # `predict`, for matrix products of which the commands have none that are large.
+    # On import, OpenBLAS starts a thread per core, which takes longer than all other imports of
+    # `predict`. No command multiplies large matrices, so one is enough.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     leave(main())
 

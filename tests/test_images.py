@@ -6,14 +6,17 @@ import re
 import struct
 import subprocess
 import sys
+import time
 import types
 import warnings
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import ExifTags, Image, ImageCms
 from PIL.TiffImagePlugin import IFDRational
+from tiff_files import tiff_bytes
 
 from kmatting.errors import ImageError, ImageWarning
 from kmatting.images import (
@@ -29,6 +32,7 @@ from kmatting.images import (
     read_photo,
     scan_folder,
     write_image,
+    written_suffixes,
 )
 
 # Each pixel another, so that a turned or mirrored picture is noticed.
@@ -797,9 +801,70 @@ def test_a_suffix_without_writer_is_refused(tmp_path):
     for name in ("a.xyz", "a"):
         with pytest.raises(ImageError, match="cannot be written"):
             write_image(tmp_path / name, COLOURS)
-    with pytest.raises(ImageError, match="cannot be written"):
-        write_image(tmp_path / "a.jpg", np.dstack([COLOURS, GREYS]))
-    assert list(tmp_path.iterdir()) == []
+    for name, pixels, message in (
+        ("a.xyz", COLOURS, "expected a suffix among .jpg, .jpeg, .png"),
+        ("a.pdf", COLOURS, "expected a suffix among .jpg, .jpeg, .png"),
+        ("a.jpg", np.dstack([COLOURS, GREYS]), "JPEG has no transparency"),
+        ("a.bmp", Image.fromarray(np.dstack([COLOURS, GREYS])), "BMP has no transparency"),
+        ("a.webp", COLOURS.astype(np.uint16), "WEBP of 8 bits"),
+        ("a.jpg", Image.fromarray(GREYS.astype(np.uint16)), "JPEG of 8 bits"),
+        ("a.png", COLOURS / 255, "expected uint8 or uint16 .* received float64"),
+        ("a.png", np.zeros((2, 3, 2), np.uint8), "received uint8 of shape"),
+        ("a.webp", np.zeros((1, 20_000, 3), np.uint8), "WebP limit"),  # Pillow's own
+    ):
+        with pytest.raises(ImageError, match=f"{re.escape(name)}: cannot be written.*{message}"):
+            write_image(tmp_path / "new" / name, pixels)
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+@pytest.mark.parametrize("suffix", written_suffixes())
+def test_every_suffix_that_is_written_is_read(tmp_path, suffix):
+    large = COLOURS.repeat(16, axis=0).repeat(16, axis=1)
+    for pixels in (large, Image.fromarray(large)):
+        write_image(tmp_path / f"a{suffix.upper()}", pixels)
+        photo = read_photo(tmp_path / f"a{suffix.upper()}")
+        assert np.abs(photo.rgb.astype(int) - large).mean() < 12
+    with Image.open(tmp_path / f"a{suffix.upper()}") as image:
+        assert formats.format_written(suffix).name == image.format
+
+
+@pytest.mark.parametrize("suffix", written_suffixes(has_alpha=True))
+def test_cutouts_are_written_with_their_transparency(tmp_path, suffix):
+    opacity = np.uint8([[255, 51, 0], [128, 204, 255]]).repeat(16, axis=0).repeat(16, axis=1)
+    cutout = np.dstack([np.full((*opacity.shape, 3), 90, np.uint8), opacity])
+    write_image(tmp_path / f"a{suffix}", cutout)
+    photo = read_photo(tmp_path / f"a{suffix}")
+    assert np.abs(photo.opacity.astype(int) - opacity).mean() < 4
+    assert np.abs(photo.rgb[opacity == 255].astype(int) - 90).max() < 9
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+def test_16_bits_are_written(tmp_path, channels, suffix, monkeypatch):
+    tifffile, cv2 = pytest.importorskip("tifffile"), pytest.importorskip("cv2")
+    monkeypatch.setattr("kmatting.images.levels._STRIP", 200)  # several strips
+    shape = (23, 37) if channels == 1 else (23, 37, channels)
+    deep = np.random.default_rng(0).integers(0, 65536, shape).astype(np.uint16)
+    path = tmp_path / f"a{suffix}"
+    write_image(path, deep, dpi=(300, 300), icc_profile=b"profile" * 50)
+    if suffix == ".tif":
+        np.testing.assert_array_equal(tifffile.imread(path), deep)
+    read = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    order = [2, 1, 0, 3][:channels] if channels > 1 else slice(None)  # OpenCV's
+    np.testing.assert_array_equal(read[..., order], deep)
+    photo = read_photo(path)
+    rounded = np.rint(deep / 257)
+    if channels > 1:
+        np.testing.assert_array_equal(photo.rgb, rounded[..., :3])
+    if channels == 4:
+        np.testing.assert_array_equal(photo.opacity, rounded[..., 3])
+    assert photo.dpi == pytest.approx((300, 300), abs=0.02)
+    assert photo.icc_profile == b"profile" * 50
+    write_image(path, deep, exif=exif_with(Make="a camera").tobytes())
+    assert b"a camera" in read_photo(path).exif
+    if channels == 1:
+        write_image(path, Image.fromarray(deep))
+        np.testing.assert_array_equal(read_alpha(path), rounded)
 
 
 def test_the_ground_needs_nothing_of_the_extras():
@@ -932,3 +997,164 @@ def test_resolution_is_written(tmp_path, suffix):
         photo = read_photo(path)
         assert photo.dpi == pytest.approx((300, 150), abs=0.02)
         assert b"a camera" in photo.exif
+
+
+# What decoders accept
+
+
+def jpeg(pixels, **options):
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "JPEG", **options)
+    return file.getvalue()
+
+
+def claiming(data, height, width):
+    """Changes the size that the frame of a JPEG file states."""
+    place = max(data.find(b"\xff\xc0\0\x11"), data.find(b"\xff\xc2\0\x11"))
+    place = place if place >= 0 else max(data.find(b"\xff\xc0\0\x0b"), data.find(b"\xff\xc2\0\x0b"))
+    return data[: place + 5] + struct.pack(">HH", height, width) + data[place + 9 :]
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+@pytest.mark.parametrize("pixels", [COLOURS, GREYS])
+def test_a_jpeg_of_too_little_data_is_no_grey_photo(pixels, progressive):
+    small = claiming(jpeg(pixels, progressive=progressive), 13000, 13000)
+    assert len(small) < 700
+    for read in (read_photo, read_alpha, image_size):
+        with pytest.raises(ImageError, match="bytes cannot hold 13000x13000 pixels"):
+            read(small)
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+def test_the_smallest_jpegs_are_read(progressive):
+    for shape in ((1, 1, 3), (1, 3000, 3), (2000, 3000, 3), (4000, 3000)):
+        flat = np.full(shape, 128, np.uint8)
+        options = {"quality": 1, "optimize": True, "progressive": progressive}
+        assert read_photo(jpeg(flat, **options)).rgb.shape[:2] == shape[:2]
+
+
+def test_scans_are_bounded():
+    smooth = np.linspace(0, 255, 64, dtype=np.uint8)[None].repeat(64, axis=0)
+    data = jpeg(smooth, progressive=True)
+    last = data.rindex(b"\xff\xda")
+    scan = data[last:-2]
+    many = data[:-2] + 300 * scan + b"\xff\xd9"
+    with pytest.raises(ImageError, match="more than 200 scans"):
+        read_photo(many)
+    assert read_photo(data[:-2] + 50 * scan + b"\xff\xd9").rgb.shape == (64, 64, 3)
+    # Neither what follows the photo nor what a segment holds is a scan: a clip, a thumbnail.
+    noise = b"\xff\xda\0\x0c" * 5000
+    comment = b"\xff\xfe" + struct.pack(">H", 20_002) + noise[:20_000]
+    np.testing.assert_array_equal(
+        read_photo(data[:2] + comment + data[2:] + noise).rgb, read_photo(data).rgb
+    )
+
+
+def test_a_bug_of_ours_is_no_damaged_image(tmp_path, monkeypatch):
+    path = saved(tmp_path / "a.png", COLOURS)
+    for module, name in (
+        (photos, "_to_srgb"), (photos, "opacity_of"), (photos, "described"),
+        (opening, "resolution"), (opening, "_check_size"), (opening, "pictures_of"),
+        (formats.ImageFormat, "matches"),
+    ):  # fmt: skip
+        for kind in (ValueError, IndexError, TypeError):
+            with monkeypatch.context() as patch:
+                patch.setattr(module, name, raising(kind("a bug")))
+                with pytest.raises(kind, match=r"^a bug$") as caught:
+                    read_photo(path)
+                assert not isinstance(caught.value, ImageError)
+
+
+def raising(error):
+    def fail(*_args, **_options):
+        raise error
+
+    return fail
+
+
+@pytest.mark.parametrize(
+    "mode",
+    ["1", "L", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "LAB", "HSV", "LA", "La",
+     "I", "F", "I;16", "I;16L", "I;16B"],
+)  # fmt: skip
+def test_every_mode_of_pillow_is_read(mode):
+    image = Image.new(mode, (5, 4))
+    assert read_photo(image).rgb.shape == (4, 5, 3)
+    assert image_size(image) == (4, 5)
+    if mode not in ("LAB", "YCbCr"):  # whose zeros are colours
+        assert read_alpha(image).shape == (4, 5)
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="measures as Linux does")
+@pytest.mark.parametrize("kind", ["png", "deflate", "planes", "grey32"])
+def test_memory_of_deep_files_is_bounded(tmp_path, kind):
+    paths = []
+    for side in (16, 2000):  # a small one first, so that imports do not count
+        pixels = np.zeros((side, side, 4), np.uint16)
+        pixels[..., 3] = 30000
+        paths.append(tmp_path / f"{side}.tif")
+        if kind == "png":
+            png_16_bits(paths[-1], pixels)
+        elif kind == "grey32":
+            paths[-1].write_bytes(tiff_bytes(np.full((side, side), 2**32 - 1, np.uint32)))
+        else:
+            paths[-1].write_bytes(
+                tiff_bytes(
+                    pixels, None, kind == "planes", "none" if kind == "planes" else kind,
+                    extra=1, rows=side if kind == "deflate" else 16,
+                )
+            )  # fmt: skip
+    code = """
+import pathlib, re, sys
+from kmatting.images import read_photo
+for path in sys.argv[1:]:
+    read_photo(path)
+    print(re.search(r"VmHWM:\\s*(\\d+)", pathlib.Path("/proc/self/status").read_text())[1])
+"""
+    output = subprocess.check_output([sys.executable, "-c", code, *map(str, paths)])
+    before, after = (1024 * int(line) for line in output.split())
+    assert (after - before) / 2000**2 < 24
+
+
+# Messages and folders
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("", "image: expected the path of an image file, received an empty text."),
+        ("https://a.example/b.jpg", "https://a.example/b.jpg: is a URL, expected a file"),
+        (Path("https://a.example/b.jpg"), "https://a.example/b.jpg: is a URL, expected a file"),
+        ("gs://bucket/b.jpg", "gs://bucket/b.jpg: is a URL, expected a file"),
+        ("C:/b.jpg", "C:/b.jpg: no such file."),
+        ("missing/b:/c.jpg", "missing/b:/c.jpg: no such file."),
+    ],
+)
+def test_messages_on_sources_that_are_no_files(source, message):
+    for read in (read_photo, read_alpha, image_size):
+        with pytest.raises(ImageError, match=f"^{re.escape(message)}"):
+            read(source)
+
+
+def test_long_texts_take_no_time():
+    started = time.process_time()
+    for text in ("a" * 3_000_000, "ab+" * 1_000_000, "x:" * 1_000_000):
+        with pytest.raises(ImageError):
+            read_photo(text)
+    assert time.process_time() - started < 5
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
+def test_named_pipes_and_sockets_of_a_folder_are_left_out(tmp_path):
+    saved(tmp_path / "a.png", COLOURS)
+    os.mkfifo(tmp_path / "b.png")
+    (tmp_path / "c.png").symlink_to("/dev/null")
+    (tmp_path / "d.png").symlink_to(tmp_path / "a.png")
+    (tmp_path / "e.png").symlink_to(tmp_path / "missing.png")
+    (tmp_path / "f.png").symlink_to(tmp_path / "f.png")
+    (tmp_path / "circle").symlink_to(tmp_path)
+    for recursive in (False, True):
+        found = scan_folder(tmp_path, recursive)
+        assert [path.name for path in found.photos] == ["a.png", "d.png", "e.png", "f.png"]
+        assert found.left_out == {".png": 2}
+        assert found.subfolders == (not recursive)

@@ -22,6 +22,12 @@ def one(colour, primaries, transfer):
         ((130, 130, 130), 9, 16, (185, 185, 185)),  # 100 candela, 0.49 of white
         ((191, 191, 191), 9, 18, (255, 255, 255)),  # HLG: 0.75 is 203 candela
         ((0, 0, 0), 9, 18, (0, 0, 0)),
+        # HLG by hand (BT.2100): 0.5 is a twelfth of the scene's light. By the system gamma of 1.2
+        # that is 1000 * (1 / 12) ** 1.2 = 50.7 candela, a quarter of white; without it 83.
+        ((128, 128, 128), 9, 18, (137, 137, 137)),
+        ((64, 64, 64), 9, 18, (62, 62, 62)),
+        # The luminance alone is raised: colours keep the ratio of their channels.
+        ((0, 128, 0), 9, 18, (0, 141, 0)),
     ],
 )
 def test_known_colours(colour, primaries, transfer, expected):

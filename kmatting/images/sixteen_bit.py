@@ -1,5 +1,8 @@
 """Colours of 16 bits a channel, rounded to 8. Pillow cuts the lower byte off."""
 
+from collections.abc import Callable
+from typing import IO
+
 import numpy as np
 from PIL import Image, ImageFile
 
@@ -34,34 +37,36 @@ def read_sixteen_bit_png(image: ImageFile.ImageFile) -> Image.Image:
     rawmode = str(image.tile[0].args)
     data = image.fp
     assert data is not None  # it is not decoded yet
-    with decoder_errors():
-        if rawmode == "LA;16B":  # four bytes a pixel, as RGBA has
-            _set_rawmode(image, "RGBA")
-            image.load()
-            lower = None
-        else:
-            image.load()
-            data.seek(0)
-            lower = type(image)(data, "")
-            _set_rawmode(lower, rawmode[:-1] + "L")
-            lower.load()
-    key = image.info.pop("transparency", None)
+    kind = type(image)
+    if rawmode == "LA;16B":  # four bytes a pixel, as RGBA has
+        upper, lower = _decoded(kind, data, "RGBA"), None
+    else:
+        upper, lower = (_decoded(kind, data, rawmode[:-1] + order) for order in "BL")
+    key = upper.info.pop("transparency", None)
     mode = {"LA;16B": "LA", "RGB;16B": "RGB" if key is None else "RGBA"}.get(rawmode, "RGBA")
     pixels = np.empty((image.height, image.width, len(mode)), np.uint8)
     for rows in strips(image.height, image.width * 4):
         box = (0, rows.start, image.width, rows.stop)
-        upper = np.asarray(image.crop(box)).astype(np.uint16)
+        values = np.asarray(upper.crop(box)).astype(np.uint16)
         if lower is None:
-            values = upper[..., 0::2] << 8 | upper[..., 1::2]
+            values = values[..., 0::2] << 8 | values[..., 1::2]
         else:
-            values = upper << 8 | np.asarray(lower.crop(box))
+            values = values << 8 | np.asarray(lower.crop(box))
         pixels[rows, :, : values.shape[2]] = ROUNDED[values]
         if key is not None:
             pixels[rows, :, 3] = np.where((values == np.array(key)).all(axis=2), 0, 255)
     picture = to_picture(mode, pixels)
-    picture.info = image.info
+    picture.info = upper.info
     return picture
 
 
-def _set_rawmode(image: ImageFile.ImageFile, rawmode: str) -> None:
-    image.tile = [tile._replace(args=rawmode) for tile in image.tile]
+def _decoded(
+    kind: Callable[[IO[bytes], str], ImageFile.ImageFile], data: IO[bytes], rawmode: str
+) -> ImageFile.ImageFile:
+    """Decodes a file by another rawmode than Pillow chooses."""
+    with decoder_errors():
+        data.seek(0)
+        image = kind(data, "")
+        image.tile = [tile._replace(args=rawmode) for tile in image.tile]
+        image.load()
+    return image

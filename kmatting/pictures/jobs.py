@@ -68,9 +68,7 @@ def find_photos(
 def _photos_in(folder: Path, recursive: bool, output: Path | None) -> list[Path]:
     listing = scan_folder(folder, recursive)
     photos = [path for path in listing.photos if not is_output(path.name)]
-    notes = [listing.note()] if listing.note() else []
-    if listing.subfolders:  # the last thing that the note says
-        notes[-1] += " (--recursive does)"
+    notes = [note] if (note := listing.note("--recursive")) else []
     if len(photos) < len(listing.photos):
         notes.append(f"left out {len(listing.photos) - len(photos)} outputs of kmatting")
     note = "; ".join(notes)
