@@ -3,7 +3,6 @@
 import contextlib
 import errno
 import functools
-import mimetypes
 import os
 import re
 import shutil
@@ -119,6 +118,8 @@ def check_folder(folder: Path, option: str) -> None:
     Raises:
         UsageError: if the suffix is known as one of files.
     """
+    import mimetypes  # here, as it takes time to load
+
     suffix = folder.suffix.lower()
     is_file = suffix in _SUFFIXES or mimetypes.MimeTypes().guess_type(f"a{suffix}") != (None, None)
     if is_file and not folder.is_dir():

@@ -1042,6 +1042,9 @@ def test_scans_are_bounded():
     with pytest.raises(ImageError, match="more than 200 scans"):
         read_photo(many)
     assert read_photo(data[:-2] + 50 * scan + b"\xff\xd9").rgb.shape == (64, 64, 3)
+    large = claiming(many, 10000, 10000)  # and of as many bytes as that takes
+    with pytest.raises(ImageError, match="more than 30 scans"):
+        image_size(large + bytes(10**6))
     # Neither what follows the photo nor what a segment holds is a scan: a clip, a thumbnail.
     noise = b"\xff\xda\0\x0c" * 5000
     comment = b"\xff\xfe" + struct.pack(">H", 20_002) + noise[:20_000]

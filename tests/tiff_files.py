@@ -53,7 +53,7 @@ def tiff_bytes(
         tags.update({322: (3, [tile]), 323: (3, [tile])})
     else:
         tags[278] = (4, [rows or height])
-    body, offsets = b"", []
+    body, offsets = bytearray(), []
     for each in coded:
         offsets.append(8 + len(body))
         body += each + bytes(len(each) % 2)
@@ -62,7 +62,7 @@ def tiff_bytes(
     start = 8 + len(body)
     directory = _directories(tags, start, order, pages)
     head = struct.pack(f"{order}2sHI", b"II" if order == "<" else b"MM", 42, directory[0])
-    return head + body + directory[1]
+    return bytes(head + body + directory[1])
 
 
 def _directories(tags, start, order, pages):

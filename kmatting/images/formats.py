@@ -9,9 +9,9 @@ import functools
 import importlib
 import importlib.util
 import re
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import IO, Any
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import IO, Any, NamedTuple
 
 from PIL import Image, ImageFile
 
@@ -20,8 +20,7 @@ from kmatting.extras import install_command
 _QUALITY = 90  # of lossy formats
 
 
-@dataclass(frozen=True)
-class ImageFormat:
+class ImageFormat(NamedTuple):
     """A format of image files.
 
     Attributes:
@@ -46,7 +45,7 @@ class ImageFormat:
     signature: bytes
     pictures: str = ""
     written: tuple[str, ...] = ()
-    options: dict[str, Any] = field(default_factory=dict)
+    options: Mapping[str, Any] = MappingProxyType({})
     has_alpha: bool = True
     lossless: bool = True
     bits: int = 8

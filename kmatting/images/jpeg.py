@@ -8,13 +8,15 @@ from PIL import Image
 
 from kmatting.errors import ImageError
 
-_MOST_SCANS = 200  # encoders write 10 to 20, optimisers some more
+# Scans: encoders write 10 to 20, optimisers some more. Small photos may have more than large ones.
+_FEW_SCANS, _MOST_SCANS = 30, 200
+_DECODED = 2_400_000_000  # pixels of all scans
 _BLOCK = 64  # pixels
 _START_OF_SCAN = b"\xff\xda"
 _ARITHMETIC = (0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF)  # frames whose blocks may take less than a bit
 _ALONE = (0x01, *range(0xD0, 0xD9))  # markers without content
 # A scan's data end at FF, if neither a stuffed 0 nor a restart marker nor a fill byte follows.
-_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
+_MARKER = rb"\xff[^\x00\xd0-\xd7\xff]"
 
 
 def check_jpeg(file: IO[bytes], image: Image.Image) -> None:
@@ -43,8 +45,9 @@ def check_jpeg(file: IO[bytes], image: Image.Image) -> None:
         file.seek(0)
         data = file.read()
         # What is no scan may hold these bytes by chance, such as a clip that follows the photo.
-        if data.count(_START_OF_SCAN) > _MOST_SCANS and _count_scans(data) > _MOST_SCANS:
-            raise ImageError(f"JPEG of more than {_MOST_SCANS} scans, refused.")
+        most = min(_MOST_SCANS, max(_FEW_SCANS, _DECODED // (image.width * image.height)))
+        if data.count(_START_OF_SCAN) > most and _count_scans(data, most) > most:
+            raise ImageError(f"JPEG of more than {most} scans, refused.")
     file.seek(place)
 
 
@@ -55,8 +58,8 @@ def _start(file: IO[bytes], end: int) -> bytes:
 
 def _is_arithmetic(start: bytes) -> bool:
     """Returns whether the segments before the first scan hold the frame of an arithmetic code."""
-    place = 2
-    while found := _MARKER.search(start, place):
+    place, search = 2, re.compile(_MARKER).search
+    while found := search(start, place):
         marker = start[found.end() - 1]
         if marker in _ARITHMETIC:
             return True
@@ -64,10 +67,10 @@ def _is_arithmetic(start: bytes) -> bool:
     return False
 
 
-def _count_scans(data: bytes) -> int:
-    """Counts the scans of the first picture in a file, up to one more than is allowed."""
-    place, scans = 2, 0
-    while scans <= _MOST_SCANS and (found := _MARKER.search(data, place)):
+def _count_scans(data: bytes, most: int) -> int:
+    """Counts the scans of the first picture in a file, up to one more than `most`."""
+    place, scans, search = 2, 0, re.compile(_MARKER).search
+    while scans <= most and (found := search(data, place)):
         marker = data[found.end() - 1]
         if marker == 0xD9:  # the end
             break

@@ -1,5 +1,6 @@
 """Scales numbers of any depth to levels from 0 to 255."""
 
+import functools
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -8,8 +9,11 @@ _OVERSHOOT = 1.25  # of floats above their white, by resampling
 _HIGHLIGHT = 16.0  # of floats with fractions: as bright as their highlights are
 _STRIP = 2**18  # numbers that are worked on at a time, so that a large photo needs little memory
 
-# A level of 16 bits, rounded to 8.
-ROUNDED = np.rint(np.arange(2**16) / 257).astype(np.uint8)
+
+@functools.cache
+def rounded_levels() -> np.ndarray:
+    """Returns the levels of 16 bits, rounded to 8: a table, uint8 (65536,)."""
+    return np.rint(np.arange(2**16) / 257).astype(np.uint8)
 
 
 def strips(height: int, width: int) -> Iterator[slice]:

@@ -7,9 +7,8 @@ import re
 import struct
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, NamedTuple
 
 import numpy as np
 from PIL import ExifTags, Image, ImageFile
@@ -22,7 +21,7 @@ from kmatting.images.metadata import SIDEWAYS, exif_of, resolution
 MAX_PIXELS = 178_956_970  # where Pillow itself refuses
 
 _NAME_LENGTH = 500  # characters of a path that a message shows
-_URL = re.compile(r"\A([a-z][a-z0-9+.-]{1,15}):/{1,2}(?=[^/])", re.IGNORECASE)  # `Path` drops one
+_URL = r"([A-Za-z][A-Za-z0-9+.-]{1,15}):/{1,2}(?=[^/])"  # `Path` drops a slash
 
 _UPRIGHT = {  # what undoes an EXIF orientation
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -39,8 +38,7 @@ Source = (
 )
 
 
-@dataclass(frozen=True)
-class Decoded:
+class Decoded(NamedTuple):
     """A picture whose pixels are in memory, upright.
 
     Attributes:
@@ -179,7 +177,9 @@ def _name(source: object) -> str:
 
 def shown(path: str | os.PathLike[str]) -> str:
     """Returns a path as messages show it: not too long, and a URL as it was written."""
-    text = _URL.sub(r"\1://", os.fspath(path), count=1)
+    text = os.fspath(path)
+    if url := re.match(_URL, text):
+        text = f"{url[1]}://{text[url.end() :]}"
     return text if len(text) <= _NAME_LENGTH else text[:_NAME_LENGTH] + "..."
 
 
@@ -195,7 +195,7 @@ def _open_path(path: str | os.PathLike[str]) -> IO[bytes]:
     except ValueError:  # a NUL in it
         raise ImageError("expected the path of an image file.") from None
     except FileNotFoundError:
-        if _URL.match(os.fspath(path)):
+        if re.match(_URL, os.fspath(path)):
             raise ImageError("is a URL, expected a file; download it first.") from None
         raise
 

@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image, ImageFile
 
 from kmatting.images.faults import decoder_errors
-from kmatting.images.levels import ROUNDED, strips
+from kmatting.images.levels import rounded_levels, strips
 
 # Rawmodes of Pillow that keep the upper byte of each number, with the last letter of those that
 # keep the lower one: it is the upper byte in the other byte order.
@@ -47,12 +47,12 @@ def read_sixteen_bit_png(image: ImageFile.ImageFile) -> Image.Image:
     pixels = np.empty((image.height, image.width, len(mode)), np.uint8)
     for rows in strips(image.height, image.width * 4):
         box = (0, rows.start, image.width, rows.stop)
-        values = np.asarray(upper.crop(box)).astype(np.uint16)
+        values: np.ndarray = np.asarray(upper.crop(box)).astype(np.uint16)
         if lower is None:
             values = values[..., 0::2] << 8 | values[..., 1::2]
         else:
             values = values << 8 | np.asarray(lower.crop(box))
-        pixels[rows, :, : values.shape[2]] = ROUNDED[values]
+        pixels[rows, :, : values.shape[2]] = rounded_levels()[values]
         if key is not None:
             pixels[rows, :, 3] = np.where((values == np.array(key)).all(axis=2), 0, 255)
     picture = to_picture(mode, pixels)

@@ -14,7 +14,7 @@ from PIL import Image
 
 from kmatting.errors import ImageError
 from kmatting.images.faults import decoder_errors
-from kmatting.images.levels import ROUNDED, strips
+from kmatting.images.levels import rounded_levels, strips
 from kmatting.images.sixteen_bit import to_picture
 from kmatting.images.tiff_file import write_tiff
 
@@ -198,7 +198,7 @@ def _read_colours(file: IO[bytes], tags: Any) -> Image.Image:
         if extra == _PREMULTIPLIED:
             pixels[rows] = _divided(numbers)
         else:
-            pixels[rows] = ROUNDED[numbers] if numbers.dtype == np.uint16 else numbers
+            pixels[rows] = rounded_levels()[numbers] if numbers.dtype == np.uint16 else numbers
         top = rows.stop
     mode = {1: "L", 3: "RGB", 4: "CMYK"}[colours] + ("A" if has_alpha else "")
     return to_picture(mode, pixels)
@@ -209,7 +209,8 @@ def _divided(numbers: np.ndarray) -> np.ndarray:
     opacity = numbers[..., -1:]
     scale = np.float32(255) / np.maximum(opacity, 1)
     levels = np.rint(numbers * scale).clip(0, 255) * (opacity > 0)
-    levels[..., -1] = opacity[..., 0] if numbers.dtype == np.uint8 else ROUNDED[opacity[..., 0]]
+    deep = numbers.dtype == np.uint16
+    levels[..., -1] = (rounded_levels()[opacity] if deep else opacity)[..., 0]
     return levels
 
 

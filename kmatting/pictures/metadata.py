@@ -3,7 +3,7 @@
 import io
 
 import numpy as np
-from PIL import ExifTags, Image, ImageCms
+from PIL import ExifTags, Image
 
 from kmatting.images import Photo
 
@@ -34,6 +34,8 @@ def with_profile(
         converted, profile = with_profile(colours, photo)
         levels = np.asarray(converted).astype(np.uint16) * 257
         return np.dstack([levels, image[..., 3]]), profile
+    from PIL import ImageCms  # here, as most photos need none
+
     image = image.copy()
     srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
     try:
