@@ -477,9 +477,7 @@ def test_to_standard_output(model, photos, tmp_path):
 def test_a_web_address_is_refused_as_it_was_typed(run, tmp_path):
     status, _, err = run("https://a.b/c.jpg", "-o", tmp_path)
     assert status == 2
-    assert err == [
-        "error: https://a.b/c.jpg: is a web address; download the photo and give its path."
-    ]
+    assert err == ["error: https://a.b/c.jpg: is a URL, expected a file; download it first."]
 
 
 @pytest.mark.parametrize("place", ["refine", "foreground", "read"])

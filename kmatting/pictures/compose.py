@@ -109,10 +109,6 @@ def read_background(background: Background) -> Colour | np.ndarray:
         return read_image(background)
     if not background.strip():
         raise ImageError("Background: expected a colour or the path of an image, received nothing.")
-    if "://" in background:
-        raise ImageError(
-            f"Background {background!r}: is a web address; download the image and give its path."
-        )
     try:
         colour = ImageColor.getrgb(background)
     except ValueError:

@@ -51,13 +51,13 @@ def find_photos(
         Each photo once, with the folder that it was found from.
 
     Raises:
-        UsageError: if an input is a web address.
+        UsageError: if an input is a URL.
         ImageError: if a folder holds no photos.
     """
     found: dict[Path, tuple[Path, Path]] = {}
     for text in inputs:
         if re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", text):
-            raise UsageError(f"{text}: is a web address; download the photo and give its path.")
+            raise UsageError(f"{text}: is a URL, expected a file; download it first.")
         each = Path(text)
         photos = _photos_in(each, recursive, output) if each.is_dir() else [each]
         for path in photos:
