@@ -119,7 +119,7 @@ class BugCounter:
 
 
 def reason(error: Exception) -> str:
-    """Says in one line why an item failed."""
+    """Returns in one line why an item failed."""
     if isinstance(error, MemoryError):
         return "not enough memory"
     if is_expected(error):

@@ -28,7 +28,6 @@ __all__ = [
     "COMMANDS",
     "Main",
     "TerminatedError",
-    "add_foreground",
     "add_model",
     "add_size",
     "add_threads",
@@ -213,25 +212,6 @@ def add_threads(parser: Any, default: str = "all") -> None:
     )
 
 
-def add_foreground(parser: Any, default: str = "ml") -> None:
-    """Adds `--foreground`: the method that estimates the foreground's colours.
-
-    Args:
-        parser: an argument parser or group.
-        default: the method that is used without the option.
-    """
-    from kmatting.pictures.foreground import FOREGROUND_METHODS
-
-    parser.add_argument(
-        "--foreground",
-        choices=FOREGROUND_METHODS,
-        default=default,
-        help="colours of cutouts and composites: estimated, so that no halo of the old background "
-        "remains (ml, or fast, which is coarser), or none for the photo's own "
-        "(default: %(default)s)",
-    )
-
-
 def parse_size(text: str) -> Size:
     """Reads `512`, or `288x512`, height first.
 
@@ -300,8 +280,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run() -> NoReturn:
     """Runs `kmatting COMMAND ...` as a program and ends it."""
-    # NumPy would start a thread for each processor, which takes longer than all other imports of
-    # `predict`, for matrix products of which the commands have none that are large.
+    # On import, OpenBLAS starts a thread per core, which takes longer than all other imports of
+    # `predict`. No command multiplies large matrices, so one is enough.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     leave(main())
 

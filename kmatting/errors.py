@@ -12,8 +12,8 @@
         ├── CheckpointError, NaNLossError, DeviceMemoryError
         └── WorkersDifferError, LostWorkerError
 
-Handlers catch these, `OSError` and `MemoryError`. Any other exception is a bug of kmatting, and
-keeps its traceback.
+Handlers catch these, `OSError` and `MemoryError`. Any other exception is a bug of kmatting, see
+`kmatting.bugs`.
 """
 
 

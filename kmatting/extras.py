@@ -1,4 +1,4 @@
-"""Says which optional dependencies a missing package belongs to."""
+"""The extras of setup.py, by the packages that they install."""
 
 from pathlib import Path
 

@@ -185,7 +185,7 @@ def worker_processes(process):
     return [
         pid
         for pid, command in commands.items()
-        if is_below(pid) and b"apache_beam.runners.worker.sdk_worker_main" in command
+        if is_below(pid) and b"kmatting.batch.worker" in command
     ]
 
 
@@ -283,15 +283,26 @@ def test_on_a_runner_by_flag(model, photos, tmp_path):
     assert files(tmp_path / "out") == ["a.alpha.png", "b.alpha.png", "deep/c.alpha.png"]
 
 
-def test_the_same_files_as_predict(run, model, photos, tmp_path):
-    kinds = ["--alpha", "--cutout", "--foreground", "none"]
+@pytest.mark.parametrize(
+    ("options", "name"),
+    [
+        ("--alpha --cutout --foreground none", "deep/c.cutout.png"),
+        (
+            "--cutout --cutout-format webp --composite white --composite {photos}/a.png "
+            "--composite-format jpg --only-largest --threshold 0.2 --erode 1 --canvas 4:5 --shadow",
+            "deep/c.composite-a.jpg",
+        ),
+    ],
+)
+def test_the_same_files_as_predict(run, model, photos, tmp_path, options, name):
+    kinds = options.format(photos=photos).split()
     status, _, err = run("--input", photos / "**", "--output", tmp_path / "batch", *kinds)
     assert (status, err) == (0, [])
     output = ["--output", str(tmp_path / "predict")]
     assert predict.main(["--model", model, str(photos), "--recursive", *output, *kinds]) == 0
     names = files(tmp_path / "predict")
     assert files(tmp_path / "batch") == names
-    assert "deep/c.cutout.png" in names
+    assert name in names
     for name in names:
         ours, theirs = (tmp_path / folder / name for folder in ("batch", "predict"))
         assert ours.read_bytes() == theirs.read_bytes()
@@ -366,8 +377,8 @@ def test_animations_of_which_one_frame_is_cut_out_are_listed(run, photos, tmp_pa
     status, _, err = run("--input", photos, "--output", output)
     assert status == 0
     assert err == [
-        f"note: 1 photos hold several frames or pages, only the first is cut out: "
-        f"{output}/warnings.jsonl"
+        f"note: there is a remark on 1 photos, such as that only the first of several frames is "
+        f"cut out: {output}/warnings.jsonl"
     ]
     frames[0].save(photos / "scan.tif", save_all=True, append_images=frames[1:])
     for _again in range(2):  # what was made before stays in the list

@@ -110,11 +110,19 @@ def test_options_out_of_range(options, capsys):
         ({"shadow": 2}, "at most 1"),
         ({"canvas": "wide"}, "canvas: expected square"),
         ({"crop": "lots"}, None),
+        ({"shadow": True}, "above 0"),
+        ({"crop": True}, "whole number"),
+        ({"only_largest": "no"}, "only_largest: expected True or False"),
     ],
 )
 def test_what_contradicts_itself_is_refused(fields, message):
     with pytest.raises((UsageError, TypeError), match=message):
         Wanted(**fields)
+
+
+def test_one_kind_and_one_background_need_no_list():
+    assert Wanted("alpha") == Wanted(("alpha",))
+    assert Wanted(backgrounds="white") == Wanted(("composite",), ["white"])
 
 
 def test_a_format_of_what_is_not_made_is_refused():
@@ -328,6 +336,7 @@ def test_mattes_have_no_shadow(matte):
 def test_a_panel_shows_what_was_asked_for(matte):
     plain = matte.panel(cell=64)
     wider = matte.panel(cell=64, backgrounds=("white", "teal"))
+    assert plain.width == 3 * 64 + 4 * 6  # photo, matte and cutout alone
     assert wider.width - plain.width == 2 * (64 + 6)
     teal = np.asarray(wider)[:, -64:].reshape(-1, 3).tolist()
     assert teal.count([0, 128, 128]) > 1000
@@ -371,6 +380,8 @@ def test_predictions_of_other_precision_are_taken():
     photo = Photo(np.zeros((4, 6, 3), np.uint8))
     for dtype in (np.float16, np.float64):
         assert Matte(photo, np.full((4, 6), 0.5, dtype)).prediction.dtype == np.float32
+    overshot = np.full((4, 6), 1.00001, np.float32)  # by rounding
+    assert Matte(photo, overshot).prediction.max() == 1
     with pytest.raises(UsageError, match="read_photo"):
         Matte(np.zeros((4, 6, 3), np.uint8), np.zeros((4, 6), np.float32))
 

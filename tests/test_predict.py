@@ -439,6 +439,8 @@ def test_output_names_the_file(run, photos, tmp_path, name, kind, expected):
         ("x.gif", [], "x.gif: .gif files cannot be written; expected .png, "),
         ("x.heic", [], "x.heic: .heic files cannot be written"),
         ("x.psd", ["--composite", "white"], "x.psd: .psd files cannot be written"),
+        ("x.JP2", [], "x.JP2: .jp2 files cannot be written"),
+        ("x.dng", [], "x.dng: .dng files cannot be written"),
         ("x.mp4", ["--alpha"], "x.mp4: .mp4 files cannot be written; expected .png, "),
         ("x.bmp", [], "for the cutout (or add --composite white)"),
         ("x.png", ["--cutout-format", "webp"], "x.png and --cutout-format webp contradict"),
@@ -475,9 +477,7 @@ def test_to_standard_output(model, photos, tmp_path):
 def test_a_web_address_is_refused_as_it_was_typed(run, tmp_path):
     status, _, err = run("https://a.b/c.jpg", "-o", tmp_path)
     assert status == 2
-    assert err == [
-        "error: https://a.b/c.jpg: is a web address; download the photo and give its path."
-    ]
+    assert err == ["error: https://a.b/c.jpg: is a URL, expected a file; download it first."]
 
 
 @pytest.mark.parametrize("place", ["refine", "foreground", "read"])

@@ -149,7 +149,7 @@ def _prepare(
 
     from kmatting.batch import pipeline as beam
     from kmatting.batch.local import local_runner
-    from kmatting.batch.storage import absolute, read_glob
+    from kmatting.batch.storage import absolute, check_scheme, read_glob
 
     # Other runners say in their messages where the job can be watched.
     level = logging.INFO if args.verbose or args.runner else _SILENT
@@ -157,6 +157,8 @@ def _prepare(
     threads = args.threads
     if threads is None and (args.workers > 1 or args.runner):
         threads = 1  # there is a process for each processor
+    for path in [*args.input, args.output, *([args.model] if args.model else [])]:
+        check_scheme(path)
     settings = beam.Settings(
         model=args.model and absolute(args.model),
         output=absolute(args.output),
@@ -170,7 +172,11 @@ def _prepare(
     beam.check_files(settings, globs)
     # Last, as it makes a folder for temporary files, which stays if nothing runs.
     runner = args.runner or local_runner(options, args.verbose)
-    return settings, globs, Pipeline(runner, options)
+    try:
+        pipeline = Pipeline(runner, options)
+    except ValueError as error:  # no such runner
+        raise UsageError(str(error)) from error
+    return settings, globs, pipeline
 
 
 def _for_all_workers(wanted: Wanted) -> Wanted:
@@ -219,7 +225,7 @@ def _beam_options(
 
 @contextlib.contextmanager
 def _without_tracebacks(hidden: bool) -> Iterator[None]:
-    """Hides what Beam prints of an error beside raising it."""
+    """Hides what Beam prints of an error besides raising it."""
     if not hidden:
         yield
         return

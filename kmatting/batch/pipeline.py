@@ -7,7 +7,6 @@ steps before the next one is read, so that memory does not grow with their numbe
 import this module: kmatting must be installed there, in the same version.
 """
 
-import contextlib
 import json
 import time
 import traceback
@@ -37,11 +36,12 @@ from kmatting.batch.storage import (
     namesakes,
     partial_folder,
     read_bytes,
+    store_errors,
     write_lines,
     write_whole,
 )
 from kmatting.bugs import BugCounter, attempt
-from kmatting.errors import Error, ImageError, UsageError
+from kmatting.errors import Error, UsageError
 from kmatting.images import Photo, image_suffixes, read_photo
 from kmatting.inference.matter import Matter
 from kmatting.pictures.compose import read_background
@@ -247,15 +247,16 @@ def check_files(settings: Settings, globs: Sequence[Glob]) -> None:
         ModelError: if the model cannot be used.
         ImageError: if a background cannot be read.
     """
-    for glob in globs:
-        if next(list_glob(glob), None) is None:
-            raise UsageError(
-                f"{glob.path}: matches no files. Expected a photo, a folder, or a glob such as "
-                "'photos/*.jpg', or 'photos/**.jpg' for the folders in it too."
-            )
-    read_scenes(settings.wanted)
-    load_matter(settings.model, settings.size, settings.threads)
-    check_output(settings.output, globs)
+    with store_errors():
+        for glob in globs:
+            if next(list_glob(glob), None) is None:
+                raise UsageError(
+                    f"{glob.path}: matches no files. Expected a photo, a folder, or a glob such as "
+                    "'photos/*.jpg', or 'photos/**.jpg' for the folders in it too."
+                )
+        read_scenes(settings.wanted)
+        load_matter(settings.model, settings.size, settings.threads)
+        check_output(settings.output, globs)
 
 
 def read_scenes(wanted: Wanted) -> Scenes:
@@ -411,10 +412,13 @@ class _PerPhoto(beam.DoFn):
         """Makes a line of `ERRORS`; the first bug brings its traceback.
 
         Raises:
-            Exception: the error, if it is a bug and those before it were bugs too.
+            RuntimeError: if it is a bug and those before it were bugs too. Beam keeps its text.
         """
         before = self._bugs.count
-        reason = (self._bugs.problem(error) or "").removeprefix("image: ")
+        try:
+            reason = (self._bugs.problem(error) or "").removeprefix("image: ")
+        except type(error) as last:
+            raise RuntimeError("".join(traceback.format_exception(last))) from last
         if self._bugs.count == before:
             return _listed(photo, "failed", reason)
         _count("internal_errors")
@@ -444,7 +448,7 @@ class _Read(_PerPhoto):
 
     def _read(self, job: Job) -> tuple[Job, Photo] | None:
         """Reads a photo; returns None if all is there that is made of it."""
-        with _store_errors(""):
+        with store_errors():
             # Asked for each photo here and not once for all at the start: so this holds also when
             # a runner repeats work that it lost.
             missing = {
@@ -460,15 +464,6 @@ class _Read(_PerPhoto):
                 return None
             content = read_bytes(job.photo)
         return replace(job, outputs=missing), read_photo(content, warn=False)
-
-
-@contextlib.contextmanager
-def _store_errors(prefix: str) -> Iterator[None]:
-    """Turns what any store raises into the error of one photo."""
-    try:
-        yield
-    except OSError as error:
-        raise ImageError(f"{prefix}{error}") from error
 
 
 class _Write(_PerPhoto):
@@ -501,7 +496,7 @@ class _Write(_PerPhoto):
         wanted, partial = self._settings.wanted, partial_folder(self._settings.output)
         for picture in make_pictures(matte, wanted, self._scenes, job.outputs):
             path, content = job.outputs[picture.name], picture.encode()
-            with _store_errors("cannot be written: "):
+            with store_errors("cannot be written: "):
                 write_whole(path, content, picture.suffix, partial)
             remarks += [remark for remark in picture.remarks if remark not in remarks]
         return remarks

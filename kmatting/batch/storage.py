@@ -15,12 +15,33 @@ from pathlib import Path, PurePosixPath
 from apache_beam.io.filesystem import CompressionTypes, FileSystem
 from apache_beam.io.filesystems import FileSystems
 
-from kmatting.errors import UsageError
+from kmatting.errors import Error, UsageError
 
 # Here a file appears when all of it is there, and a rename would be a copy.
 _OBJECT_STORES = ("gs", "s3", "azfs")
 _PARTIAL = ".partial"  # folder of the output in which files are written before they are renamed
 _WILDCARD = re.compile(r"[*?\[]")
+
+
+@contextlib.contextmanager
+def store_errors(prefix: str = "") -> Iterator[None]:
+    """Turns what a store raises, which need not name a file, into one `Error`."""
+    try:
+        yield
+    except OSError as error:
+        raise Error(f"{prefix}{error}") from error
+
+
+def check_scheme(path: str) -> None:
+    """Checks that Beam can reach what a path or URL is in.
+
+    Raises:
+        UsageError: if it cannot, such as a store whose package is not installed.
+    """
+    try:
+        FileSystems.get_filesystem(path)
+    except ValueError as error:
+        raise UsageError(f"{path}: {error}.") from error
 
 
 @dataclass(frozen=True)
@@ -178,21 +199,12 @@ def absolute(path: str) -> str:
 
 
 def is_local(path: str) -> bool:
-    """Tells whether a path is one of this machine's file system, rather than a URL.
-
-    Args:
-        path: path or URL.
-    """
+    """Returns whether a path is one of this machine's file system, rather than a URL."""
     return FileSystems.get_scheme(path) is None
 
 
 def is_inside(path: str, folder: str) -> bool:
-    """Tells whether a path lies below a folder.
-
-    Args:
-        path: path or URL.
-        folder: path or URL.
-    """
+    """Returns whether a path or URL lies below a folder."""
     return path.startswith(folder.rstrip("/") + "/")
 
 

@@ -25,8 +25,12 @@ class Listing:
     left_out: dict[str, int] = field(default_factory=dict)
     subfolders: int = 0
 
-    def note(self) -> str:
-        """Returns in one phrase what was left out; "" if nothing was."""
+    def note(self, recursive: str = "") -> str:
+        """Returns in one phrase what was left out; "" if nothing was.
+
+        Args:
+            recursive: what searches the folders in it, such as "--recursive".
+        """
         parts = []
         if self.left_out:
             counts = [
@@ -40,7 +44,8 @@ class Listing:
                 if not is_installed(each) and not self.left_out.keys().isdisjoint(each.suffixes)
             )
         if self.subfolders:
-            parts.append(f"did not search {self.subfolders} folder(s) in it")
+            hint = f" ({recursive} does)" if recursive else ""
+            parts.append(f"did not search {self.subfolders} folder(s) in it{hint}")
         return "; ".join(parts)
 
 

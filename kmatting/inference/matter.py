@@ -165,7 +165,7 @@ class Matter:
         self,
         function: Callable[[Source, Matte], T],
         photos: Iterable[Source],
-        catch: type[E] = ImageError,  # type: ignore[assignment]  # mypy 9354
+        catch: type[E] = ImageError,  # type: ignore[assignment]
     ) -> Iterator[tuple[Source, T | E]]:
         """Does something with the mattes of many photos, such as writing them.
 

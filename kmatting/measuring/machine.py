@@ -77,8 +77,8 @@ def matrix_rate(dtype: Any, on_processor: bool = False) -> float:
         on_processor: whether to leave out a GPU.
 
     Returns:
-        Operations a second of a product of two large matrices, with TensorFlow's threads. Only one
-        number is copied from the device.
+        Operations per second of a product of two large matrices, with TensorFlow's threads. Only
+        one number is copied from the device.
     """
     import tensorflow as tf
 

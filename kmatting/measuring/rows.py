@@ -21,7 +21,7 @@ class Row:
         includes: what was timed.
         milliseconds: median time of a step, a photo or a sample.
         images_per_second: by that time.
-        gflops: billions of operations a second.
+        gflops: billions of operations per second.
         share: `gflops` as a share of the machine's rate.
         first_seconds: from the start of the process until the first result.
         megabytes: largest memory of the process.

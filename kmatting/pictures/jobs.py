@@ -51,13 +51,13 @@ def find_photos(
         Each photo once, with the folder that it was found from.
 
     Raises:
-        UsageError: if an input is a web address.
+        UsageError: if an input is a URL.
         ImageError: if a folder holds no photos.
     """
     found: dict[Path, tuple[Path, Path]] = {}
     for text in inputs:
         if re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", text):
-            raise UsageError(f"{text}: is a web address; download the photo and give its path.")
+            raise UsageError(f"{text}: is a URL, expected a file; download it first.")
         each = Path(text)
         photos = _photos_in(each, recursive, output) if each.is_dir() else [each]
         for path in photos:
@@ -68,9 +68,7 @@ def find_photos(
 def _photos_in(folder: Path, recursive: bool, output: Path | None) -> list[Path]:
     listing = scan_folder(folder, recursive)
     photos = [path for path in listing.photos if not is_output(path.name)]
-    notes = [listing.note()] if listing.note() else []
-    if listing.subfolders:  # the last thing that the note says
-        notes[-1] += " (--recursive does)"
+    notes = [note] if (note := listing.note("--recursive")) else []
     if len(photos) < len(listing.photos):
         notes.append(f"left out {len(listing.photos) - len(photos)} outputs of kmatting")
     note = "; ".join(notes)

@@ -23,6 +23,7 @@ from kmatting.sizes import whole_number
 OPAQUE_SHARE = 0.001  # of the photo: a smaller subject counts as none
 _VISIBLE = 0.05  # alpha below which a pixel does not count as a part of the subject
 _MOST_PIXELS = 65536  # of a radius
+_ROUNDING = 1e-4  # by which numbers may leave their range
 _CELLS = (16, 4096)  # smallest and largest side of a panel's pictures
 # Small parts apart from the subject: at least this share of the photo, at most this one of the
 # subject, on a matte of so many pixels on the longer side.
@@ -83,10 +84,9 @@ class Matte:
         return bool(np.count_nonzero(self.alpha >= 0.5) < OPAQUE_SHARE * self.alpha.size)
 
     def remarks(self) -> list[str]:
-        """Says what a user should know of the result, in a phrase each.
+        """Returns what a user should know of the result, in a phrase each.
 
-        Returns:
-            Remarks that the file holds several frames or pages, and that no subject was found.
+        These are that the file holds several frames or pages, and that no subject was found.
         """
         remarks = [self.photo.note(), "no subject found" if self.is_empty else ""]
         return [remark for remark in remarks if remark]
@@ -221,7 +221,7 @@ class Matte:
             The `Matte`. The photo's own opacity is not changed.
 
         Raises:
-            ValueError: if the value is out of range.
+            UsageError: if the value is out of range.
         """
         if not 0 < value <= 1:
             raise UsageError(f"value: expected a number above 0 and at most 1, received {value}.")
@@ -288,7 +288,7 @@ class Matte:
             PIL image of the photo's size, in mode L or I;16.
 
         Raises:
-            ValueError: if `bits` is neither 8 nor 16.
+            UsageError: if `bits` is neither 8 nor 16.
         """
         if bits not in (8, 16):
             raise UsageError(f"bits: expected 8 or 16, received {bits}.")
@@ -445,6 +445,8 @@ def _checked(photo: Photo, prediction: Any) -> np.ndarray:
         lowest, highest = prediction.min(), prediction.max()
         if lowest >= 0 and highest <= 1:
             return prediction.astype(np.float32, copy=False)
+        if lowest >= -_ROUNDING and highest <= 1 + _ROUNDING:
+            return prediction.astype(np.float32).clip(0, 1)
         if math.isfinite(lowest) and math.isfinite(highest):
             hint = f" Its values lie in [{lowest:.4g}, {highest:.4g}]."
         else:

@@ -7,7 +7,7 @@ does to a matte. `predict`, `video`, `batch`, `Matte.save` and `remove` then hav
 import argparse
 import dataclasses
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -60,7 +60,7 @@ def _option(default: Any, help: str, *, arguments: Mapping[str, Any] = _NONE, **
 
 def _read_share(value: Any) -> float:
     try:
-        share = float(value)
+        share = 0 if isinstance(value, bool) else float(value)
     except (TypeError, ValueError):
         share = 0
     if not 0 < share <= 1:
@@ -149,8 +149,8 @@ class Wanted:
         >>> Wanted(crop="10%", canvas=2000, backgrounds=["white"], formats={"composite": ".jpg"})
     """
 
-    kinds: tuple[str, ...] = ()
-    backgrounds: tuple[Background, ...] = ()
+    kinds: Sequence[str] = ()
+    backgrounds: Sequence[Background] = ()
     formats: Mapping[str, str] = field(default_factory=dict)
     bits: int = _option(
         8,
@@ -220,17 +220,22 @@ class Wanted:
 
     def __post_init__(self) -> None:
         set_field = object.__setattr__
-        set_field(self, "backgrounds", tuple(self.backgrounds))
-        set_field(
-            self,
-            "kinds",
-            tuple(self.kinds) or (("composite",) if self.backgrounds else ("cutout",)),
+        kinds: Any = self.kinds
+        backgrounds: Any = self.backgrounds
+        kinds = (kinds,) if isinstance(kinds, str) else tuple(kinds)
+        backgrounds = (
+            tuple(backgrounds) if isinstance(backgrounds, list | tuple) else (backgrounds,)
         )
+        set_field(self, "backgrounds", backgrounds)
+        set_field(self, "kinds", kinds or (("composite",) if backgrounds else ("cutout",)))
         for each in dataclasses.fields(self):
+            if (option := each.metadata.get("option")) is None:
+                continue
             value = getattr(self, each.name)
-            read = each.metadata["option"].read if "option" in each.metadata else None
-            if read is not None and value != each.default:
-                set_field(self, each.name, read(value))
+            if option.read is None and not isinstance(value, bool):
+                raise TypeError(f"{each.name}: expected True or False, received {value!r}.")
+            if option.read is not None and value is not each.default:
+                set_field(self, each.name, option.read(value))
         self._check_kinds()
         self._check_formats()
 

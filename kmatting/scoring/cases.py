@@ -210,9 +210,7 @@ def _by_stem(folder: Path, kind: str, recursive: bool) -> tuple[dict[str, Path],
         The paths by stem, one message for each stem that occurs twice, and what was left out.
     """
     listing = scan_folder(folder, recursive)
-    note = listing.note()
-    if listing.subfolders:  # the last thing that the note says
-        note += " (--recursive does)"
+    note = listing.note("--recursive")
     paths: dict[str, Path] = {}
     problems = []
     for path in listing.photos:

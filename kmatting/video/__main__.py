@@ -29,7 +29,7 @@ from kmatting.quiet import quiet
 from kmatting.sizes import Size
 from kmatting.terminal import complain, progress, say
 from kmatting.video.background import Background
-from kmatting.video.clip import Clip, Frame
+from kmatting.video.clip import Clip, Frame, check_size
 from kmatting.video.folder import folder_of, is_folder
 from kmatting.video.formats import FORMATS
 from kmatting.video.mattes import WORKERS, Seen, coarse_mattes, refined
@@ -191,7 +191,7 @@ def _pictures(
     def with_scenes() -> Iterator[Work]:
         size: tuple[int, int] | None = None
         for seen, alpha in _named(mattes, clip):
-            size = size or _size(seen, request.wanted)
+            size = size or _size(seen, request.wanted, clip)
             scene = None if background is None else background.at(seen.frame.time, size)
             yield seen, alpha, scene
 
@@ -216,13 +216,15 @@ def _named(mattes: Iterator[Predicted], clip: Clip) -> Iterator[Predicted]:
         raise VideoError(f"{clip.name}: {error}") from error
 
 
-def _size(seen: Seen, wanted: Wanted) -> tuple[int, int]:
-    """Returns height and width of the pictures, which a canvas may change."""
+def _size(seen: Seen, wanted: Wanted, clip: Clip) -> tuple[int, int]:
+    """Returns height and width of the pictures, which a canvas may change; bounds them."""
     height, width = seen.image.shape[:2]
     if wanted.canvas is None:
         return height, width
     edited = wanted.edited(Matte(seen.frame.photo, np.zeros((height, width), np.float32)))
-    return edited.alpha.shape[0], edited.alpha.shape[1]
+    height, width = edited.alpha.shape
+    check_size(clip.name, width, height)
+    return height, width
 
 
 def _write(

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from kmatting.errors import VideoError
+from kmatting.scoring.levels import resized
 from kmatting.scoring.metrics import dtssd, score, unknown_band
 from kmatting.video.read import read_mattes
 
@@ -40,7 +40,13 @@ def score_video(
             shorter, longer = (prediction, truth) if predicted is None else (truth, prediction)
             raise VideoError(f"{shorter}: has {number} frames, but {longer} has more.")
         if predicted.shape != true.shape:
-            predicted = _resized(predicted, true.shape, prediction, resize)
+            if not resize:
+                raise VideoError(
+                    f"{prediction}: is {predicted.shape[1]}x{predicted.shape[0]}, but the truth is "
+                    f"{true.shape[1]}x{true.shape[0]}; predict at that size, or pass "
+                    "--resize-predictions."
+                )
+            predicted = resized(predicted, true.shape)
         unknown = unknown_band(true, band)
         row = {
             "name": f"frame {number}",
@@ -54,13 +60,3 @@ def score_video(
             row[f"dtssd{suffix}"] = figure
         yield row
         before = true, predicted
-
-
-def _resized(predicted: np.ndarray, shape: tuple[int, ...], path: Path, resize: bool) -> np.ndarray:
-    if not resize:
-        raise VideoError(
-            f"{path}: is {predicted.shape[1]}x{predicted.shape[0]}, but the truth is "
-            f"{shape[1]}x{shape[0]}; predict at that size, or pass --resize-predictions."
-        )
-    image = Image.fromarray(predicted).resize((shape[1], shape[0]), Image.Resampling.BILINEAR)
-    return np.asarray(image)
