@@ -280,7 +280,9 @@ class Matter:
 
     def _matte(self, photo: Photo, name: str, size: int | None = None) -> Matte:
         image = photo.flatten()
-        return Matte(photo, refine(self._predict(image, name, size), image))
+        prediction = refine(self._predict(image, name, size), image)
+        note = self._fit(image.shape[0], image.shape[1], size).note() if self.fixed_size else ""
+        return Matte(photo, prediction, (note,) if note else ())
 
     def _predict(self, image: np.ndarray, name: str, size: int | None = None) -> np.ndarray:
         """Runs the network on a uint8 photo (H, W, 3); returns its alpha (h, w) at its own size."""
