@@ -219,7 +219,7 @@ def convert(
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
         converter.inference_input_type = converter.inference_output_type = tf.uint8
     content = converter.convert()
-    if b"serving_default" not in content:  # the converter goes on without its temporary file
+    if b"serving_default" not in content:  # the converter continues without its temporary file
         raise Error(
             f"TensorFlow could not convert by way of {tempfile.gettempdir()}: is that disk full?"
         )
@@ -230,7 +230,7 @@ def write(path: str | os.PathLike[str], content: bytes, metadata: dict[str, Any]
     """Writes a TFLite file with its metadata, see `kmatting.networks.metadata`.
 
     Args:
-        path: the destination; written beside and renamed.
+        path: the destination; written under another name first and renamed.
         content: the flat buffer.
         metadata: content of `kmatting.json`.
 
