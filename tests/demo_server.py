@@ -11,7 +11,7 @@ import sys
 import time
 import uuid
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import urlencode
 
 # Runs the command; says at the end which hosts it asked for anything and whether it needed
 # TensorFlow. Shows where its threads are on SIGUSR1.
@@ -42,7 +42,7 @@ class Server:
 
     Attributes:
         url: address of the page.
-        report: what the process said at its end, beside `code`, its exit status; None if it was
+        report: what the process said at its end, besides `code`, its exit status; None if it was
             ended by force.
     """
 
@@ -64,13 +64,14 @@ class Server:
             )
 
     def __enter__(self):
-        assert self._process.stdout.readline().startswith(f"open {self.url}")
+        said = self._process.stdout.readline()
+        assert self.url in said, said + self.log()
         return self
 
     def __exit__(self, *_):
         self._process.send_signal(signal.SIGTERM)
         try:
-            output, _ = self._process.communicate(timeout=30)
+            output, _ = self._process.communicate(timeout=120)
         except subprocess.TimeoutExpired as error:
             self._process.send_signal(signal.SIGUSR1)
             time.sleep(1)
@@ -90,10 +91,10 @@ class Server:
         (folder,) = self._temporary.glob("kmatting-demo-*")
         return folder
 
-    def open_page(self):
+    def open_page(self, session: str = ""):
         """Opens the stream that an open page holds, and returns it."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
-        connection.request("GET", f"/gradio_api/heartbeat/{uuid.uuid4().hex}")
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=300)
+        connection.request("GET", f"/gradio_api/heartbeat/{session or uuid.uuid4().hex}")
         self._stream = connection.getresponse()
         assert self._stream.readline()
         return self._stream
@@ -102,12 +103,14 @@ class Server:
         """What the process has written to standard error."""
         return self._log.read_text()
 
-    def headers(self, **headers: str):
-        """Returns status and headers of the answer to a request for the page."""
+    def headers(self, method="GET", path="/config", body=None, **headers: str):
+        """Returns status and headers of the answer to a request."""
         with contextlib.closing(
-            http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+            http.client.HTTPConnection("127.0.0.1", self.port, timeout=300)
         ) as connection:
-            connection.request("GET", "/config", headers=headers)
+            if body is not None:
+                headers["Content-Type"] = "image/png"
+            connection.request(method, path, body, headers)
             answer = connection.getresponse()
             answer.read()
             return answer.status, answer.headers
@@ -115,7 +118,7 @@ class Server:
     def request(self, method: str, path: str, body: bytes = b"", kind: str = "application/json"):
         """Returns status and body of the answer."""
         with contextlib.closing(
-            http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+            http.client.HTTPConnection("127.0.0.1", self.port, timeout=300)
         ) as connection:
             connection.request(method, path, body, {"Content-Type": kind})
             answer = connection.getresponse()
@@ -123,42 +126,52 @@ class Server:
 
     def upload(self, name: str, content: bytes):
         """Returns the status, and the path of the uploaded file or the message."""
-        boundary = uuid.uuid4().hex
-        head = (
-            f'--{boundary}\r\nContent-Disposition: form-data; name="files"; filename="{name}"\r\n'
-            "Content-Type: application/octet-stream\r\n\r\n"
-        )
-        body = head.encode() + content + f"\r\n--{boundary}--\r\n".encode()
-        kind = f"multipart/form-data; boundary={boundary}"
-        status, answer = self.request("POST", "/gradio_api/upload", body, kind)
+        status, answer = self.send_form("/gradio_api/upload", [("files", name, content)])
         return status, json.loads(answer)[0] if status == 200 else answer.decode()
 
-    def call(self, path: str | None, **options):
-        """Calls "matte" on an uploaded file; returns the event's name and its data."""
-        return self.call_with(photo=file(path), **options)
+    def send_form(self, path: str, files):
+        """Sends files as a form: field, file name and content of each."""
+        boundary = uuid.uuid4().hex
+        body = b""
+        for field, name, content in files:
+            body += (
+                f"--{boundary}\r\nContent-Disposition: form-data; "
+                f'name="{field}"; filename="{name}"\r\n\r\n'
+            ).encode()
+            body += content + b"\r\n"
+        kind = f"multipart/form-data; boundary={boundary}"
+        return self.request("POST", path, body + f"--{boundary}--\r\n".encode(), kind)
 
-    def call_with(self, **arguments):
-        """Calls "matte" with any arguments; returns the event's name and its data."""
-        status, answer = self.begin_call(**arguments)
+    def call(self, session: str = "", **values):
+        """Calls the step that makes all pictures; returns the event's name and its data."""
+        session = session or uuid.uuid4().hex
+        status, answer = self.begin_call(session, **values)
         assert status == 200, answer
-        event = json.loads(answer)["event_id"]
-        _, answer = self.request("GET", f"/gradio_api/call/v2/matte/{event}")
-        lines = [line.partition(": ")[2] for line in answer.decode().splitlines() if line]
-        return lines[-2], json.loads(lines[-1])
+        _, answer = self.request("GET", f"/gradio_api/queue/data?session_hash={session}")
+        events = [json.loads(line[6:]) for line in answer.decode().splitlines() if line]
+        (done,) = (event for event in events if event["msg"] == "process_completed")
+        return done["success"], done["output"]
 
-    def begin_call(self, **arguments):
-        """Returns the status and the answer that names the event."""
-        return self.request("POST", "/gradio_api/call/v2/matte", json.dumps(arguments).encode())
+    def begin_call(self, session: str, **values):
+        """Puts the step into the queue; returns the status and the answer that names the event."""
+        config = json.loads(self.request("GET", "/config")[1])
+        step = next(each for each in config["dependencies"] if len(each["inputs"]) > 1)
+        inputs = [{**self._values, **values}.get(name) for name in self.names]
+        call = {"data": inputs, "fn_index": step["id"], "session_hash": session}
+        return self.request("POST", "/gradio_api/queue/join", json.dumps(call).encode())
 
-    def matte(self, photo: Path, **options) -> tuple[bytes, bytes]:
-        """Uploads a photo; returns the files of its alpha and cutout."""
-        status, path = self.upload(photo.name, photo.read_bytes())
-        assert status == 200, path
-        event, data = self.call(path, **options)
-        assert event == "complete", data
-        alpha, cutout = (self.request("GET", urlsplit(file["url"]).path) for file in data)
-        assert alpha[0] == cutout[0] == 200
-        return alpha[1], cutout[1]
+    # What the page has of a model of one size, in its order.
+    names = (
+        *("photo", "edges", "only_largest", "erode", "threshold", "crop", "canvas", "shadow"),
+        *("colour", "background"),
+    )
+    _values = {"edges": True, "colour": "#204060"}
+
+    def predict(self, photo, content: bytes | None = None, **options):
+        """Sends a photo to the route; returns status and body of the answer."""
+        content = photo.read_bytes() if content is None else content
+        query = f"/predict?{urlencode(options)}"
+        return self.request("POST", query, content, "application/octet-stream")
 
 
 def file(path):
@@ -172,7 +185,7 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def wait_for(condition, seconds: float = 30):
+def wait_for(condition, seconds: float = 180):
     """Waits until a function returns something true, and returns it."""
     end = time.monotonic() + seconds
     while not (result := condition()):

@@ -436,10 +436,12 @@ def test_output_names_the_file(run, photos, tmp_path, name, kind, expected):
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("x.gif", [], "x.gif: .gif files cannot be written; expected .png, .tif,"),
+        ("x.gif", [], "x.gif: .gif files cannot be written; expected .png, "),
         ("x.heic", [], "x.heic: .heic files cannot be written"),
         ("x.psd", ["--composite", "white"], "x.psd: .psd files cannot be written"),
-        ("x.mp4", ["--alpha"], "x.mp4: .mp4 files cannot be written; expected .png, .tif,"),
+        ("x.JP2", [], "x.JP2: .jp2 files cannot be written"),
+        ("x.dng", [], "x.dng: .dng files cannot be written"),
+        ("x.mp4", ["--alpha"], "x.mp4: .mp4 files cannot be written; expected .png, "),
         ("x.bmp", [], "for the cutout (or add --composite white)"),
         ("x.png", ["--cutout-format", "webp"], "x.png and --cutout-format webp contradict"),
         ("x.webp", ["--bits", "16"], "holds no 16 bits per channel"),

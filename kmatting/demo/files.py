@@ -5,102 +5,84 @@ import shutil
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from kmatting.errors import UsageError
 
-MAX_AGE = 3600  # seconds that a file is kept which no open page needs, such as that of an HTTP call
+MAX_AGE = 3600  # seconds that a file is kept which no open page needs, such as an upload alone
 _INTERVAL = 60  # seconds between two searches for such files
 
 
+@dataclass
+class _Visit:
+    """What a page needs, by purpose."""
+
+    needed: dict[str, set[Path]] = field(default_factory=dict)
+    streams: int = 0  # heartbeats that are open
+    was_closed: bool = False
+    last_seen: float = field(default_factory=time.time)
+
+    def all_needed(self) -> set[Path]:
+        return set().union(*self.needed.values())
+
+
 class VisitorFiles:
-    """Knows which files each open page needs, and deletes the others.
+    """Knows which files each page needs, and deletes the others.
 
-    Gradio names uploads by their content, so visitors who send the same file share it. It stays
-    until the last of them has left.
-
-    Args:
-        folder: the folder of all uploads and results.
-
-    Attributes:
-        examples: files that belong to no visitor and are never deleted.
+    A page is open as long as its heartbeat is: a connection that its browser holds. Its first photo
+    may come before it. Gradio names uploads by their content, so visitors who send the same file
+    share it; it stays until the last of them has left.
     """
 
     def __init__(self, folder: Path) -> None:
-        self.examples: set[Path] = set()
+        self.examples: set[Path] = set()  # belong to no visitor and are never deleted
         self._folder = folder.resolve()
-        self._needed: dict[str, dict[str, set[Path]]] = {}
-        self._closed: set[str] = set()
+        self._visits: dict[str, _Visit] = {}
         self._lock = threading.Lock()
 
     def check(self, path: Any) -> None:
-        """Checks that a path, as sent by anybody, is that of an upload or a result.
-
-        Args:
-            path: anything.
-
-        Raises:
-            ValueError: if it is not.
-        """
+        """Raises UsageError unless a path, as sent by anybody, is that of an upload or a result."""
         if not isinstance(path, str) or self._folder not in Path(path).resolve().parents:
             raise UsageError(f"expected a file that was uploaded here, received {str(path)[:80]!r}")
 
-    def open_page(self, session: str) -> None:
-        """Notes that a page is open.
-
-        Args:
-            session: the page's session.
-        """
+    @contextlib.contextmanager
+    def open_page(self, session: str) -> Iterator[None]:
+        """Keeps a page's files while the block runs, and deletes them after it."""
         with self._lock:
-            self._needed[session] = {}
-
-    def is_open(self, session: str) -> bool:
-        """Tells whether a session is that of an open page, not of an HTTP call.
-
-        Args:
-            session: the session.
-        """
-        with self._lock:
-            return session in self._needed
-
-    def close_page(self, session: str) -> None:
-        """Deletes the files of a page that was closed.
-
-        Args:
-            session: the page's session.
-        """
-        with self._lock:
-            self._closed.add(session)
-            for files in self._needed.pop(session, {}).values():
-                self._delete_unneeded(files)
+            visit = self._visits.setdefault(session, _Visit())
+            visit.streams += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                visit.streams -= 1
+                visit.last_seen = time.time()
+                if not visit.streams:
+                    former, visit.needed, visit.was_closed = visit.all_needed(), {}, True
+                    self._delete_unneeded(former)
 
     def keep(self, session: str, purpose: str, files: set[Path]) -> None:
-        """Says which files a page needs; those it needed before for the same purpose are deleted.
-
-        Without an open page (an HTTP call) the files are left to `delete_old`.
-
-        Args:
-            session: the page's session.
-            purpose: what the files are for, such as "photo".
-            files: paths of files and folders.
-        """
+        """Says which files a page needs; those that it needed for this purpose are deleted."""
         with self._lock:
-            if session in self._needed:
-                needed = self._needed[session]
-                former, needed[purpose] = needed.get(purpose, set()), files
-                self._delete_unneeded(former)
-            elif session in self._closed:  # it was closed while these were made
+            visit = self._visits.setdefault(session, _Visit())
+            visit.last_seen = time.time()
+            if visit.was_closed and not visit.streams:  # it was closed while these were made
                 self._delete_unneeded(files)
+            else:
+                former, visit.needed[purpose] = visit.needed.get(purpose, set()), files
+                self._delete_unneeded(former)
 
     def delete_old(self, max_age: float = MAX_AGE) -> None:
-        """Deletes the files that no open page needs.
-
-        Args:
-            max_age: seconds since a file was written; younger ones are left.
-        """
+        """Deletes the files that no open page needs and that are older than so many seconds."""
         latest = time.time() - max_age
         with self._lock:
+            self._visits = {
+                session: visit
+                for session, visit in self._visits.items()
+                if visit.streams or visit.last_seen >= latest
+            }
             needed = self._all_needed()
             # Folders come after what is in them.
             for path in sorted(self._folder.rglob("*"), reverse=True):
@@ -115,11 +97,7 @@ class VisitorFiles:
 
     @contextlib.contextmanager
     def deleting_old(self, interval: float = _INTERVAL) -> Iterator[None]:
-        """Calls `delete_old` again and again in a thread while the block runs.
-
-        Args:
-            interval: seconds between two calls.
-        """
+        """Calls `delete_old` again and again in a thread while the block runs."""
         stopped = threading.Event()
 
         def work() -> None:
@@ -135,9 +113,7 @@ class VisitorFiles:
             thread.join()
 
     def _all_needed(self) -> set[Path]:
-        return self.examples.union(
-            *(files for page in self._needed.values() for files in page.values())
-        )
+        return self.examples.union(*(visit.all_needed() for visit in self._visits.values()))
 
     def _delete_unneeded(self, files: set[Path]) -> None:
         for path in files - self._all_needed():

@@ -1,8 +1,6 @@
-"""What the page does with a photo, step by step.
+"""What the page does with a photo: it makes the pictures, and files of them to look at and save.
 
-`matte` predicts the alpha and makes the cutout; it is also the plain HTTP call "matte". `show`
-makes the pictures to look at, `compose` lays the cutout over a background. They hand over files,
-so that an open page holds no memory on the server.
+Files are handed over, so that an open page holds no memory on the server.
 """
 
 import contextlib
@@ -14,243 +12,116 @@ from typing import Any
 
 import gradio as gr
 import numpy as np
-from PIL import Image, ImageColor
+from PIL import Image
 
+from kmatting.bugs import is_expected, print_bug
 from kmatting.demo.files import VisitorFiles
-from kmatting.errors import ImageError
-from kmatting.images import Photo, image_size, read_photo, write_image
-from kmatting.inference.matter import Matter
-from kmatting.pictures.compose import Colour, composite
-from kmatting.pictures.foreground import FOREGROUND_METHODS
+from kmatting.demo.studio import OPTIONS, Studio
+from kmatting.errors import UsageError
+from kmatting.images import write_image
 from kmatting.pictures.names import output_name
 
-MAX_PIXELS = 50_000_000
-SIZES = (128, 1024)  # smallest and largest size that a visitor may choose
+KINDS = ("cutout", "alpha", "composite")
 
 _PREVIEW = 1280  # pixels of the longer side of a picture to look at; downloads have full size
 _SQUARE = 16  # pixels a side, of the checkerboard
 
-_BLOCKED = gr.update(value=None, interactive=False)  # a button that has nothing to save
-
-_File = dict[str, Any] | None  # an uploaded file or a result, checked by `Page`
+Values = dict[str, Any]  # of the components of the page, by name
 
 
 class Steps:
-    """The steps, with the model and the visitors' files.
+    """The steps: each takes what the page holds and returns what changes, both by name."""
 
-    Every image is read by `kmatting.images`, after its size was checked.
-
-    Args:
-        matter: the loaded model.
-        folder: Gradio's folder for uploads and results.
-    """
-
-    def __init__(self, matter: Matter, folder: Path) -> None:
-        self.files = VisitorFiles(folder)
-        self._matter = matter
+    def __init__(self, studio: Studio, files: VisitorFiles, folder: Path) -> None:
+        self._studio = studio
+        self._files = files
         self._folder = folder
 
-    def begin(self, request: gr.Request) -> None:
-        """Notes that a page was opened."""
-        self.files.open_page(str(request.session_hash))
+    def clear(self, session: str, values: Values) -> Values:
+        """Empties the page, while the pictures of another photo are made."""
+        return dict.fromkeys(KINDS) | {
+            f"{kind}_file": gr.update(value=None, interactive=False) for kind in KINDS
+        }
 
-    def end(self, request: gr.Request) -> None:
-        """Deletes the files of a page that was closed."""
-        self.files.close_page(str(request.session_hash))
+    def make(self, session: str, values: Values) -> Values:
+        """Makes all pictures of a photo."""
+        self._files.keep(session, "composite", set())
+        return self._make(session, values, KINDS, "result")
 
-    def clear(self) -> list[Any]:
-        """Empties the page, while the mattes of another photo are made.
+    def compose(self, session: str, values: Values) -> Values:
+        """Makes the composite anew, over another background."""
+        return self._make(session, values, ("composite",), "composite")
 
-        Returns:
-            Three empty comparisons and three buttons that cannot be pressed.
-        """
-        return [None, None, None, _BLOCKED, _BLOCKED, _BLOCKED]
-
-    def matte(
-        self, request: gr.Request, photo: _File, edges: bool, size: int | None = None
-    ) -> tuple[str, str] | tuple[None, None]:
-        """Predicts the alpha of a photo and cuts out its subject.
-
-        Args:
-            request: names the session.
-            photo: the uploaded file.
-            edges: whether to estimate the colours of the cutout, without the old background.
-            size: the network sees about size x size pixels.
-
-        Returns:
-            Paths of alpha and cutout, PNG files; (None, None) if the page's photo was removed.
-        """
-        session = str(request.session_hash)
+    def _make(self, session: str, values: Values, kinds: tuple[str, ...], purpose: str) -> Values:
+        sent = {name: values[name] for name in ("photo", "background")}
+        paths = {name: _path(file) for name, file in sent.items() if file is not None}
+        for name in sent:
+            self._files.keep(session, name, {paths[name]} if name in paths else set())
+        if "photo" not in paths:
+            self._files.keep(session, "result", set())
+            return self.clear(session, values)
+        photo = paths["photo"]
+        given = {name: values[name] for name in OPTIONS if name in values}
+        options = {name: value for name, value in given.items() if value not in (None, "", 0)}
+        options["foreground"] = "ml" if values["edges"] else "none"
+        # Nobody can guess the folder's name and fetch a stranger's result. A new address each time,
+        # or browsers show the picture that they know.
+        folder = self._folder / secrets.token_hex(16)
         with self._messages():
-            _check_options(edges, size)
-            if photo is None:
-                if not self.files.is_open(session):
-                    raise ImageError("Expected an uploaded photo, received none.")
-                self.files.keep(session, "photo", set())
-                self.files.keep(session, "result", set())
-                return None, None
-            path = _path(photo)
-            self.files.keep(session, "photo", {path})
-            matte = self._matter(_read(path), None if size is None else int(size))
-            # Nobody can guess the folder's name and fetch a stranger's result.
-            folder = self._folder / secrets.token_hex(16)
-            alpha, cutout = (folder / output_name(path.name, kind) for kind in ("alpha", "cutout"))
-            write_image(alpha, matte.alpha_image())
-            method = FOREGROUND_METHODS[0] if edges else "none"
-            write_image(cutout, matte.cutout(method))
-            _write_preview(folder / "photo.jpg", Image.fromarray(matte.photo.flatten()))
-        self.files.keep(session, "result", {folder})
-        for remark in matte.remarks():
-            gr.Warning(f"{path.name}: {remark}.")
-        return str(alpha), str(cutout)
-
-    def show(self, alpha: _File, cutout: _File) -> list[Any]:
-        """Makes the pictures of cutout and matte.
-
-        Args:
-            alpha: file of the alpha.
-            cutout: file of the cutout.
-
-        Returns:
-            Two comparisons with the photo, and the states of the two buttons that save the files.
-        """
-        if alpha is None or cutout is None:
-            return [None, None, _BLOCKED, _BLOCKED]
-        with self._messages():
-            alpha_path, path = _path(alpha), _path(cutout)
-            photo = path.parent / "photo.jpg"
-            if not all(each.is_file() for each in (photo, alpha_path, path)):
-                return [gr.skip()] * 4  # the page was closed, or another photo chosen
-            subject = _reduced(Image.fromarray(_rgba(_read(path))))
-            board = _checkerboard(*subject.size)
-            board.paste(subject, mask=subject.getchannel("A"))
-            _write_preview(path.parent / "cutout.jpg", board)
-            matte = Image.fromarray(_read(alpha_path).flatten())
-            _write_preview(path.parent / "matte.jpg", matte)
-        pairs = [(str(photo), str(path.parent / name)) for name in ("cutout.jpg", "matte.jpg")]
-        return [*pairs, gr.update(interactive=True), gr.update(interactive=True)]
-
-    def compose(
-        self, request: gr.Request, cutout: _File, colour: str, background: _File
-    ) -> list[Any]:
-        """Lays the cutout over the background, or over the colour if there is none.
-
-        Args:
-            request: names the session.
-            cutout: file of the cutout.
-            colour: what Gradio's colour picker sends.
-            background: the uploaded file.
-
-        Returns:
-            A comparison with the photo, and the state of the button that saves the composite.
-        """
-        session = str(request.session_hash)
-        with self._messages():
-            behind: Colour | np.ndarray
-            if background is None:
-                self.files.keep(session, "background", set())
-                behind = _read_colour(colour)
-            else:
-                scene = _path(background)
-                self.files.keep(session, "background", {scene})
-                behind = _read(scene).flatten()
-            if cutout is None:
-                return [None, _BLOCKED]
-            path = _path(cutout)
-            photo = path.parent / "photo.jpg"
-            if not (photo.is_file() and path.is_file()):
-                return [gr.skip()] * 2  # as in `show`
-            pixels = _rgba(_read(path))
-            result = composite(pixels[..., :3], pixels[..., 3] / np.float32(255), behind)
-            # A new address each time, or browsers show the picture that they know.
-            folder = path.parent / secrets.token_hex(4)
-            final = folder / path.name.replace(".cutout.png", ".composite.png")
-            write_image(final, result)
-            _write_preview(folder / "composite.jpg", result)
-        self.files.keep(session, "composite", {folder})
-        return [
-            (str(photo), str(folder / "composite.jpg")),
-            gr.update(value=str(final), interactive=True),
-        ]
+            made = self._studio.make(
+                photo,
+                kinds,
+                options,
+                colour=values["colour"],
+                background=paths.get("background"),
+                size=values.get("size"),
+            )
+            before = _write_preview(folder / "photo.jpg", Image.fromarray(made.photo.flatten()))
+            result: Values = {}
+            for picture in made.pictures:
+                path = folder / output_name(photo.name, picture.name)
+                picture.write(path)
+                after = _write_preview(folder / f"{picture.name}.jpg", picture.image)
+                result[picture.name] = (before, after)
+                result[f"{picture.name}_file"] = gr.update(value=str(path), interactive=True)
+        self._files.keep(session, purpose, {folder})
+        for remark in made.remarks:
+            gr.Warning(f"{photo.name}: {remark}.")
+        return result
 
     @contextlib.contextmanager
     def _messages(self) -> Iterator[None]:
         """Turns errors into messages for the visitor, who knows a file by its name alone."""
         try:
             yield
-        except ImageError as error:
-            text = re.sub(re.escape(f"{self._folder}/") + r"[^/]*/", "", str(error))
-            raise gr.Error(text, print_exception=False) from error
-        except MemoryError as error:
-            text = "Not enough memory for a photo of this size. Send a smaller one."
-            raise gr.Error(text, print_exception=False) from error
-        except OSError as error:
-            text = f"The server cannot write the result: {error.strerror or error}."
-            raise gr.Error(text, print_exception=False) from error
         except Exception as error:
-            raise gr.Error("This failed on the server. Its log says why.") from error
+            if isinstance(error, MemoryError):
+                text = "Not enough memory for a photo of this size. Send a smaller one."
+            elif isinstance(error, OSError) and is_expected(error):
+                text = f"The server cannot write the result: {error.strerror}."
+            elif is_expected(error):
+                text = re.sub(re.escape(f"{self._folder}/") + r"[^/]*/", "", str(error))
+            else:
+                print_bug(error)
+                text = "Internal error, see the log of the server."
+            raise gr.Error(text, print_exception=False) from error
 
 
-def _path(file: dict[str, Any]) -> Path:
-    if not file.get("path"):
-        raise ImageError("Expected an uploaded file.")
+def _path(file: Any) -> Path:
+    if not isinstance(file, dict) or not file.get("path"):
+        raise UsageError("Expected an uploaded file.")
     return Path(file["path"])
 
 
-def _check_options(edges: Any, size: Any) -> None:
-    if not isinstance(edges, bool):
-        raise ImageError(f"Expected edges true or false, received {str(edges)[:80]!r}.")
-    smallest, largest = SIZES
-    is_number = isinstance(size, int | float) and not isinstance(size, bool)
-    if size is not None and not (is_number and smallest <= size <= largest):
-        raise ImageError(
-            f"Expected a size from {smallest} to {largest}, received {str(size)[:80]}."
-        )
-
-
-def _read(path: Path) -> Photo:
-    """Reads an image that is not too large."""
-    height, width = image_size(path)
-    if height * width > MAX_PIXELS:
-        raise ImageError(
-            f"{path}: {height * width / 1e6:.0f} megapixels; "
-            f"this page takes up to {MAX_PIXELS / 1e6:.0f}."
-        )
-    return read_photo(path, warn=False)
-
-
-def _rgba(photo: Photo) -> np.ndarray:
-    """Joins colours and opacity: uint8 array (H, W, 4)."""
-    opacity = np.full(photo.rgb.shape[:2], 255, np.uint8)
-    return np.dstack([photo.rgb, opacity if photo.opacity is None else photo.opacity])
-
-
-def _read_colour(text: Any) -> Colour:
-    """Reads what Gradio's colour picker sends: "#rrggbb" or "rgba(...)" with fractions."""
-    numbers = re.fullmatch(r"rgba?\((.*)\)", text) if isinstance(text, str) else None
-    try:
-        if numbers:
-            red, green, blue, *_ = (round(float(each)) for each in numbers[1].split(","))
-        else:
-            red, green, blue, *_ = ImageColor.getrgb(text)
-        if not all(0 <= level <= 255 for level in (red, green, blue)):
-            raise ValueError
-    except (ValueError, OverflowError, AttributeError, TypeError) as error:
-        raise ImageError(
-            f"Expected a colour such as #2f855a, received {str(text)[:80]!r}."
-        ) from error
-    return red, green, blue
-
-
-def _reduced(image: Image.Image) -> Image.Image:
+def _write_preview(path: Path, image: Any) -> str:
+    """Writes a small JPEG, with a checkerboard where the picture is transparent."""
     scale = min(1.0, _PREVIEW / max(image.size))
-    return image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale))))
-
-
-def _write_preview(path: Path, image: Image.Image) -> None:
-    write_image(path, _reduced(image), quality=90)
-
-
-def _checkerboard(width: int, height: int) -> Image.Image:
-    rows, columns = np.indices((height, width)) // _SQUARE
-    return Image.fromarray(np.where((rows + columns) % 2, 255, 208).astype(np.uint8)).convert("RGB")
+    small = image.resize([max(1, round(side * scale)) for side in image.size])
+    if small.mode == "RGBA":
+        rows, columns = np.indices(small.size[::-1]) // _SQUARE
+        squares = np.where((rows + columns) % 2, 255, 208).astype(np.uint8)
+        board = Image.fromarray(squares).convert("RGB")
+        board.paste(small, mask=small.getchannel("A"))
+        small = board
+    write_image(path, small, quality=90)
+    return str(path)

@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from kmatting.images.formats import FORMATS
-from kmatting.pictures.compose import Colour, composite, cutout
+from kmatting.pictures.compose import Colour, draw_composite, draw_cutout
 from kmatting.pictures.shadow import soft_shadow
 
 if TYPE_CHECKING:
@@ -64,18 +64,18 @@ class Kind:
         return tuple(sorted(suffixes, key=lambda suffix: suffix != _DEFAULT))
 
 
-def _draw_alpha(matte: "Matte", name: str, wanted: "Wanted", scenes: Scenes) -> Pixels:
+def _alpha(matte: "Matte", name: str, wanted: "Wanted", scenes: Scenes) -> Pixels:
     return matte.alpha_image(wanted.bits)
 
 
-def _draw_cutout(matte: "Matte", name: str, wanted: "Wanted", scenes: Scenes) -> Pixels:
+def _cutout(matte: "Matte", name: str, wanted: "Wanted", scenes: Scenes) -> Pixels:
     colours = matte.foreground(wanted.foreground)
-    return cutout(colours, matte.alpha, _shadow(matte, wanted), wanted.bits)
+    return draw_cutout(colours, matte.alpha, _shadow(matte, wanted), wanted.bits)
 
 
-def _draw_composite(matte: "Matte", name: str, wanted: "Wanted", scenes: Scenes) -> Pixels:
+def _composite(matte: "Matte", name: str, wanted: "Wanted", scenes: Scenes) -> Pixels:
     colours = matte.foreground(wanted.foreground)
-    return composite(colours, matte.alpha, scenes[name], _shadow(matte, wanted))
+    return draw_composite(colours, matte.alpha, scenes[name], _shadow(matte, wanted))
 
 
 def draw_panel(
@@ -86,17 +86,17 @@ def draw_panel(
 
     small = matte.reduced(cell)
     colours, shadow = small.foreground(wanted.foreground), _shadow(small, wanted)
-    subject = np.asarray(cutout(colours, small.alpha, shadow))
+    subject = np.asarray(draw_cutout(colours, small.alpha, shadow))
     board = _checkerboard(*small.alpha.shape)
     opacity = subject[..., 3] / np.float32(255)
     pictures = {
         "photo": small.photo.flatten(),
         "matte": small.alpha,
-        "cutout": np.asarray(composite(subject[..., :3], opacity, board)),
+        "cutout": np.asarray(draw_composite(subject[..., :3], opacity, board)),
     }
     for each, scene in scenes.items():
         caption = each.partition("-")[2] or "composite"
-        pictures[caption] = np.asarray(composite(colours, small.alpha, scene, shadow))
+        pictures[caption] = np.asarray(draw_composite(colours, small.alpha, scene, shadow))
     return Image.fromarray(draw([list(pictures.values())], list(pictures), cell=cell))
 
 
@@ -112,10 +112,10 @@ def _shadow(matte: "Matte", wanted: "Wanted") -> np.ndarray | None:
 
 
 KINDS = {
-    "alpha": Kind("the matte, in grey", _draw_alpha, lossless=True, bits=(8, 16), video=".mp4"),
+    "alpha": Kind("the matte, in grey", _alpha, lossless=True, bits=(8, 16), video=".mp4"),
     "cutout": Kind(
         "the subject on transparency",
-        _draw_cutout,
+        _cutout,
         transparent=True,
         bits=(8, 16),
         has_metadata=True,
@@ -124,7 +124,7 @@ KINDS = {
     "composite": Kind(
         "the subject over a colour (white, '#00ff00') or an image; may be repeated: "
         "photo.composite-white.png, photo.composite-beach.png and so on",
-        _draw_composite,
+        _composite,
         has_metadata=True,
         video=".mp4",
     ),

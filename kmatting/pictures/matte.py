@@ -12,7 +12,7 @@ from PIL import Image
 
 from kmatting.errors import UsageError
 from kmatting.images import MAX_PIXELS, Photo
-from kmatting.images.regions import largest_component
+from kmatting.images.regions import largest_component, over_squares
 from kmatting.pictures.compose import Background
 from kmatting.pictures.foreground import estimate_foreground
 from kmatting.pictures.kinds import KINDS, draw_panel
@@ -85,11 +85,10 @@ class Matte:
         return bool(np.count_nonzero(self.alpha >= 0.5) < OPAQUE_SHARE * self.alpha.size)
 
     def remarks(self) -> list[str]:
-        """Says what a user should know of the result, in a phrase each.
+        """Returns what a user should know of the result, in a phrase each.
 
-        Returns:
-            Remarks that the file holds several frames or pages, that a model of fixed size saw
-            little of a long photo, and that no subject was found.
+        These are that the file holds several frames or pages, that a model of fixed size saw little
+        of a long photo, and that no subject was found.
         """
         remarks = [self.photo.note(), *self.notes, "no subject found" if self.is_empty else ""]
         return [remark for remark in remarks if remark]
@@ -224,7 +223,7 @@ class Matte:
             The `Matte`. The photo's own opacity is not changed.
 
         Raises:
-            ValueError: if the value is out of range.
+            UsageError: if the value is out of range.
         """
         if not 0 < value <= 1:
             raise UsageError(f"value: expected a number above 0 and at most 1, received {value}.")
@@ -246,7 +245,7 @@ class Matte:
         """
         pixels = whole_number("pixels", pixels, -_MOST_PIXELS, _MOST_PIXELS)
         choose = np.minimum if pixels > 0 else np.maximum
-        return Matte(self.photo, _over_squares(self.prediction, abs(pixels), choose))
+        return Matte(self.photo, over_squares(self.prediction, abs(pixels), choose))
 
     def keep_largest(self) -> "Matte":
         """Keeps the largest connected part of the subject and removes everything else.
@@ -291,7 +290,7 @@ class Matte:
             PIL image of the photo's size, in mode L or I;16.
 
         Raises:
-            ValueError: if `bits` is neither 8 nor 16.
+            UsageError: if `bits` is neither 8 nor 16.
         """
         if bits not in (8, 16):
             raise UsageError(f"bits: expected 8 or 16, received {bits}.")
@@ -457,20 +456,6 @@ def _checked(photo: Photo, prediction: Any) -> np.ndarray:
         f"prediction: expected a float array {shape} in [0, 1], of the photo's size, received "
         f"{received or 'something else'}.{hint}"
     )
-
-
-def _over_squares(values: np.ndarray, reach: int, choose: np.ufunc) -> np.ndarray:
-    """Takes the least or the greatest value of the square around each pixel of an array (H, W)."""
-    for _axis in range(2):
-        done = 0
-        while done < min(reach, len(values)):
-            shift = min(done + 1, reach - done)  # leaves no gap between the copies
-            chosen = values.copy()
-            choose(chosen[shift:], values[:-shift], out=chosen[shift:])
-            choose(chosen[:-shift], values[shift:], out=chosen[:-shift])
-            values, done = chosen, done + shift
-        values = values.T
-    return values
 
 
 def _read_only(array: np.ndarray) -> np.ndarray:

@@ -1,0 +1,19 @@
+"""What PyInstaller cannot see: the shipped model, and modules that are imported by name."""
+
+from importlib.util import find_spec
+
+from kmatting import _HOMES
+from kmatting.networks.formats import MODEL_FILES
+from kmatting.networks.shipped import shipped_model
+
+_model = shipped_model()
+datas = [
+    (str(_model), "kmatting/saved_models"),
+    (str(_model.with_name("README.md")), "kmatting/saved_models"),  # the terms of its use
+]
+hiddenimports = [*_HOMES.values(), *(each.module for each in MODEL_FILES.values())]
+if find_spec("pillow_heif"):
+    hiddenimports.append("pillow_heif")
+# Only models of other formats need these, and an app would grow by gigabytes. One that runs such
+# models names them: `--hidden-import tensorflow`.
+excludedimports = ["keras", "onnxruntime", "tensorflow"]
