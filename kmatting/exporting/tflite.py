@@ -37,7 +37,7 @@ CALIBRATION_PHOTOS = 40  # of them, spread over the folder
 def export(
     job: Job,
     version: int | None = None,
-    size: Size | Sequence[Size] | None = None,
+    size: Size | list[Size] | None = None,
     variant: str | Sequence[str] | None = None,
     calibration: str | os.PathLike[str] | None = None,
     limit: float | None = None,
@@ -72,7 +72,7 @@ def export(
     return written
 
 
-def _sizes(size: Size | Sequence[Size]) -> list[tuple[int, int]]:
+def _sizes(size: Size | list[Size]) -> list[tuple[int, int]]:
     """Returns the height and width of each size: of one, such as 64 or (64, 96), or of a list."""
     sizes = size if isinstance(size, list) else [size]
     return list(dict.fromkeys(as_frame(each) for each in sizes))
