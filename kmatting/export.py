@@ -78,7 +78,7 @@ def export(
         verbose: whether to print steps and results.
         **options: those of the format: `version`, `max_size` (SavedModel and ONNX), `rembg` (ONNX),
             `size`, `variant`, `calibration` and `limit` (TFLite). `kmatting export --help` explains
-            them; `size` and `variant` are lists, of (height, width) and of names.
+            them. `size` and `variant` are one or a list: 256, (288, 512) or [256, 512].
 
     Returns:
         The files that were written, or the folder of the SavedModel.
@@ -91,7 +91,7 @@ def export(
         OSError: if the files cannot be written.
 
     Examples:
-        >>> export("tflite", "runs/mine", size=[(256, 256)], variant=["dynamic"])
+        >>> export("tflite", "runs/mine", size=256, variant="dynamic")
         [PosixPath('saved_models/mine-256x256-dynamic.tflite')]
     """
     kind = FORMATS.get(format)

@@ -23,7 +23,7 @@ from kmatting.export import main
 from kmatting.exporting import onnx as exporting
 from kmatting.training.run_folder import write_state
 
-PAGE = Path(__file__).parent.parent / "docs" / "export.md"
+PAGE = Path(__file__).parent.parent / "docs" / "onnx.md"
 
 
 @pytest.fixture(scope="module")

@@ -1,3 +1,4 @@
+import functools
 import io
 import json
 import os
@@ -165,10 +166,18 @@ def test_photos_are_turned_upright(orientation, suffix):
     assert opacity.shape == (*expected.shape[:2], 1)
 
 
+@functools.cache
+def decoder():
+    """The graph that decodes a file, traced once."""
+    import tensorflow as tf
+
+    return tf.function(decode.decode, input_signature=[tf.TensorSpec((), tf.string)])
+
+
 def decoded(file):
     import tensorflow as tf
 
-    image, opacity = tf.function(decode.decode)(tf.constant(file))
+    image, opacity = decoder()(tf.constant(file))
     return decode.over_white(image, opacity).numpy(), opacity.numpy()
 
 

@@ -353,7 +353,7 @@ def test_steps_are_announced(model, tmp_path, capsys):
         "converting to float32 at 32x32 ...",
         "comparing float32 with the Keras model ...",
     ]
-    assert export("tflite", model.file, tmp_path, size=[(32, 32)]) == [
+    assert export("tflite", model.file, tmp_path, size=32, variant="float32") == [
         tmp_path / "tiny-32x32-float32.tflite"
     ]
     assert capsys.readouterr() == ("", "")

@@ -16,7 +16,7 @@ from PIL import Image
 from skimage import data
 
 from kmatting import Matter
-from kmatting.errors import ImageError
+from kmatting.errors import ImageError, ModelError
 from kmatting.exporting import tflite
 from kmatting.inference import matter as matter_module
 from kmatting.networks.keras_model import load_model
@@ -545,3 +545,32 @@ def test_models_that_are_no_matting_models(tmp_path):
     broken.save(tmp_path / "infinite.keras")
     with pytest.raises(ValueError, match="not finite"):
         Matter(tmp_path / "infinite.keras")(shaded(20, 20))
+
+
+def test_a_long_photo_is_remarked_where_the_size_is_fixed(models, keras_matter):
+    """A model of any size sees more of it, so the mattes differ."""
+    fixed = Matter(models / "red.tflite")  # of 48 x 64 pixels
+    (remark,) = fixed(shaded(100, 400)).remarks()
+    assert remark.startswith("the network saw this long photo at 64x32 pixels")
+    assert fixed(shaded(400, 90)).remarks()
+    for shape in (red_model.FRAME, (100, 300), (300, 120)):
+        assert not fixed(shaded(*shape)).remarks()
+    assert not keras_matter(shaded(100, 900)).remarks()
+
+
+@pytest.mark.parametrize(("factor", "offset"), [(255, 0), (-5, 0), (1, -0.5), (1, 0.5)])
+def test_numbers_that_are_no_alphas_are_refused(models, monkeypatch, factor, offset):
+    """Clipped, they would be a matte of all 1 or all 0."""
+    matter = Matter(models / "red.onnx", size=32)
+    run = matter._network.run
+    monkeypatch.setattr(matter._network, "run", lambda batch: factor * run(batch) + offset)
+    with pytest.raises(ModelError, match=r"red\.onnx: expected an alpha from 0 to 1 .* from "):
+        matter(shaded(20, 30))
+
+
+def test_codes_a_little_beyond_one_are_clipped(models, monkeypatch):
+    matter = Matter(models / "red.onnx", size=32)
+    run = matter._network.run
+    monkeypatch.setattr(matter._network, "run", lambda batch: 1.06 * run(batch) - 0.02)
+    alpha = matter(shaded(20, 30)).alpha
+    assert (alpha.min(), alpha.max()) == (0, 1)

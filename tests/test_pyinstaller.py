@@ -46,6 +46,6 @@ def test_an_app_holds_what_is_imported_by_name(hook):
     assert {getattr(kmatting, each).__module__ for each in kmatting.__all__ if each[0] != "_"} <= (
         set(named)
     )
-    assert {each.module for each in MODEL_FILES.values()} <= set(named)
+    assert set(MODEL_FILES.values()) <= set(named)
     for each in named:
         assert importlib.util.find_spec(each), each

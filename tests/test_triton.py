@@ -1,4 +1,4 @@
-"""The server and the client of the page on serving, run by a real Triton server.
+"""The server and the client of the page on Triton, run by a real Triton server.
 
 Needs an environment of its own, since nvidia-pytriton wants an older NumPy. Name its Python:
 `KMATTING_TRITON_PYTHON=/path/to/python`, with nvidia-pytriton and TensorFlow installed.
@@ -20,7 +20,7 @@ from skimage import data
 from kmatting.export import main
 
 PYTHON = os.environ.get("KMATTING_TRITON_PYTHON")
-PAGE = Path(__file__).parent.parent / "docs" / "serve.md"
+PAGE = Path(__file__).parent.parent / "docs" / "triton.md"
 SECONDS = 120  # until the server is ready
 
 pytestmark = pytest.mark.skipif(not PYTHON, reason="needs KMATTING_TRITON_PYTHON")
@@ -28,8 +28,7 @@ pytestmark = pytest.mark.skipif(not PYTHON, reason="needs KMATTING_TRITON_PYTHON
 
 def page_scripts():
     """The server and the client of the page."""
-    section = PAGE.read_text(encoding="utf-8").partition("## Triton")[2]
-    return re.findall(r"```python\n(.*?)```", section, re.DOTALL)[:2]
+    return re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)[:2]
 
 
 def is_ready():

@@ -11,7 +11,7 @@ datas = [
     (str(_model), "kmatting/saved_models"),
     (str(_model.with_name("README.md")), "kmatting/saved_models"),  # the terms of its use
 ]
-hiddenimports = [*_HOMES.values(), *(each.module for each in MODEL_FILES.values())]
+hiddenimports = [*_HOMES.values(), *MODEL_FILES.values()]
 if find_spec("pillow_heif"):
     hiddenimports.append("pillow_heif")
 # Only models of other formats need these, and an app would grow by gigabytes. One that runs such

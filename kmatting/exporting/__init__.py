@@ -1,1 +1,1 @@
-"""Shipping a network: SavedModel, TFLite, and the check that they match the Keras model."""
+"""Shipping a network: one module per format, and the check that it matches the Keras model."""

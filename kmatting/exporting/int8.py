@@ -13,10 +13,11 @@ import numpy as np
 
 from kmatting.errors import UsageError
 
-# Layers that would lose most and take little time: the colours, the channel attention, the logit.
+# Layers kept in float, since 8 bits cost accuracy there and save little time: the colours, the
+# channel attention, the logit.
 _FLOAT_LAYERS = ("normalisation", "c_wise", "logit")
-# So would layers with few weights, such as an encoder's first and its depthwise ones. Those of the
-# low-level branch lose nothing, and would take the most time, being at full resolution.
+# So are layers with few weights, such as an encoder's first and its depthwise ones. The low-level
+# branch is the exception: it runs at full resolution, and 8 bits do it no harm.
 _FEW_WEIGHTS = 1024
 _LOW_LEVEL = "low_level_"
 _CONVOLUTIONS = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")

@@ -55,7 +55,7 @@ def export_keras(
 
     Args:
         model: a matting network in float32.
-        path: the destination; written beside and renamed.
+        path: the destination; written under another name first and renamed.
         photos: uint8 arrays (H, W, 3), sides multiples of 16, to compare the file with `model`.
         metadata: content of `kmatting.json`.
 

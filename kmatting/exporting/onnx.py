@@ -69,7 +69,7 @@ def export_onnx(
 
     Args:
         model: a matting network, float32.
-        path: the destination; written beside and renamed.
+        path: the destination; written under another name first and renamed.
         photos: uint8 arrays (H, W, 3), sides multiples of 16, to compare the file with `model`.
         metadata: content of `kmatting.json`, see `describe`.
         rembg: whether the file takes what rembg feeds to a custom U2-Net instead:

@@ -67,7 +67,7 @@ def export_saved_model(
 ) -> Path:
     """Writes `output/name/version/`, which TF Serving loads as it is.
 
-    The files are written and checked in a folder beside, which is then renamed: a server that
+    The files are written and checked in another folder, which is then renamed: a server that
     watches `output/name` never sees half a model.
 
     Signatures:
@@ -119,7 +119,7 @@ def export_saved_model(
     )
     home = Path(output) / name
     _refuse_existing(home, version)
-    with _folder_beside(home) as partial:
+    with _unpublished_folder(home) as partial:
         archive = keras.export.ExportArchive()
         archive.track(model)
         for signature, function in Server(model, max_size).signatures().items():
@@ -181,7 +181,7 @@ def write_warmup(folder: Path, name: str, size: int) -> None:
 
 
 @contextlib.contextmanager
-def _folder_beside(home: Path) -> Iterator[Path]:
+def _unpublished_folder(home: Path) -> Iterator[Path]:
     """Makes a folder in `home` that no server takes for a version; removes it at the end."""
     made = [folder for folder in (home, *home.parents) if not folder.exists()]
     try:

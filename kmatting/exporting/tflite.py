@@ -24,7 +24,7 @@ from kmatting.files import whole_file
 from kmatting.networks.metadata import METADATA
 from kmatting.networks.tflite import TFLiteNetwork
 from kmatting.quiet import quiet
-from kmatting.sizes import DEFAULT_SIZE, STRIDE, size_text
+from kmatting.sizes import DEFAULT_SIZE, STRIDE, Size, as_frame, size_text
 from kmatting.terminal import complain
 
 if TYPE_CHECKING:
@@ -37,14 +37,17 @@ CALIBRATION_PHOTOS = 40  # of them, spread over the folder
 def export(
     job: Job,
     version: int | None = None,
-    size: Sequence[tuple[int, int]] | None = None,
-    variant: Sequence[str] | None = None,
-    calibration: Path | None = None,
+    size: Size | list[Size] | None = None,
+    variant: str | Sequence[str] | None = None,
+    calibration: str | os.PathLike[str] | None = None,
     limit: float | None = None,
 ) -> list[Path]:
     """Exports to TFLite files, one for each variant, see `kmatting.exporting.formats`."""
-    variants = list(dict.fromkeys(variant or ["float32"]))
-    sizes = list(dict.fromkeys(size or [job.trained_at or (DEFAULT_SIZE, DEFAULT_SIZE)]))
+    variants = list(
+        dict.fromkeys([variant] if isinstance(variant, str) else variant or ["float32"])
+    )
+    sizes = _sizes(size or job.trained_at or DEFAULT_SIZE)
+    calibration = None if calibration is None else Path(calibration)
     _check_arguments(job, sizes, variants, calibration)
     model = job.load()
     job.report(f"{'':40} {'MB':>6} {'mean':>8} {'max':>8} {'ms':>7}   alpha compared with Keras")
@@ -67,6 +70,12 @@ def export(
         write(target, content, metadata)
         written.append(target)
     return written
+
+
+def _sizes(size: Size | list[Size]) -> list[tuple[int, int]]:
+    """Returns the height and width of each size: of one, such as 64 or (64, 96), or of a list."""
+    sizes = size if isinstance(size, list) else [size]
+    return list(dict.fromkeys(as_frame(each) for each in sizes))
 
 
 def _check_arguments(
@@ -219,7 +228,7 @@ def convert(
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
         converter.inference_input_type = converter.inference_output_type = tf.uint8
     content = converter.convert()
-    if b"serving_default" not in content:  # the converter goes on without its temporary file
+    if b"serving_default" not in content:  # the converter continues without its temporary file
         raise Error(
             f"TensorFlow could not convert by way of {tempfile.gettempdir()}: is that disk full?"
         )
@@ -230,7 +239,7 @@ def write(path: str | os.PathLike[str], content: bytes, metadata: dict[str, Any]
     """Writes a TFLite file with its metadata, see `kmatting.networks.metadata`.
 
     Args:
-        path: the destination; written beside and renamed.
+        path: the destination; written under another name first and renamed.
         content: the flat buffer.
         metadata: content of `kmatting.json`.
 

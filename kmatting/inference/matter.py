@@ -48,8 +48,9 @@ class Matter:
 
     The network sees a photo reduced or enlarged to the area of `size` x `size` pixels, and
     stretched towards a square, as in training, but by a factor of at most 2. A model of fixed size
-    sees every photo fitted into its frame in the same way. The matte is then brought to the photo's
-    own size along the photo's edges, see `kmatting.inference.refine`.
+    sees every photo fitted into that size; one that would be stretched more fills only a part of
+    it. The matte is then brought to the photo's own size along the photo's edges, see
+    `kmatting.inference.refine`.
 
     A `Matter` can be shared by threads, and it can be pickled: the copy loads the model again. In a
     forked process a `.tflite` or `.onnx` model is loaded again at the first photo. TensorFlow does
@@ -69,8 +70,8 @@ class Matter:
     Raises:
         ModelError: (a `ValueError`) if the model is missing, cannot be loaded or is not a matting
             model, or if TensorFlow's threads can no longer be set.
-        ValueError: if the size or the number of threads is out of range, or the model does not run
-            at that size.
+        UsageError: (a `ValueError`) if the size or the number of threads is out of range, or the
+            model does not run at that size.
         TypeError: if the size or the number of threads is not a whole number.
 
     Examples:
@@ -280,7 +281,9 @@ class Matter:
 
     def _matte(self, photo: Photo, name: str, size: int | None = None) -> Matte:
         image = photo.flatten()
-        return Matte(photo, refine(self._predict(image, name, size), image))
+        prediction = refine(self._predict(image, name, size), image)
+        note = self._fit(image.shape[0], image.shape[1], size).note() if self.fixed_size else ""
+        return Matte(photo, prediction, (note,) if note else ())
 
     def _predict(self, image: np.ndarray, name: str, size: int | None = None) -> np.ndarray:
         """Runs the network on a uint8 photo (H, W, 3); returns its alpha (h, w) at its own size."""

@@ -132,7 +132,7 @@ def _fit(
         error: float32 array (h, w), squared error of the fit on the softened photo.
     """
     if not np.isfinite(alpha).all():
-        raise UsageError("Expected a matte of finite numbers, received some that are none.")
+        raise UsageError("Expected finite values in the matte, received NaN or infinity.")
     slope = np.zeros((3, *alpha.shape), np.float32)
     error = np.zeros(alpha.shape, np.float32)
     offset = alpha.copy()  # right wherever the matte is flat
@@ -183,7 +183,7 @@ def _trust(
     slope: np.ndarray,
     error: np.ndarray,
 ) -> np.ndarray:
-    """Says how far the fit may replace the bilinear enlargement.
+    """Computes how far the fit may replace the bilinear enlargement.
 
     Steepness is the largest step between neighbours within 5x5 by the range within 9x9. A sharp
     edge has 1; one blurred by a Gaussian of sigma 1, 1.5 and 2 pixels has 0.38, 0.26 and 0.2.
@@ -226,7 +226,7 @@ def _detail(values: np.ndarray) -> np.ndarray:
 
 
 def _share(values: np.ndarray, low: float, high: float) -> np.ndarray:
-    """Says how far values are on the way from `low`, 0, to `high`, 1."""
+    """Returns how far values are on the way from `low`, 0, to `high`, 1."""
     return ((values - low) / (high - low)).clip(0, 1)
 
 
@@ -351,7 +351,7 @@ def _without_grain(image: np.ndarray, rows: slice, columns: slice, sigma: float)
         image: uint8 array (H, W, 3).
         rows: rows of the tile.
         columns: columns of the tile.
-        sigma: standard deviation of the filter in pixels, met to the next whole width.
+        sigma: standard deviation of the filter in pixels, rounded to the nearest box width.
 
     Returns:
         float32 array (3, h, w), the channels of the tile, levels in [0, 255].

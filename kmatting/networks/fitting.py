@@ -4,12 +4,15 @@ This is the one rule for prediction, calibration and the checks of exports. Two 
 `kmatting.exporting.graph.fitting` in TensorFlow and `web/matter.js` in the browser.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
 
 from kmatting.sizes import network_size, padded, size_in_frame
+
+_LEAST_SHARE = 0.8  # of the input, which a photo of 5:2 fills in a square one
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,16 @@ class Fitting:
     photo: tuple[int, int]
     seen: tuple[int, int]
     size: tuple[int, int]
+
+    def note(self) -> str:
+        """Returns a remark if the photo fills so little of the input that its matte is coarse."""
+        share = math.prod(self.seen) / math.prod(self.size)
+        if share >= _LEAST_SHARE:
+            return ""
+        return (
+            f"the network saw this long photo at {self.seen[1]}x{self.seen[0]} pixels; a .keras or "
+            ".onnx model sees more of it"
+        )
 
     def batch(self, image: np.ndarray) -> np.ndarray:
         """Resizes and pads a uint8 photo (H, W, 3); returns a batch (1, *size, 3)."""

@@ -44,7 +44,7 @@ def limit_tensorflow(threads: int | None) -> None:
 
 
 def refuse_fork() -> None:
-    """Refuses to go on in a forked process whose parent has loaded a network into TensorFlow.
+    """Refuses a forked process whose parent has loaded a network into TensorFlow.
 
     TensorFlow's threads are not copied by a fork, so that the child would wait for them for ever.
 
@@ -73,7 +73,7 @@ def tensorflow_memory() -> Iterator[None]:
 
 
 def keep_in_forks(engine: Any) -> None:
-    """Keeps an object with threads of its own for ever in processes that are forked later.
+    """Prevents an engine that owns threads from being freed in forked children.
 
     Freeing it would wait for its threads, which a fork does not copy: the child would crash or
     hang, at the latest at its exit.

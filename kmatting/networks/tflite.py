@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from kmatting.errors import ModelError
-from kmatting.networks.metadata import parse_metadata, read_attached
 from kmatting.networks.network import (
     SIGNATURE,
     SIZE_SIGNATURE,
@@ -77,6 +76,9 @@ class TFLiteNetwork(Network):
     @functools.cached_property
     def metadata(self) -> dict[str, Any]:
         """Content of the model's `kmatting.json`."""
+        # Here, as cutting out a photo does not need it.
+        from kmatting.networks.metadata import parse_metadata, read_attached
+
         return parse_metadata(read_attached(self._content))
 
     def run(self, batch: np.ndarray) -> np.ndarray:

@@ -40,6 +40,7 @@ class Matte:
     Args:
         photo: the photo, upright, as from `kmatting.images.read_photo`.
         prediction: float array (H, W) in [0, 1], the network's matte at the photo's size.
+        notes: what else a user should know of the prediction, for `remarks`.
 
     Raises:
         UsageError: if the prediction is no such array.
@@ -55,6 +56,7 @@ class Matte:
 
     photo: Photo
     prediction: np.ndarray
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         prediction = _checked(self.photo, self.prediction)
@@ -62,7 +64,7 @@ class Matte:
         object.__setattr__(self, "_colours", {})
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Matte, (self.photo, self.prediction)
+        return Matte, (self.photo, self.prediction, self.notes)
 
     def __repr__(self) -> str:
         height, width = self.prediction.shape
@@ -86,9 +88,10 @@ class Matte:
     def remarks(self) -> list[str]:
         """Returns what a user should know of the result, in a phrase each.
 
-        These are that the file holds several frames or pages, and that no subject was found.
+        These are that the file holds several frames or pages, that a model of fixed size saw little
+        of a long photo, and that no subject was found.
         """
-        remarks = [self.photo.note(), "no subject found" if self.is_empty else ""]
+        remarks = [self.photo.note(), *self.notes, "no subject found" if self.is_empty else ""]
         return [remark for remark in remarks if remark]
 
     @cached_property

@@ -11,7 +11,7 @@ import tensorflow as tf
 MAX_PIXELS = 2**26  # of all photos in one request (67 megapixels)
 
 _JPEG, _PNG = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"
-_PNG_HEADER = 33  # bytes; the first chunk of data may begin behind
+_PNG_HEADER = 33  # bytes; the first chunk of data may begin after it
 _START_OF_SCAN, _APP1 = 0xDA, 0xE1  # JPEG markers
 _EXIF = b"Exif\0\0"
 _MOST_SEGMENTS = 1000  # before the pixels; colour profiles take up to 255

@@ -1,6 +1,6 @@
 """Estimates foreground colours in a TensorFlow graph.
 
-The steps are those of `kmatting.pictures.foreground`, which says what they are for.
+The steps are those of `kmatting.pictures.foreground`, which explains them.
 """
 
 from typing import Any

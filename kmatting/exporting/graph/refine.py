@@ -1,6 +1,6 @@
 """Brings a matte to the size of its photo in a TensorFlow graph.
 
-The steps are those of `kmatting.inference.refine`, which says what they are for; the numbers are
+The steps are those of `kmatting.inference.refine`, which explains them; the numbers are
 the same but for rounding.
 """
 
@@ -88,7 +88,7 @@ def _enlarge(alpha: Any, planes: Any, uneven: Any, image: Any) -> Any:
 
 
 def _tiles_with_edges(spread: Any) -> Any:
-    """Says which tiles of a small matte are not flat; bool tensor (rows, columns) of tiles."""
+    """Finds the tiles of a small matte that are not flat; bool tensor (rows, columns) of tiles."""
     side = reference.FIT_TILE
     missing = -tf.shape(spread) % side
     padded = tf.pad(spread, [(0, missing[0]), (0, missing[1])])
@@ -208,7 +208,7 @@ def _window_fit(alpha: Any, guide: Any, kernel: Any) -> tuple[Any, Any, Any]:
 
 
 def _trust(alpha: Any, guide: Any, slope: Any, error: Any) -> Any:
-    """Says how far the fit may replace the bilinear enlargement.
+    """Computes how far the fit may replace the bilinear enlargement.
 
     Args:
         alpha: float32 tensor (h, w) in [0, 1].
@@ -243,7 +243,7 @@ def _detail(values: Any) -> Any:
 
 
 def _share(values: Any, low: float, high: float) -> Any:
-    """Says how far values are on the way from `low`, 0, to `high`, 1."""
+    """Returns how far values are on the way from `low`, 0, to `high`, 1."""
     return tf.clip_by_value((values - low) / (high - low), 0, 1)
 
 
