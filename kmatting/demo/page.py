@@ -19,6 +19,8 @@ from kmatting.demo.studio import SIZES, Studio
 _EXAMPLES = (25, 9, 36)  # numbers of synthetic samples
 _SIZE = (480, 640)  # of them, height and width
 
+_TITLES = dict(zip(KINDS, ("Cutout", "Matte", "Composite"), strict=True))
+
 # Lets visitors paste with Ctrl-V: Gradio has only a button for it, which not all browsers allow.
 # Hides the sign of a broken picture where the browser cannot show a photo, such as a TIFF.
 _SCRIPT = """<script>
@@ -109,13 +111,15 @@ def build_page(studio: Studio, files: VisitorFiles, folder: Path, most_waiting: 
                 options = _options(studio)
             with gr.Column(scale=3, min_width=320):
                 results: Components = {}
-                for kind, title in zip(KINDS, ("Cutout", "Matte", "Composite"), strict=True):
+                for kind, title in _TITLES.items():
                     with gr.Tab(title):
                         results[kind] = _comparison(f"Photo and {title.lower()}")
                         if kind == "composite":
                             backgrounds = _backgrounds()
                 with gr.Row():
-                    results |= {f"{kind}_file": _save_button(kind) for kind in KINDS}
+                    results |= {
+                        f"{kind}_file": _save_button(each) for kind, each in _TITLES.items()
+                    }
         steps = Steps(studio, files, folder)
         _connect(steps, {"photo": photo}, options, backgrounds, results)
         gr.State()  # has every page hold a heartbeat, by which `Guard` knows that it is open
@@ -231,8 +235,8 @@ def _comparison(label: str) -> gr.ImageSlider:
     )
 
 
-def _save_button(name: str) -> gr.DownloadButton:
-    return gr.DownloadButton(f"Save {name}", size="md", min_width=90, interactive=False)
+def _save_button(title: str) -> gr.DownloadButton:
+    return gr.DownloadButton(f"Save {title.lower()}", size="md", min_width=90, interactive=False)
 
 
 def _examples(folder: Path) -> list[str]:
