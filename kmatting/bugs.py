@@ -24,10 +24,22 @@ from kmatting import __version__
 from kmatting.errors import Error
 from kmatting.terminal import complain
 
-__all__ = ["STATUS", "BugCounter", "attempt", "is_expected", "print_bug", "reason", "show_chain"]
+__all__ = [
+    "MANY_BUGS",
+    "MOST_IN_A_ROW",
+    "STATUS",
+    "BugCounter",
+    "attempt",
+    "is_expected",
+    "print_bug",
+    "reason",
+    "request_report",
+    "show_chain",
+]
 
 STATUS = 70  # EX_SOFTWARE of sysexits.h
 MOST_IN_A_ROW = 10  # items that fail by a bug, before the run ends
+MANY_BUGS = f"{MOST_IN_A_ROW} in a row failed in this way, so the run was ended."
 
 _PACKAGE = Path(__file__).parent
 # Packages whose versions matter, if they are loaded.
@@ -62,10 +74,15 @@ class BugCounter:
     The first bug is printed with its traceback. So that a bug that hits every item does not fail a
     million of them one by one, `MOST_IN_A_ROW` in a row end the run: the last one is raised.
     Threads may share an object.
+
+    Attributes:
+        count: number of items that failed by a bug.
+        first: the first bug.
     """
 
     def __init__(self) -> None:
         self.count = 0
+        self.first: Exception | None = None
         self._in_a_row = 0
         self._lock = threading.Lock()
 
@@ -87,11 +104,12 @@ class BugCounter:
         with self._lock:
             self.count += 1
             self._in_a_row += 1
-            first, stop = self.count == 1, self._in_a_row == MOST_IN_A_ROW
+            is_first, stop = self.count == 1, self._in_a_row == MOST_IN_A_ROW
+            self.first = self.first or outcome
         if stop:
-            outcome.add_note(f"{MOST_IN_A_ROW} in a row failed in this way, so the run was ended.")
+            outcome.add_note(MANY_BUGS)
             raise outcome
-        if first:
+        if is_first:
             print_bug(outcome)
         return reason(outcome)
 
@@ -112,7 +130,7 @@ def reason(error: Exception) -> str:
 
 def print_bug(error: BaseException) -> None:
     """Prints the traceback of a bug, and what a report of it should contain."""
-    complain("".join(traceback.format_exception(error)) + _request(error))
+    complain("".join(traceback.format_exception(error)) + request_report(error))
 
 
 def show_chain(error: BaseException) -> None:
@@ -121,7 +139,7 @@ def show_chain(error: BaseException) -> None:
         complain("".join(traceback.format_exception(error)).rstrip())
 
 
-def _request(error: BaseException) -> str:
+def request_report(error: BaseException | None = None) -> str:
     """Asks to report a bug; names the place and the versions."""
     loaded = {name: sys.modules.get(name) for name in _PACKAGES}
     versions = [
@@ -140,11 +158,11 @@ def _request(error: BaseException) -> str:
     )
 
 
-def _place(error: BaseException) -> str:
+def _place(error: BaseException | None) -> str:
     """Names the innermost line of kmatting that an error passed."""
     frames = [
         frame
-        for frame in traceback.extract_tb(error.__traceback__)
+        for frame in traceback.extract_tb(error.__traceback__ if error else None)
         if _PACKAGE in Path(frame.filename).parents
     ]
     if not frames:

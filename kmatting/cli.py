@@ -28,7 +28,6 @@ __all__ = [
     "COMMANDS",
     "Main",
     "TerminatedError",
-    "add_foreground",
     "add_model",
     "add_size",
     "add_threads",
@@ -210,25 +209,6 @@ def add_threads(parser: Any, default: str = "all") -> None:
         type=at_least(1),
         metavar="N",
         help=f"processor threads of the network (default: {default})",
-    )
-
-
-def add_foreground(parser: Any, default: str = "ml") -> None:
-    """Adds `--foreground`: the method that estimates the foreground's colours.
-
-    Args:
-        parser: an argument parser or group.
-        default: the method that is used without the option.
-    """
-    from kmatting.pictures.foreground import FOREGROUND_METHODS
-
-    parser.add_argument(
-        "--foreground",
-        choices=FOREGROUND_METHODS,
-        default=default,
-        help="colours of cutouts and composites: estimated, so that no halo of the old background "
-        "remains (ml, or fast, which is coarser), or none for the photo's own "
-        "(default: %(default)s)",
     )
 
 

@@ -5,6 +5,7 @@ Unknown keys and wrong types are refused by name.
 """
 
 import difflib
+from collections import Counter
 from collections.abc import Hashable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -20,6 +21,7 @@ from kmatting.errors import ConfigError
 from kmatting.models.names import ENCODERS
 
 _LARGEST_FILE = 100_000  # values in a config, aliases written out
+_LISTED = 20  # problems that a message spells out
 _LONGEST_VALUE = 100  # characters of a value that a message shows
 
 
@@ -195,8 +197,10 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     try:
         return Config.model_validate(values)
     except ValidationError as error:
-        lines = "\n".join(f"  {_explain(problem)}" for problem in error.errors())
-        raise ConfigError(f"{path}: {error.error_count()} wrong:\n{lines}") from None
+        lines = [f"  {_explain(problem)}" for problem in error.errors()[:_LISTED]]
+        if error.error_count() > _LISTED:
+            lines.append(f"  ... and {error.error_count() - _LISTED} more")
+        raise ConfigError("\n".join([f"{path}: {error.error_count()} wrong:", *lines])) from None
 
 
 def save_config(config: Config, path: str | Path) -> None:
@@ -214,8 +218,8 @@ class _Loader(yaml.SafeLoader):
     """YAML's safe loader, but a key that is given twice is an error."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-        twice = {key for key in keys if keys.count(key) > 1 and key != "<<"}
+        keys = Counter(key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode))
+        twice = {key for key, count in keys.items() if count > 1 and key != "<<"}
         if twice:
             raise yaml.constructor.ConstructorError(
                 problem=f"given more than once: {', '.join(sorted(twice))}",
@@ -285,7 +289,7 @@ def _as_number(text: str) -> str | float:
 
 
 def _explain(problem: Any) -> str:
-    """Says one of pydantic's findings in a line, with the nearest valid key for a wrong one."""
+    """Formats one pydantic error as one line and suggests the closest valid key."""
     unknown = problem["type"] == "extra_forbidden"
     *sections, last = problem["loc"] or ("",)
     parts = [part for part in sections if part not in _union_tags()]

@@ -9,14 +9,17 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from PIL import Image
+
 from kmatting.bugs import BugCounter, attempt
 from kmatting.cli import add_model, add_size, add_threads, command, make_parser, say
 from kmatting.errors import Error, ImageWarning, UsageError
 from kmatting.files import check_folder
 from kmatting.images import Source, read_photo
+from kmatting.images.formats import format_written
 from kmatting.inference.matter import Matter
 from kmatting.pictures.jobs import STREAM, Output, find_photos, plan
-from kmatting.pictures.kinds import FORMATS, KINDS, Scenes
+from kmatting.pictures.kinds import KINDS, Scenes
 from kmatting.pictures.maker import make_pictures, read_backgrounds
 from kmatting.pictures.matte import Matte
 from kmatting.pictures.names import Job
@@ -28,6 +31,11 @@ from kmatting.terminal import complain, progress
 # Errors that every later photo would meet too.
 _FATAL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EPIPE)
 _SHREDS = "small parts lie apart from the subject; --only-largest removes them"
+# Of pictures that neither Pillow nor the host's table of types knows.
+_OTHER_PICTURES = (
+    *(".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf", ".raw", ".hdr"),
+    *(".hif", ".jxl", ".psb", ".xcf", ".kra"),
+)
 _SAME = {".jpeg": ".jpg", ".tiff": ".tif"}
 
 EPILOG = """\
@@ -204,7 +212,9 @@ def _conclude(tally: _Tally, jobs: Sequence[Job], output: Output) -> None:
     if len(tally.with_shreds) == 1:
         complain(f"note: {tally.with_shreds[0]}: {_SHREDS}.")
     elif tally.with_shreds:
-        complain(f"note: in {len(tally.with_shreds)} photos {_SHREDS}.")
+        complain(
+            f"note: in {len(tally.with_shreds)} photos, such as {tally.with_shreds[0]}, {_SHREDS}."
+        )
     if output.file == STREAM:
         return
     files = [file for job in jobs for file in job.outputs.values()]
@@ -231,6 +241,7 @@ def _parse(argv: Sequence[str] | None) -> _Request:
         "Predict the mattes of photos; write cutouts, mattes, composites or panels.",
         EPILOG,
     )
+    parser.usage = "%(prog)s INPUT [INPUT ...] [--output PATH] [options]"
     add = parser.add_argument
     add("inputs", nargs="+", metavar="INPUT", help="photos, folders, or - for standard input")
     add(
@@ -271,7 +282,7 @@ def _request(args: argparse.Namespace) -> _Request:
     file = folder = None
     if path is None or path == STREAM:
         file = path
-    elif Path(path).is_dir() or Path(path).suffix.lower() not in FORMATS:
+    elif Path(path).is_dir() or format_written(Path(path).suffix) is None:
         folder = Path(path)
         _check_folder(folder, wanted)
     else:
@@ -286,14 +297,19 @@ def _request(args: argparse.Namespace) -> _Request:
 
 def _check_folder(folder: Path, wanted: Wanted) -> None:
     """Refuses a folder whose name is that of a file which cannot be written."""
+    if folder.is_dir() or not folder.suffix:
+        return
     try:
         check_folder(folder, "--output")
-    except UsageError as error:
+        is_file = folder.suffix.lower() in (*_OTHER_PICTURES, *Image.registered_extensions())
+    except UsageError:
+        is_file = True
+    if is_file:
         suffixes = [suffix for kind in wanted.kinds for suffix in KINDS[kind].suffixes]
         raise UsageError(
             f"--output {folder}: {folder.suffix.lower()} files cannot be written; expected "
             f"{', '.join(dict.fromkeys(suffixes))}, or a folder."
-        ) from error
+        )
 
 
 def _for_one_file(file: str, inputs: Sequence[str], wanted: Wanted) -> Wanted:
@@ -314,11 +330,11 @@ def _for_one_file(file: str, inputs: Sequence[str], wanted: Wanted) -> Wanted:
     chosen = wanted.formats.get(kind, suffix)
     if _SAME.get(suffix, suffix) != _SAME.get(chosen, chosen):
         raise UsageError(f"--output {file} and --{kind}-format {chosen[1:]} contradict each other.")
-    try:
-        return replace(wanted, formats={kind: suffix})
-    except UsageError as error:
-        hint = " Or add --composite white." if kind == "cutout" else ""
-        raise UsageError(f"--output {file}: {error}{hint}") from error
+    if suffix not in KINDS[kind].suffixes:
+        hint = " (or add --composite white)" if kind == "cutout" else ""
+        allowed = ", ".join(KINDS[kind].suffixes)
+        raise UsageError(f"--output {file}: expected {allowed} for the {kind}{hint}.")
+    return replace(wanted, formats={kind: suffix})
 
 
 if __name__ == "__main__":

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from kmatting.cli import command, make_parser, say
+from kmatting.cli import command, complain, make_parser, say
+from kmatting.files import check_folder
 
-EXAMPLES = """examples:
+_EXAMPLES = """examples:
   pack pairs into shards, and train on them:
     kmatting shard pack photos mattes shards
     kmatting train --config configs/model2.yaml \\
@@ -27,13 +28,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     from kmatting.data import packing
 
     if args.command == "pack":
+        check_folder(args.shards, "shards")
         pairs = _find_good_pairs(args.images, args.alphas)
         manifest = packing.pack(pairs, args.shards, round(args.shard_size * 1_000_000))
         say(f"Packed {len(pairs)} pairs into {len(manifest.shards)} shard(s).")
     elif args.command == "unpack":
+        check_folder(args.pairs, "pairs")
         packing.unpack(args.shards, args.pairs)
     elif problems := packing.verify(args.shards):
-        print("\n".join(problems), file=sys.stderr)
+        complain("\n".join(problems))
         return 1
     else:
         say("All shards are whole.")
@@ -49,7 +52,7 @@ def _find_good_pairs(images: Path, alphas: Path) -> list[Any]:
     pairs, problems, notes = find_pairs(images, alphas)
     checker.add(problems, [])
     for note in notes:
-        print(f"note: {note}", file=sys.stderr)
+        complain(f"note: {note}")
     good = checker.keep_good(pairs, str(alphas))
     checker.report()
     return good
@@ -57,7 +60,7 @@ def _find_good_pairs(images: Path, alphas: Path) -> list[Any]:
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = make_parser(
-        "shard", "Pack pairs into TFRecord shards, unpack or verify them.", EXAMPLES
+        "shard", "Pack pairs into TFRecord shards, unpack or verify them.", _EXAMPLES
     )
     commands = parser.add_subparsers(dest="command", required=True)
     packing = commands.add_parser("pack", help="pack pairs into shards")

@@ -4,11 +4,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from tqdm import tqdm
-
 from kmatting.cli import at_least, command, make_parser
 from kmatting.data.synthetic import sample
+from kmatting.files import check_folder
 from kmatting.images import write_image
+from kmatting.terminal import progress
 
 
 @command
@@ -35,7 +35,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="another seed draws another set (default: %(default)s)",
     )
     options = parser.parse_args(argv)
-    for index in tqdm(range(options.count), unit="sample", disable=None):
+    check_folder(options.output, "--output")
+    for index in progress(range(options.count), options.count, "sample", "writing"):
         image, alpha = sample(options.seed, index, (options.size, options.size))
         write_image(options.output / "image" / f"{index:05d}.png", image)
         write_image(options.output / "alpha" / f"{index:05d}.png", alpha)

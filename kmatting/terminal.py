@@ -9,10 +9,18 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
-__all__ = ["complain", "discard_output", "printable", "progress", "say", "tolerant_output"]
+__all__ = [
+    "complain",
+    "discard_output",
+    "printable",
+    "progress",
+    "progress_line",
+    "say",
+    "tolerant_output",
+]
 
 # Seconds until the first line where there is no terminal, such as a log, and from one to the next.
-FIRST_LINE = 10.0
+FIRST_LINE = 30.0
 EACH_LINE = 60.0
 
 # A terminal would obey these: all control characters but the line feed and the tab.
@@ -120,12 +128,12 @@ def _in_lines(
     for done, item in enumerate(items):
         now = clock()
         if done and now >= due:
-            complain(_line(done, total, unit, title, now - start))
+            complain(progress_line(done, total, unit, title, now - start))
             due = now + EACH_LINE
         yield item
 
 
-def _line(done: int, total: int | None, unit: str, title: str, seconds: float) -> str:
+def progress_line(done: int, total: int | None, unit: str, title: str, seconds: float) -> str:
     """Writes a line such as `scoring: 120 of 500 images, 8.1 per second, 47 s left`."""
     parts = [f"{done} of {total} {unit}s" if total else f"{done} {unit}s"]
     parts.append(f"{done / seconds:.1f} per second")

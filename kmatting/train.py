@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kmatting.cli import command, make_parser, say
+from kmatting.keras_setup import import_keras
 from kmatting.quiet import quiet
 from kmatting.training.ending import ends_data_threads
 
@@ -51,7 +52,7 @@ def train(config: "Config", folder: Path, resume: bool = False) -> None:
         DeviceMemoryError: if a step needs more memory than the device has.
     """
     with quiet():
-        import keras
+        keras = import_keras(tensorflow=True)
 
         from kmatting.data.pipeline import build
         from kmatting.training import replicas, run_folder

@@ -58,3 +58,11 @@ def cache(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+@pytest.fixture(autouse=True)
+def no_lines_of_progress(monkeypatch):
+    """On a busy machine they would stand among what a test reads."""
+    from kmatting import terminal
+
+    monkeypatch.setattr(terminal, "FIRST_LINE", float("inf"))

@@ -20,11 +20,13 @@ from PIL import Image
 from skimage import data
 
 from kmatting import predict
+from kmatting.errors import PhotoError
 from kmatting.images import read_alpha, read_image
 
 pytest.importorskip("apache_beam")
 
 from kmatting.batch import __main__ as batch
+from kmatting.batch import pipeline as beam
 from kmatting.batch.storage import (
     Glob,
     absolute,
@@ -243,8 +245,31 @@ def test_interrupted(model, many, tmp_path, number, expected, word):
     os.kill(process.pid, number)
     _, err = process.communicate(timeout=30)
     assert process.returncode == expected
-    assert err == f"{word}; files written so far are whole; the same command goes on\n"
+    assert err == f"{word}; files written so far are complete; run the same command to continue\n"
     check_half(tmp_path / "out")
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="finds processes in /proc")
+@pytest.mark.parametrize(
+    ("number", "expected", "word"),
+    [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")],
+)
+def test_interrupted_while_the_workers_start(model, many, tmp_path, number, expected, word):
+    """Beam waits for workers that are not yet there to be told anything."""
+    process = start(model, many, tmp_path / "out", "--workers", "2")
+    end = time.monotonic() + 120
+    while len(workers := worker_processes(process)) < 2:
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    os.kill(process.pid, number)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == expected
+    assert err == f"{word}; files written so far are complete; run the same command to continue\n"
+    end = time.monotonic() + 60
+    while any(Path(f"/proc/{worker}").exists() for worker in workers):
+        assert time.monotonic() < end
+        time.sleep(0.05)
 
 
 def test_on_a_runner_by_flag(model, photos, tmp_path):
@@ -402,7 +427,7 @@ def test_a_photo_without_a_matte_does_not_stop_the_job(run, photos, tmp_path, mo
 
     def sometimes(self, photo):
         if photo.rgb[0, 0, 0] == 255:
-            raise ValueError("the model returned numbers that are not finite.")
+            raise PhotoError("the model returned numbers that are not finite.")
         return take(self, photo)
 
     monkeypatch.setattr(Matter, "__call__", sometimes)
@@ -411,11 +436,41 @@ def test_a_photo_without_a_matte_does_not_stop_the_job(run, photos, tmp_path, mo
     assert "not finite" in errors(tmp_path / "out")[str(photos / "a.png")]
 
 
-def test_a_job_that_breaks_off(run, photos, tmp_path, monkeypatch):
+@pytest.mark.parametrize("step", ["read_photo", "make_pictures"])
+def test_a_photo_that_meets_a_bug_is_an_internal_error(run, photos, tmp_path, monkeypatch, step):
+    work, calls = getattr(beam, step), []
+
+    def once(*arguments, **options):
+        calls.append(1)
+        if len(calls) == 1:
+            raise IndexError("a wrong\nindex")
+        return work(*arguments, **options)
+
+    monkeypatch.setattr(beam, step, once)
+    status, out, err = run("--input", photos / "**", "--output", tmp_path / "out")
+    assert (status, counts(out[0])) == (70, [3, 2, 0, 1])
+    assert err[0] == "Traceback (most recent call last):"
+    assert any("this is a bug of kmatting" in line for line in err)
+    (reason,) = errors(tmp_path / "out").values()
+    assert reason == "internal error (IndexError: a wrong index)"
+
+
+def test_a_bug_in_every_photo_ends_the_job(run, many, tmp_path, monkeypatch):
     def broken(self, photo):
-        raise RuntimeError("out of order")
+        raise ValueError("a wrong shape")
 
     monkeypatch.setattr(Matter, "__call__", broken)
+    status, out, err = run("--input", many / "**.png", "--output", tmp_path / "out")
+    assert (status, out) == (70, [])
+    assert "Traceback" in err[0] and any("a wrong shape" in line for line in err)
+    assert err[-1].startswith("error: the job broke off after 10 internal errors; ")
+
+
+def test_a_job_that_breaks_off(run, photos, tmp_path, monkeypatch):
+    def broken(*_):
+        raise RuntimeError("out of order")
+
+    monkeypatch.setattr(beam, "output_path", broken)
     status, _, err = run("--input", photos / "**", "--output", tmp_path / "out")
     assert (status, len(err)) == (3, 1)
     assert err[0].startswith("error: the job broke off: ")
@@ -429,7 +484,7 @@ def test_a_disk_that_is_full(run, photos, tmp_path, monkeypatch):
 
     monkeypatch.setattr("kmatting.batch.storage.FileSystems.rename", full)
     with pytest.raises(OSError, match="No space left"):
-        write_whole(str(tmp_path / "out/a.png"), b"data", str(tmp_path / "out/.partial"))
+        write_whole(str(tmp_path / "out/a.png"), b"data", ".png", str(tmp_path / "out/.partial"))
     assert files(tmp_path) == [f"photos/{name}" for name in files(photos)]
 
 

@@ -7,6 +7,7 @@ import pytest
 import tensorflow as tf
 
 from kmatting import benchmark
+from kmatting.measuring import data, machine, rows, training
 
 
 def graph_of(function, *shapes):
@@ -19,7 +20,7 @@ def test_operations_of_a_convolution_by_hand():
         return tf.nn.conv2d(image, kernel, 2, "SAME")
 
     graph = graph_of(run, (2, 8, 6, 3), (5, 5, 3, 7))
-    assert benchmark.operations(graph) == 2 * (2 * 4 * 3 * 7) * (5 * 5 * 3)
+    assert machine.operations(graph) == 2 * (2 * 4 * 3 * 7) * (5 * 5 * 3)
 
 
 def test_operations_of_a_training_step_are_three_times_those_of_the_forward_pass():
@@ -33,7 +34,7 @@ def test_operations_of_a_training_step_are_three_times_those_of_the_forward_pass
         return tape.gradient(loss, [image, kernel])
 
     shapes = (2, 8, 6, 3), (3, 3, 3, 7)
-    assert benchmark.operations(graph_of(step, *shapes)) == 3 * benchmark.operations(
+    assert machine.operations(graph_of(step, *shapes)) == 3 * machine.operations(
         graph_of(run, *shapes)
     )
 
@@ -44,7 +45,7 @@ def test_operations_of_a_matrix_product(transposed):
         return tf.matmul(left, right, transpose_a=transposed)
 
     graph = graph_of(run, (5, 4) if transposed else (4, 5), (5, 6))
-    assert benchmark.operations(graph) == 2 * 4 * 5 * 6
+    assert machine.operations(graph) == 2 * 4 * 5 * 6
 
 
 def test_unknown_shapes_are_refused():
@@ -53,20 +54,21 @@ def test_unknown_shapes_are_refused():
 
     graph = graph_of(run, (None, 8, 8, 3), (3, 3, 3, 7))
     with pytest.raises(ValueError, match="known shapes"):
-        benchmark.operations(graph)
+        machine.operations(graph)
 
 
 def test_reading_gives_a_row():
-    row = benchmark.reading("pairs", 32)
+    row = data.input_pipeline("pairs", 32)
     assert row.group == "data"
     assert row.milliseconds * row.images_per_second == pytest.approx(1000)
     assert row.megabytes > 50
 
 
 def test_rows_stand_in_columns_whatever_is_missing():
-    full = benchmark.Row("train", "model1", "all", 12.34, 81.0, 100.0, 0.5, 30.0, 900.0)
-    part = benchmark.Row("data", "pairs", "all", 12.34, 81.0)
-    lines = [benchmark._format(row) for row in (full, part)]
+    full = rows.Row("train", "model1", "all", 12.34, 81.0, 100.0, 0.5, 30.0, 900.0)
+    part = rows.Row("data", "pairs", "all", 12.34, 81.0)
+    assert rows.TITLES.index("includes") == len(rows.row_text(part)) - len("all")
+    lines = [rows.row_text(row) for row in (full, part)]
     assert "50%" in lines[0]
     assert len(lines[0]) == len(lines[1])
     assert lines[0].endswith("  all")
@@ -74,14 +76,14 @@ def test_rows_stand_in_columns_whatever_is_missing():
 
 
 def test_the_median_leaves_the_first_calls_out(monkeypatch):
-    seconds = iter([100.0] * benchmark._WARM_UP + [float(n) for n in (7, 6, 5, 4, 3, 2, 1)])
+    seconds = iter([100.0] * machine.WARM_UP + [float(n) for n in (7, 6, 5, 4, 3, 2, 1)])
     clock = [0.0]
 
     def run():
         clock[0] += next(seconds)
 
-    monkeypatch.setattr(benchmark.time, "perf_counter", lambda: clock[0])
-    assert benchmark.median_seconds(run) == 4
+    monkeypatch.setattr(machine.time, "perf_counter", lambda: clock[0])
+    assert machine.median_seconds(run) == 4
     assert next(seconds, None) is None
 
 
@@ -101,9 +103,9 @@ def test_a_step_ends_when_the_device_has_finished(monkeypatch):
             callbacks[0].on_train_batch_end(step, {"loss": Loss(1)})
 
     monkeypatch.setattr(keras.Model, "fit", fit)
-    monkeypatch.setattr(benchmark, "matrix_rate", lambda dtype: 1.0)
-    benchmark.training_step("efficientnet_lite0", "model1", 32, 1, "float32")
-    assert len(read) == 1 + benchmark._WARM_UP + benchmark._REPEATS
+    monkeypatch.setattr(training, "matrix_rate", lambda dtype: 1.0)
+    training.training_step("efficientnet_lite0", "model1", 32, 1, "float32")
+    assert len(read) == 1 + machine.WARM_UP + machine.REPEATS
 
 
 def test_the_machines_rate_leaves_out_the_copy_of_the_product(monkeypatch):
@@ -113,9 +115,9 @@ def test_the_machines_rate_leaves_out_the_copy_of_the_product(monkeypatch):
         shapes.append(run().shape)
         return 0.5
 
-    monkeypatch.setattr(benchmark, "_MATRIX", {"CPU": 8, "GPU": 8})
-    monkeypatch.setattr(benchmark, "median_seconds", once)
-    assert benchmark.matrix_rate(tf.float32) == 2 * 8**3 / 0.5
+    monkeypatch.setattr(machine, "_MATRIX", {"CPU": 8, "GPU": 8})
+    monkeypatch.setattr(machine, "median_seconds", once)
+    assert machine.matrix_rate(tf.float32) == 2 * 8**3 / 0.5
     assert shapes == [()]
 
 

@@ -267,6 +267,7 @@ def test_warnings_are_escaped(capsys):
 
 def lines_of_progress(capsys, steps, **options):
     """Each item takes so many seconds; returns what was printed."""
+    terminal.FIRST_LINE = 10  # put back by the fixture that keeps lines out of other tests
     now = [0.0]
 
     def items():
@@ -297,3 +298,21 @@ def test_progress_of_an_unknown_number(capsys):
 def test_short_work_shows_no_progress_in_a_pipe(capsys):
     assert lines_of_progress(capsys, [1] * 9, total=9, unit="photo") == []
     assert lines_of_progress(capsys, [90], total=1, unit="photo") == []
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["synthetic", "--count", "1", "--output", "s.tar"],
+        ["shard", "pack", "images", "alphas", "s.tfrecord"],
+        ["shard", "unpack", "shards", "pairs.zip"],
+        ["evaluate", "--predictions", "a", "--alphas", "b", "--output", "rep.csv"],
+    ],
+)
+def test_a_folder_to_write_is_not_called_as_a_file(tmp_path, monkeypatch, capsys, arguments):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(arguments) == 2
+    assert re.search(
+        r"error: \S+ \S+: names a \.\w+ file, expected a folder", capsys.readouterr().err
+    )
+    assert list(tmp_path.iterdir()) == []

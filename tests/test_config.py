@@ -113,6 +113,12 @@ def test_overrides(write):
         ("data.validation=[{images: a}]", "data.validation.0.alphas: missing"),
         ("data.validation=many", "data.validation: Input should be a valid number"),
         ("data.train.0.kind=synthetic", "data.train.0.images: unknown key"),
+        ("training.epochs=true", "training.epochs: Input should be a valid integer"),
+        ("training.loss.l1=yes", "training.loss.l1: Input should be a valid number"),
+        ("training.clip_norm=on", "training.clip_norm: Input should be a valid number"),
+        ("data.size=[true, 256]", "data.size.0: Input should be a valid integer"),
+        ("data.validation=true", "data.validation: Input should be a valid number"),
+        ("data.train.0.weight=true", "data.train.0.weight: Input should be a valid number"),
     ],
 )
 def test_wrong_values_are_named(write, override, message):
@@ -206,3 +212,13 @@ def test_a_config_is_read_without_tensorflow():
 
 def test_missing_file(tmp_path):
     assert "cannot be read: No such file" in error_of(tmp_path / "none.yaml")
+
+
+def test_a_config_of_many_wrong_keys_is_refused_soon(tmp_path):
+    path = tmp_path / "config.yaml"
+    path.write_text("\n".join(f"key{number}: 1" for number in range(20_000)))
+    start = time.process_time()
+    message = error_of(path)
+    assert time.process_time() - start < 6  # 9 s and more when each key was compared with all
+    assert len(message.splitlines()) < 30
+    assert "... and 19981 more" in message

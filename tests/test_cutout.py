@@ -6,13 +6,13 @@ from PIL import Image
 
 from kmatting.errors import ImageError
 from kmatting.pictures import compose as module
-from kmatting.pictures.compose import composite, cutout, read_background
+from kmatting.pictures.compose import draw_composite, draw_cutout, read_background
 
 
 def test_cutout_joins_colours_and_matte():
     foreground = np.full((1, 4, 3), 200, np.uint8)
     alpha = np.float32([[0, 0.001, 0.6, 1]])
-    picture = cutout(foreground, alpha)
+    picture = draw_cutout(foreground, alpha)
     assert picture.mode == "RGBA"
     expected = [[0, 0, 0, 0], [0, 0, 0, 0], [200, 200, 200, 153], [200, 200, 200, 255]]
     assert np.asarray(picture)[0].tolist() == expected
@@ -21,7 +21,7 @@ def test_cutout_joins_colours_and_matte():
 def test_composite_over_a_colour():
     foreground = np.full((1, 3, 3), [200, 100, 0], np.uint8)
     alpha = np.float32([[0, 0.25, 1]])
-    picture = np.asarray(composite(foreground, alpha, (0, 0, 255)))
+    picture = np.asarray(draw_composite(foreground, alpha, (0, 0, 255)))
     assert picture[0].tolist() == [[0, 0, 255], [50, 25, 191], [200, 100, 0]]
 
 
@@ -29,7 +29,7 @@ def test_composite_covers_the_photo_with_the_middle_of_the_background():
     stripes = np.zeros((10, 60, 3), np.uint8)
     stripes[:, :20], stripes[:, 20:40], stripes[:, 40:] = (255, 0, 0), (0, 255, 0), (0, 0, 255)
     nothing = np.zeros((30, 45, 3), np.uint8)
-    picture = np.asarray(composite(nothing, np.zeros((30, 45), np.float32), stripes))
+    picture = np.asarray(draw_composite(nothing, np.zeros((30, 45), np.float32), stripes))
     # Enlarged by three to 30 x 180, of which the columns 67 to 112 lie in the green stripe.
     assert picture.shape == (30, 45, 3)
     np.testing.assert_array_equal(picture, np.broadcast_to([0, 255, 0], picture.shape))
@@ -39,11 +39,11 @@ def test_composite_in_tiles(monkeypatch):
     rng = np.random.default_rng(0)
     image, behind = rng.integers(0, 256, (2, 96, 128, 3), dtype=np.uint8)
     alpha = rng.random((96, 128), np.float32)
-    whole = np.asarray(composite(image, alpha, behind))
+    whole = np.asarray(draw_composite(image, alpha, behind))
     expected = alpha[..., None] * image + (1 - alpha[..., None]) * behind
     assert np.abs(whole - expected).max() <= 0.51
     monkeypatch.setattr(module, "_TILE", 29)
-    np.testing.assert_array_equal(np.asarray(composite(image, alpha, behind)), whole)
+    np.testing.assert_array_equal(np.asarray(draw_composite(image, alpha, behind)), whole)
 
 
 def test_backgrounds(tmp_path):

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from kmatting import synthetic as command
 from kmatting.data import synthetic
 from kmatting.data.checking import FileChecker
 from kmatting.data.pairs import find_pairs
@@ -75,9 +76,7 @@ def test_neither_brightness_nor_saturation_gives_the_alpha_away(many):
 
 
 def test_the_command_writes_pairs_that_can_be_read(tmp_path):
-    code = synthetic.main(
-        ["--output", str(tmp_path), "--count", "3", "--size", "48", "--seed", "5"]
-    )
+    code = command.main(["--output", str(tmp_path), "--count", "3", "--size", "48", "--seed", "5"])
     assert code == 0
     pairs, problems, _ = find_pairs(tmp_path / "image", tmp_path / "alpha")
     assert len(pairs) == 3
@@ -92,7 +91,7 @@ def test_the_command_writes_pairs_that_can_be_read(tmp_path):
 
 def test_the_command_says_in_one_line_that_it_cannot_write(tmp_path, capsys):
     (tmp_path / "taken").write_text("a file")
-    assert synthetic.main(["--output", str(tmp_path / "taken"), "--count", "1"]) == 2
+    assert command.main(["--output", str(tmp_path / "taken"), "--count", "1"]) == 2
     lines = [line for line in capsys.readouterr().err.splitlines() if "error:" in line]
     assert len(lines) == 1
     assert "taken" in lines[0]
@@ -102,6 +101,6 @@ def test_the_command_says_in_one_line_that_it_cannot_write(tmp_path, capsys):
 def test_the_command_refuses_bad_options(options, tmp_path):
     output = ["--output", str(tmp_path)] if options else []
     with pytest.raises(SystemExit) as stop:
-        synthetic.main(output + options)
+        command.main(output + options)
     assert stop.value.code == 2
     assert not list(tmp_path.iterdir())

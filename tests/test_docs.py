@@ -144,6 +144,8 @@ def workplace(tmp_path_factory, environment):
     for index in range(2):
         image = np.random.default_rng(index).integers(0, 256, (90, 120, 3), np.uint8)
         Image.fromarray(image).save(folder / "backgrounds" / f"{index}.jpg")
+    groups = ["name,group", *(f"{index},{'fur' if index % 2 else 'glass'}" for index in range(12))]
+    (folder / "groups.csv").write_text("\n".join(groups))
     shutil.copy(folder / "photos" / "0.jpg", folder / "photo.jpg")
     shutil.copy(folder / "backgrounds" / "0.jpg", folder / "beach.jpg")
     write_video(folder / "in.mp4", folder / "photo.jpg")

@@ -12,8 +12,10 @@ import pytest
 from PIL import Image
 
 from kmatting import evaluate
+from kmatting.errors import ImageError
 from kmatting.images import read_alpha, write_image
-from kmatting.scoring import metrics
+from kmatting.scoring import metrics, sheet
+from kmatting.scoring import run as scoring
 
 SHAPES = {"ape": (40, 52), "bee": (61, 33), "cat": (48, 48)}
 
@@ -92,21 +94,81 @@ def test_report_holds_each_image_and_the_mean(folders, capsys):
     assert [row["name"] for row in table] == list(SHAPES)
     assert float(table[1]["connectivity_unknown"]) == expected[1]["connectivity_unknown"]
 
-    printed = capsys.readouterr().out
-    for statement in (
-        "3 images",
-        "original size",
-        "8 bits",
-        "over images",
-        "/ 1000",
-        "sigma 1.4",
-        "step 0.1, theta 0.15",
-        "dilated by 10 px",
-        "in 3 of 3 images",
-        f"{report['mean']['sad']:.4f}",
-        f"{report['mean']['mse_unknown']:.6f}",
-    ):
-        assert statement in printed
+    mean = report["mean"]
+    title, _, names, whole, band, _, unknown, hint, *_ = capsys.readouterr().out.splitlines()
+    assert title.endswith("/alphas: 3 images")
+    assert names.split() == ["mean", "images", *(metric.caption for metric in metrics.METRICS)]
+    assert whole.split()[:4] == ["whole", "image", "3", f"{mean['sad']:.4f}"]
+    assert band.split()[:3] == ["unknown", "band", "3"]
+    assert f"{mean['mse_unknown']:.6f}" in band
+    assert "dilated by 10 px" in unknown and "of the pixels" in unknown
+    assert "kmatting evaluate --help" in hint
+
+
+def test_help_defines_every_figure(capsys):
+    with pytest.raises(SystemExit):
+        evaluate.main(["--help"])
+    text = capsys.readouterr().out
+    for figure in (*metrics.METRICS, metrics.DTSSD):
+        assert f"{figure.caption} " in text and figure.meaning in text
+    for statement in ("8 bits", "sigma 1.4", "step 0.1, theta 0.15", "at the size of the true one"):
+        assert statement in text
+    assert not re.search(r"\{\w+\}", text.partition("figures:")[2])
+
+
+def test_groups_have_rows_of_their_own(folders, capsys):
+    (folders / "groups.csv").write_text(
+        "\ufeffgroup,name,more\nfur,ape.jpg,1\nfur,cat,\nglass,bee,2\n"
+    )
+    assert run(folders, "--groups", "./groups.csv", "--output", "./report") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines[3:9]] == [
+        "whole",
+        "fur",
+        "glass",
+        "unknown",
+        "fur",
+        "glass",
+    ]
+    report = read_report(folders / "report")
+    scores = dict(zip(SHAPES, expected_scores(folders), strict=True))
+    fur, glass = report["groups"]["fur"], report["groups"]["glass"]
+    assert (fur["images"], glass["images"], report["images"]) == (2, 1, 3)
+    assert glass["mean"] == pytest.approx(scores["bee"])
+    for figure in scores["ape"]:
+        expected = (scores["ape"][figure] + scores["cat"][figure]) / 2
+        assert fur["mean"][figure] == pytest.approx(expected)
+    assert lines[4].split()[:3] == ["fur", "2", f"{fur['mean']['sad']:.4f}"]
+    assert lines[8].split()[:3] == ["glass", "1", f"{glass['mean']['sad_unknown']:.4f}"]
+    with (folders / "report" / "report.csv").open(newline="") as file:
+        assert [row["group"] for row in csv.DictReader(file)] == ["fur", "glass", "fur"]
+
+
+def test_groups_that_leave_images_out_are_noted(folders, capsys):
+    (folders / "groups.csv").write_text("name,group\nape,fur\ndog,fur\n")
+    assert run(folders, "--groups", "./groups.csv") == 0
+    out, err = capsys.readouterr()
+    assert "no group for 2 images: bee, cat" in err
+    assert "1 without an alpha: dog" in err
+    assert "  (no group)  " in out
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"name,kind\nape,fur\n", "expected columns name and group, received name, kind"),
+        (b"", "expected columns name and group, received nothing"),
+        (b"name,group\nape,fur\nape.png,hair\n", "ape.png is in two groups, fur and hair"),
+        (b"name,group\n\xff,fur\n", "not a CSV file in UTF-8"),
+        (b'name,group\n"ape"x,fur\n', "not a CSV file in UTF-8"),
+        (None, "cannot be read: No such file"),
+    ],
+)
+def test_a_wrong_list_of_groups_is_refused(folders, capsys, content, message):
+    if content is not None:
+        (folders / "groups.csv").write_bytes(content)
+    assert run(folders, "--groups", "./groups.csv") == 2
+    assert message in capsys.readouterr().err
 
 
 def test_sheet_shows_image_truth_prediction_and_difference(folders):
@@ -117,13 +179,13 @@ def test_sheet_shows_image_truth_prediction_and_difference(folders):
     assert with_images.width > without.width
     truth, prediction = np.array([[[0, 255, 255, 100]], [[0, 255, 0, 151]]], np.uint8)
     white, blue, red = [255] * 3, [0, 0, 255], [255, 204, 204]  # the last: 51 too much
-    difference = evaluate._difference_picture(truth, prediction)
+    difference = sheet._difference_picture(truth, prediction)
     assert difference[0].tolist() == [white, white, blue, red]
 
 
 @pytest.mark.parametrize("count", [1, 2, 8, 9, 10, 11, 50, 51])
 def test_sheet_has_the_worst_the_median_and_the_best_once_each(count):
-    ranks = evaluate._shown_ranks(count)
+    ranks = sheet._shown_ranks(count)
     assert len(ranks) == min(count, 9)
     assert sorted(set(ranks)) == ranks
     assert {0, (count - 1) // 2, count - 1} <= set(ranks)
@@ -132,9 +194,9 @@ def test_sheet_has_the_worst_the_median_and_the_best_once_each(count):
 def test_sheet_ranks_by_mad(folders, monkeypatch):
     captions = []
     monkeypatch.setattr(
-        evaluate, "draw_panel", lambda *args, **_: captions.extend(args[2]) or np.zeros((1, 1))
+        sheet, "draw_panel", lambda *args, **_: captions.extend(args[2]) or np.zeros((1, 1))
     )
-    monkeypatch.setattr(evaluate, "write_image", lambda *_: None)
+    monkeypatch.setattr(scoring, "write_image", lambda *_: None)
     write_image(folders / "predictions" / "bee.png", read_alpha(folders / "alphas" / "bee.png"))
     write_image(folders / "predictions" / "cat.png", np.full(SHAPES["cat"], 255, np.uint8))
     assert run(folders, "--output", "./report") == 0
@@ -150,8 +212,8 @@ def test_perfect_predictions_score_exactly_0(folders, capsys):
     alphas = str(folders / "alphas")
     assert evaluate.main(["--predictions", alphas, "--alphas", alphas]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [float(cell) for cell in lines[-2].split()[2:]] == [0, 0, 0, 0, 0, 1]
-    assert [float(cell) for cell in lines[-1].split()[2:]] == [0, 0, 0, 0, 0, 1]
+    assert [float(cell) for cell in lines[3].split()[2:]] == [3, 0, 0, 0, 0, 0, 1]
+    assert [float(cell) for cell in lines[4].split()[2:]] == [3, 0, 0, 0, 0, 0, 1]
 
 
 def test_given_trimaps_are_the_unknown_band(folders):
@@ -185,7 +247,8 @@ def test_an_image_without_unknown_pixels_is_left_out_of_the_bands_mean(folders, 
     assert run(folders, "--output", "./report") == 0
     report = read_report(folders / "report")
     assert report["images_with_unknown"] == 2
-    assert "in 2 of 3 images" in capsys.readouterr().out
+    counts = [line.split()[2] for line in capsys.readouterr().out.splitlines()[3:5]]
+    assert counts == ["3", "2"]
     rows = {row["name"]: row for row in report["per_image"]}
     assert rows["bee"]["sad"] > 0
     assert rows["bee"]["sad_unknown"] is None
@@ -335,7 +398,7 @@ def test_empty_predictions_are_scored_with_a_warning(folders, capsys):
 
 
 def test_a_report_that_cannot_be_written_is_known_first(folders, capsys, monkeypatch):
-    monkeypatch.setattr(evaluate, "find_cases", lambda *_: pytest.fail("files were read"))
+    monkeypatch.setattr(scoring, "find_cases", lambda *_: pytest.fail("files were read"))
     (folders / "file").touch()
     assert run(folders, "--output", "./file") == 2
     assert "file: expected a folder" in capsys.readouterr().err
@@ -351,27 +414,45 @@ def test_missing_and_empty_folders_are_named(folders, capsys):
     assert "empty: no images there" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("name", ["report.csv", "report.json", "sheet.png", "all.zip"])
+def test_a_report_is_not_called_as_a_file(folders, capsys, name):
+    """It would become a folder of that name."""
+    assert run(folders, "--output", f"./{name}") == 2
+    assert f"{name}: names a .{name.rpartition('.')[2]} file" in capsys.readouterr().err
+    assert not (folders / name).exists()
+
+
 @pytest.mark.parametrize(
-    "options",
+    ("options", "message"),
     [
-        [],
-        ["--alphas", "a"],
-        ["--predictions", "p"],
-        ["--model", "m"],
-        ["--model", "m", "--data", "i"],
-        ["--model", "m", "--data", "i", "a", "--alphas", "b"],
-        ["--model", "m", "--predictions", "p", "--alphas", "a"],
-        ["--predictions", "p", "--data", "i", "a"],
-        ["--predictions", "p", "--alphas", "a", "--threads", "2"],
-        ["--predictions", "p", "--alphas", "a", "--band", "-1"],
-        ["--predictions", "p", "--alphas", "a", "--workers", "0"],
+        ([], "give either"),
+        (["--alphas", "a"], "give either"),
+        (["--predictions", "p"], "--predictions needs --alphas"),
+        (["--model", "m"], "give either"),
+        (["--model", "m", "--data", "i", "a", "--alphas", "b"], "--data names the alphas"),
+        (["--model", "m", "--predictions", "p", "--alphas", "a"], "and no --model"),
+        (["--predictions", "p", "--data", "i", "a"], "give either"),
+        (["--predictions", "p", "--alphas", "a", "--threads", "2"], "and no --model"),
     ],
 )
-def test_wrong_options_are_refused(options, capsys):
+def test_options_that_do_not_go_together_are_refused(options, message, capsys):
+    assert evaluate.main(options) == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--model", "m", "--data", "i"], "--data: expected 2 arguments"),
+        (["--predictions", "p", "--alphas", "a", "--band", "-1"], "--band"),
+        (["--predictions", "p", "--alphas", "a", "--workers", "0"], "--workers"),
+    ],
+)
+def test_wrong_options_are_refused(options, message, capsys):
     with pytest.raises(SystemExit) as exit_info:
         evaluate.main(options)
     assert exit_info.value.code == 2
-    assert "error:" in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
 def test_tensorflow_is_not_imported_to_score_files(folders):
@@ -407,13 +488,14 @@ def fake_matter(monkeypatch):
             if Matter.interrupt:
                 raise KeyboardInterrupt
             if Matter.fails_for is not None and Matter.fails_for in str(source):
-                raise ValueError("the model returned numbers that are not finite.")
+                raise Matter.error
             red = np.asarray(Image.open(source))[..., 0]
             alpha = np.clip(red.astype(np.float32) / 255 + 0.001, 0, 1)
             return types.SimpleNamespace(alpha=alpha)
 
     Matter.interrupt = False
     Matter.fails_for = None
+    Matter.error = ImageError("the model returned numbers that are not finite.")
     Matter.calls = calls
     module = types.ModuleType("kmatting.inference.matter")
     module.Matter = Matter
@@ -462,6 +544,26 @@ def test_no_image_can_be_scored(folders, fake_matter, capsys):
     fake_matter.fails_for = ""
     assert run_model(folders) == 2
     assert capsys.readouterr().err.endswith("error: no image could be scored.\n")
+    assert not (folders / "report").exists()
+
+
+def test_an_image_that_meets_a_bug_is_an_internal_error(folders, fake_matter, capsys):
+    fake_matter.fails_for, fake_matter.error = "bee", IndexError("a wrong index")
+    assert run_model(folders) == 70
+    out, err = capsys.readouterr()
+    assert err.startswith("Traceback (most recent call last):\n")
+    assert "this is a bug of kmatting (kmatting/scoring/run.py, line " in err
+    assert err.endswith("error: bee: internal error (IndexError: a wrong index)\n")
+    assert "2 of 3 images; 1 could not be scored" in out
+    report = read_report(folders / "report")
+    assert [row["name"] for row in report["per_image"]] == ["ape", "cat"]
+    assert report["internal_errors"] == 1
+
+
+def test_a_bug_in_every_image_is_no_error_of_the_user(folders, fake_matter, capsys):
+    fake_matter.fails_for, fake_matter.error = "", ValueError("a wrong shape")
+    assert run_model(folders) == 70
+    assert "Traceback" in capsys.readouterr().err
     assert not (folders / "report").exists()
 
 
@@ -530,7 +632,7 @@ def test_a_video_is_scored_by_frame_and_by_its_flicker(videos, tmp_path, capsys)
     assert [row["dtssd"] for row in rows] == [None, 0, jump, jump]
     assert report["mean"]["dtssd"] == pytest.approx(2 * jump / 3)
     out = capsys.readouterr().out
-    assert "4 frames" in out and "dtssd" in out and f"{2 * jump / 3:.4f}" in out
+    assert "4 frames" in out and "dtSSD" in out and f"{2 * jump / 3:.4f}" in out
 
 
 def test_videos_that_do_not_match_are_refused(videos, tmp_path, capsys):
@@ -550,4 +652,4 @@ def test_video_stands_alone(videos, capsys):
     for more in (["--alphas", "a"], ["--model", "m"], ["--data", "a", "b"], ["--trimaps", "t"]):
         with pytest.raises(SystemExit):
             evaluate.main(["--video", str(predicted), str(true), *more])
-        assert "--video stands alone" in capsys.readouterr().err
+        assert "--video can only be combined with" in capsys.readouterr().err

@@ -15,13 +15,15 @@ import pytest
 from PIL import ExifTags, Image, ImageCms
 from PIL.TiffImagePlugin import IFDRational
 
-from kmatting import images
 from kmatting.errors import ImageError, ImageWarning
 from kmatting.images import (
     faint_set,
+    formats,
     image_size,
     image_suffixes,
     list_images,
+    opening,
+    photos,
     read_alpha,
     read_image,
     read_photo,
@@ -605,7 +607,7 @@ def test_broken_files_are_named_in_one_line(tmp_path):
 
 def test_huge_images_are_refused_before_they_are_decoded(tmp_path, monkeypatch):
     path = saved(tmp_path / "a.png", COLOURS)
-    monkeypatch.setattr(images, "MAX_PIXELS", 5)
+    monkeypatch.setattr(opening, "MAX_PIXELS", 5)
     for read in (read_image, read_alpha, image_size):
         with pytest.raises(ImageError, match=r"more than 5 pixels"):
             read(path)
@@ -660,7 +662,7 @@ def test_too_little_memory_is_an_error_of_the_photo(tmp_path, monkeypatch):
         raise MemoryError
 
     path = saved(tmp_path / "a.png", COLOURS)
-    monkeypatch.setattr(images, "_to_srgb", fail)
+    monkeypatch.setattr(photos, "_to_srgb", fail)
     for read in (read_image, read_photo):
         with pytest.raises(ImageError, match=r"a\.png: there is not enough memory"):
             read(path)
@@ -704,7 +706,9 @@ def test_images_of_a_folder(tmp_path):
 
 def test_every_listed_suffix_is_read(tmp_path):
     kinds = {".jfif": "jpeg", ".jpe": "jpeg", ".apng": "png", ".mpo": "mpo", ".pfm": None}
-    for suffix in images.IMAGE_SUFFIXES:
+    for suffix in image_suffixes():
+        if suffix in (".heic", ".heif", ".hif"):  # below
+            continue
         if suffix == ".pfm":
             picture = Image.fromarray(np.float32([[0, 0.5, 1]]))
         else:
@@ -718,7 +722,7 @@ def test_every_listed_suffix_is_read(tmp_path):
 def test_heic_is_read_where_its_library_is_installed(tmp_path, monkeypatch):
     path = tmp_path / "a.heic"
     path.write_bytes(b"\0\0\0\x18ftypheic")
-    monkeypatch.setattr(images, "_has_heif", lambda: False)
+    monkeypatch.setattr(formats, "_is_found", lambda module: False)
     assert ".heic" not in image_suffixes()
     assert "left out 1 .heic: not photos that can be read; HEIC files need pillow-heif" in (
         scan_folder(tmp_path).note()
@@ -726,25 +730,11 @@ def test_heic_is_read_where_its_library_is_installed(tmp_path, monkeypatch):
     with pytest.raises(ImageError, match="HEIC files need pillow-heif"):
         read_image(path)
 
-    registered = []
-
-    def register_heif_opener():
-        registered.append("HEIF")
-        factory = lambda data, name: Image.fromarray(COLOURS)  # noqa: E731
-        Image.register_open("HEIF", factory, lambda prefix: prefix[4:12] == b"ftypheic")
-
-    library = types.SimpleNamespace(register_heif_opener=register_heif_opener)
+    library = types.SimpleNamespace(HeifImageFile=lambda data, name: Image.fromarray(COLOURS))
     monkeypatch.setitem(sys.modules, "pillow_heif", library)
-    monkeypatch.setattr(images, "_has_heif", lambda: True)
-    images._is_registered.cache_clear()
-    try:
-        assert scan_folder(tmp_path).photos == [path]
-        np.testing.assert_array_equal(read_image(path), COLOURS)
-        read_image(path)
-        assert registered == ["HEIF"]
-    finally:
-        Image.OPEN.pop("HEIF")
-        images._is_registered.cache_clear()
+    monkeypatch.setattr(formats, "_is_found", lambda module: True)
+    assert scan_folder(tmp_path).photos == [path]
+    np.testing.assert_array_equal(read_image(path), COLOURS)
 
 
 def test_a_real_heic(tmp_path):
@@ -752,9 +742,32 @@ def test_a_real_heic(tmp_path):
     large = COLOURS.repeat(32, axis=0).repeat(32, axis=1)
     picture = Image.fromarray(large)
     heif.from_pillow(picture).save(tmp_path / "a.heic", quality=100, chroma=444)
-    images._is_registered.cache_clear()
     assert np.abs(read_image(tmp_path / "a.heic").astype(int) - large).mean() < 4
     assert image_size(tmp_path / "a.heic") == large.shape[:2]
+
+
+@pytest.mark.parametrize("kind", ["heic", "text", "isobmff"])
+def test_pillow_of_the_host_learns_no_format(tmp_path, kind):
+    heif = pytest.importorskip("pillow_heif")
+    path = tmp_path / "a.heic"
+    if kind == "heic":
+        heif.from_pillow(Image.fromarray(COLOURS).resize((64, 64))).save(path)
+    else:
+        path.write_bytes(b"no photo" if kind == "text" else b"\0\0\0\x18ftypqt  " + bytes(99))
+    code = """
+import contextlib, sys
+import PIL.Image
+from kmatting.errors import ImageError
+from kmatting.images import image_size, read_photo
+for read in (read_photo, image_size):
+    with contextlib.suppress(ImageError):
+        read(sys.argv[1])
+assert "HEIF" not in PIL.Image.OPEN and ".heic" not in PIL.Image.EXTENSION, PIL.Image.OPEN
+assert sys.argv[2] == "heic" or "pillow_heif" not in sys.modules
+"""
+    command = [sys.executable, "-c", code, str(path), kind]
+    run = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
 
 
 def test_a_folder_that_is_none(tmp_path):

@@ -414,8 +414,13 @@ def test_beside_the_photo_by_default(run, photos):
     [
         ("x.png", [], ("PNG", "RGBA")),
         ("x.WEBP", [], ("WEBP", "RGB")),  # opaque all over
+        ("x.tif", [], ("TIFF", "RGBA")),
+        ("x.avif", [], ("AVIF", "RGB")),
         ("new/x.png", ["--alpha"], ("PNG", "L")),
+        ("x.tiff", ["--alpha", "--alpha-format", "tif", "--bits", "16"], ("TIFF", "I;16")),
         ("x.jpg", ["--composite", "white"], ("JPEG", "RGB")),
+        ("x.bmp", ["--composite", "white"], ("BMP", "RGB")),
+        ("x.jpg", ["--panel"], ("JPEG", "RGB")),
     ],
 )
 def test_output_names_the_file(run, photos, tmp_path, name, kind, expected):
@@ -426,6 +431,128 @@ def test_output_names_the_file(run, photos, tmp_path, name, kind, expected):
     picture = Image.open(target)
     assert (picture.format, picture.mode) == expected
     assert run(photos / "a.png", "-o", target, *kind, *PLAIN)[0] == 2  # it exists
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("x.gif", [], "x.gif: .gif files cannot be written; expected .png, "),
+        ("x.heic", [], "x.heic: .heic files cannot be written"),
+        ("x.psd", ["--composite", "white"], "x.psd: .psd files cannot be written"),
+        ("x.JP2", [], "x.JP2: .jp2 files cannot be written"),
+        ("x.dng", [], "x.dng: .dng files cannot be written"),
+        ("x.mp4", ["--alpha"], "x.mp4: .mp4 files cannot be written; expected .png, "),
+        ("x.bmp", [], "for the cutout (or add --composite white)"),
+        ("x.png", ["--cutout-format", "webp"], "x.png and --cutout-format webp contradict"),
+        ("x.webp", ["--bits", "16"], "holds no 16 bits per channel"),
+    ],
+)
+def test_a_file_that_cannot_be_written_so_is_refused_by_name(
+    run, photos, tmp_path, capsys, name, options, message
+):
+    with pytest.raises(SystemExit) as leaving:
+        run(photos / "a.png", "-o", tmp_path / name, *options)
+    assert leaving.value.code == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / name).exists()
+
+
+def test_a_folder_may_have_a_full_stop_in_its_name(run, photos, tmp_path):
+    assert run(photos / "a.png", "-o", tmp_path / "out.v2", *PLAIN)[0] == 0
+    assert files(tmp_path / "out.v2") == ["a.cutout.png"]
+
+
+def test_to_standard_output(model, photos, tmp_path):
+    options = ["-o", "-", "--composite", "lime", "--composite-format", "jpg", *PLAIN]
+    done = in_a_shell(model, str(photos / "a.png"), *options, cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, b"")
+    picture = Image.open(io.BytesIO(done.stdout))
+    assert (picture.format, picture.size) == ("JPEG", (30, 20))
+    assert not (tmp_path / "-").exists()
+    done = in_a_shell(model, str(photos / "a.png"), str(photos / "b.jpg"), "-o", "-", "--alpha")
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert b"--output - is one file; for several photos, name a folder." in done.stderr
+
+
+def test_a_web_address_is_refused_as_it_was_typed(run, tmp_path):
+    status, _, err = run("https://a.b/c.jpg", "-o", tmp_path)
+    assert status == 2
+    assert err == [
+        "error: https://a.b/c.jpg: is a web address; download the photo and give its path."
+    ]
+
+
+@pytest.mark.parametrize("place", ["refine", "foreground", "read"])
+@pytest.mark.parametrize("kind", [ValueError, IndexError, OSError])
+def test_a_bug_on_one_photo_is_no_error_of_the_photo(
+    run, photos, tmp_path, monkeypatch, place, kind
+):
+    name = {
+        "refine": "kmatting.inference.matter.refine",
+        "foreground": "kmatting.pictures.matte.estimate_foreground",
+        "read": "kmatting.inference.matter.read_photo",
+    }[place]
+    module, _, function = name.rpartition(".")
+    whole = getattr(sys.modules[module], function)
+    calls = []
+
+    def planted(*arguments, **options):
+        calls.append(None)
+        if len(calls) == 1:
+            raise kind("all input arrays must have the same shape")
+        return whole(*arguments, **options)
+
+    monkeypatch.setattr(name, planted)
+    # The photos are worked on side by side, so that any of the two may be hit.
+    inputs = [photos / "a.png", photos / "deep/c.png"]
+    status, out, err = run(*inputs, "-o", tmp_path / "out")
+    assert status == 70
+    assert out[0].startswith("1 of 2 photos done")
+    assert sum(line.startswith("Traceback") for line in err) == 1
+    assert any("this is a bug of kmatting" in line for line in err)
+    text = f"internal error ({kind.__name__}: all input arrays must have the same shape)"
+    assert sum(line.startswith("error: ") and line.endswith(text) for line in err) == 1
+    assert len(files(tmp_path / "out")) == 1
+    # Of a single photo, too.
+    calls.clear()
+    status, out, err = run(inputs[0], "-o", tmp_path / "x.png")
+    assert (status, out) == (70, ["0 of 1 photos done"])
+
+
+def test_ten_bugs_in_a_row_end_the_run(run, tmp_path, monkeypatch):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for number in range(30):
+        Image.new("RGB", (8, 8), "red").save(folder / f"{number}.png")
+
+    def planted(*_):
+        raise IndexError("too far")
+
+    monkeypatch.setattr("kmatting.inference.matter.refine", planted)
+    status, out, err = run(folder, "-o", tmp_path / "out")
+    assert (status, out) == (70, [])
+    assert sum(line.startswith("error: ") for line in err) == 9
+    assert any("10 in a row failed" in line for line in err)
+
+
+def test_shreds_are_told_once(run, two_squares, tmp_path):
+    _, _, err = run(two_squares, "-o", tmp_path / "x.png", *PLAIN)
+    text = "small parts lie apart from the subject; --only-largest removes them."
+    assert err == [f"note: {two_squares}: {text}"]
+    assert run(two_squares, "-o", tmp_path / "y.png", *PLAIN, "--only-largest")[2] == []
+    other = tmp_path / "other.png"
+    other.write_bytes(two_squares.read_bytes())
+    _, _, err = run(two_squares, other, "-o", tmp_path / "out", *PLAIN)
+    assert err == [f"note: in 2 photos, such as {two_squares}, {text}"]
+
+
+def test_resolution_is_always_kept(run, tmp_path):
+    path = tmp_path / "passport.jpg"
+    Image.new("RGB", (60, 40), "red").save(path, dpi=(300, 300))
+    for target, kind in [("x.png", []), ("x.jpg", ["--composite", "white"]), ("x.tif", [])]:
+        assert run(path, "-o", tmp_path / target, *kind, *PLAIN)[0] == 0
+        dpi = Image.open(tmp_path / target).info["dpi"]
+        assert dpi == pytest.approx((300, 300), abs=0.01)
 
 
 @pytest.fixture

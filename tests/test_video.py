@@ -1,5 +1,7 @@
 """Tests kmatting video: reading, the median over time, writing, and the command."""
 
+import dataclasses
+import io
 import os
 import signal
 import subprocess
@@ -15,18 +17,21 @@ from PIL import Image
 
 av = pytest.importorskip("av")
 
-from kmatting import Matter  # noqa: E402
+from kmatting import Matter, files  # noqa: E402
+from kmatting.errors import PhotoError  # noqa: E402
+from kmatting.pictures.kinds import KINDS  # noqa: E402
 from kmatting.video import (  # noqa: E402
     VideoError,
     VideoSink,
     matte_frames,
+    mattes,
     open_video,
     read_frames,
 )
 from kmatting.video.__main__ import main  # noqa: E402
-from kmatting.video.ahead import ahead, map_ahead  # noqa: E402
 from kmatting.video.background import Background  # noqa: E402
-from kmatting.video.steady import steady  # noqa: E402
+from kmatting.video.read import _described  # noqa: E402
+from kmatting.video.steady import steadied  # noqa: E402
 
 HEIGHT, WIDTH = 48, 64
 RED, GREEN, BLUE = (230, 20, 20), (20, 200, 20), (20, 20, 220)
@@ -80,7 +85,8 @@ def write_clip(
             frame.pts, frame.time_base = moment, Fraction(1, unit)
             container.mux(stream.encode(frame))
         packets = stream.encode(None)
-        packets[-1].duration = last or packets[-1].duration
+        if last:
+            packets[-1].duration = last
         container.mux(packets)
         if track:
             tone = np.sin(np.arange(12000) / 20).astype(np.float32)[None]
@@ -296,8 +302,8 @@ def test_damaged_files_are_named(tmp_path, clip):
             open_video(tmp_path / name)
     with pytest.raises(VideoError, match="no such file"):
         open_video(tmp_path / "none.mp4")
-    with pytest.raises(VideoError, match="is a folder"):
-        open_video(tmp_path)
+    with pytest.raises(VideoError, match="is a device, expected a file or a pipe"):
+        open_video(os.devnull)
 
 
 def test_files_without_video_are_named(tmp_path):
@@ -358,16 +364,291 @@ def test_a_damaged_place_is_left_out(tmp_path, model, capsys):
     assert len(decode(tmp_path / "out.webm")[0]) == 19
 
 
+# Folders of frames
+
+
+def write_frames(folder, numbers=range(6), name="frame_{:06d}.png"):
+    """Writes frames as images; returns the folder."""
+    folder.mkdir(exist_ok=True)
+    for step, number in enumerate(numbers):
+        Image.fromarray(picture(step % 8)).save(folder / name.format(number))
+    return folder
+
+
+def test_a_pattern_gives_frames_the_time_of_their_number(tmp_path):
+    write_frames(tmp_path / "in", [8, 9, 10, 12], "f_{}.png")
+    write_frames(tmp_path / "in", [3], "other_{}.png")
+    clip = open_video(tmp_path / "in" / "f_%d.png", 10)
+    times = [(float(frame.time), float(frame.duration)) for frame in clip.frames()]
+    assert times == [(0, 0.1), (0.1, 0.1), (0.2, 0.2), (0.4, 0.1)]
+    assert clip.notes == ["1 number(s) are missing; the frame before is shown until the next one"]
+    found = next(clip.frames(Fraction(1, 10)))
+    assert found.photo.rgb[24, 12].tolist() == list(RED) and found.time == 0
+    # %04d means at least four digits, and %d none in front
+    write_frames(tmp_path / "four", [9999, 10000], "{:04d}.png")
+    assert open_video(tmp_path / "four" / "%04d.png", 25).count == 2
+    with pytest.raises(VideoError, match=r"f_%03d.png: no images of this name"):
+        open_video(tmp_path / "in" / "f_%03d.png", 10)
+
+
+def test_a_folder_is_read_in_the_order_of_its_numbers(tmp_path):
+    folder = write_frames(tmp_path / "in", range(8, 12), "f{}.png")
+    frames = list(read_frames(folder, rate=25))
+    assert [frame.photo.rgb[24, 9 + 4 * step, 0] for step, frame in enumerate(frames)] == [230] * 4
+    assert [float(frame.time) for frame in frames] == [0, 0.04, 0.08, 0.12]
+
+
+def test_frames_without_times_ask_for_a_rate(tmp_path, clip):
+    folder = write_frames(tmp_path / "in")
+    with pytest.raises(VideoError, match=r"add the frames a second, such as --fps 25"):
+        open_video(folder)
+    times = folder / "timestamps.txt"
+    for text, message in [
+        ("# timestamp format v2\n0\n40\n", "expected 6 times that rise"),
+        ("# timestamp format v2\n0\n40\n80\n80\n90\n99\n", "expected 6 times that rise"),
+        ("# timestamp format v2\n0\n1e400000000\n", "a line of milliseconds for each frame"),
+        ("0\n40\n", "a line of milliseconds for each frame"),
+    ]:
+        times.write_text(text)
+        with pytest.raises(VideoError, match=message):
+            open_video(folder)
+    assert open_video(folder, 25).count == 6  # which counts before the file
+    with pytest.raises(VideoError, match="has times of its own"):
+        open_video(clip, 25)
+
+
+def test_frames_that_are_unlike_the_first_or_damaged(tmp_path):
+    folder = write_frames(tmp_path / "in")
+    (folder / "frame_000002.png").write_bytes(b"\x89PNG\r\n\x1a\nno more")
+    clip = open_video(folder, 25)
+    assert [float(frame.time) for frame in clip.frames()] == [0, 0.04, 0.12, 0.16, 0.2]
+    assert "frame_000002.png: " in clip.problems[0]
+    assert "this frame is left out" in clip.problems[0]
+    Image.new("RGB", (10, 20)).save(folder / "frame_000004.png")
+    with pytest.raises(
+        VideoError, match=r"frame_000004.png: is 10x20, expected 64x48 as the first"
+    ):
+        list(open_video(folder, 25).frames())
+
+
+def test_what_was_written_as_a_folder_can_be_read(tmp_path, clip, model):
+    assert run(clip, tmp_path / "frames", model, "--alpha") == 0
+    assert run(tmp_path / "frames", tmp_path / "out.webm", model, "--alpha") == 0
+    times = [float(frame.time) for frame in read_frames(tmp_path / "out.webm")]
+    assert times == pytest.approx([0, 0.04, 0.08, 0.2, 0.24, 0.4], abs=0.001)
+    pattern = tmp_path / "frames" / "frame_%06d.png"
+    assert main([str(pattern), "--fps", "30000/1001", "--model", model]) == 0
+    written = read_frames(tmp_path / "frames.cutout.webm")
+    assert [float(frame.time) for frame in written][1] == pytest.approx(1001 / 30000, abs=0.001)
+
+
+# Pipes
+
+needs_pipes = pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+
+
+@needs_pipes
+@pytest.mark.parametrize("ends_with_index", [True, False])
+def test_a_named_pipe_is_read_once(tmp_path, clip, model, ends_with_index):
+    """For its frames and its sound; also an MP4 whose index, which is needed first, comes last."""
+    path = clip
+    if not ends_with_index:
+        path = tmp_path / "in.mkv"
+        write_clip(path, times=[0, 40, 80, 200, 240, 400], sound="libopus")
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    writer = subprocess.Popen(f"cat '{path}' > '{pipe}'", shell=True)
+    try:
+        assert run(pipe, tmp_path / "out.mov", model) == 0
+    finally:
+        writer.kill()
+        writer.wait()
+    assert len(decode(tmp_path / "out.mov")[0]) == 6
+    assert sound_of(tmp_path / "out.mov")[0] is not None
+
+
+@needs_pipes
+def test_pipes_in_the_background(tmp_path, clip, model):
+    scene = write_clip(tmp_path / "scene.mp4", [np.full((HEIGHT, WIDTH, 3), GREEN, np.uint8)] * 2)
+    still = tmp_path / "still.jpg"
+    Image.new("RGB", (50, 50), GREEN).save(still)
+    for source in (scene, still):
+        pipe = tmp_path / f"pipe-{source.name}"
+        os.mkfifo(pipe)
+        writer = subprocess.Popen(f"cat '{source}' > '{pipe}'", shell=True)
+        try:
+            background = Background(str(pipe))
+        finally:
+            writer.kill()
+            writer.wait()
+        for second in (0, 0.05, 0.5):  # a video is read over and over
+            shown = background.at(Fraction(second), (20, 20))
+            assert np.abs(shown[10, 10].astype(int) - GREEN).max() < 12
+
+
+@needs_pipes
+def test_a_pipe_with_nothing_in_it_and_one_without_an_output(tmp_path, model, capsys):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    writer = subprocess.Popen(f": > '{pipe}'", shell=True)
+    assert run(pipe, tmp_path / "out.webm", model) == 2
+    writer.wait()
+    assert f"{pipe}: empty file" in capsys.readouterr().err
+    assert main([str(pipe)]) == 2
+    assert "is a pipe; name the file to write with --output" in capsys.readouterr().err
+
+
+def piped(clip, model, *options, **how):
+    """Runs the command in a process, with a clip as standard input."""
+    command = [sys.executable, "-m", "kmatting", "video", *options, "--model", model]
+    with clip.open("rb") as file:
+        return subprocess.run(command, stdin=file, capture_output=True, timeout=120, **how)
+
+
+def test_standard_input_and_output(tmp_path, clip, model):
+    done = piped(clip, model, "-", cwd=tmp_path)
+    assert done.returncode == 0 and b"6 frames done" in done.stderr
+    (tmp_path / "out.webm").write_bytes(done.stdout)
+    assert len(decode(tmp_path / "out.webm", "libvpx-vp9")[0]) == 6
+    assert sound_of(tmp_path / "out.webm")[0] == "opus"
+    done = piped(clip, model, str(clip), "-o", "-", "--alpha", cwd=tmp_path)
+    (tmp_path / "out.mp4").write_bytes(done.stdout)
+    assert len(decode(tmp_path / "out.mp4")[0]) == 6
+    assert done.stdout.find(b"moov") < done.stdout.find(b"mdat")  # a pipe cannot go back
+    done = piped(clip, model, "-", "-o", "named.gif", cwd=tmp_path)
+    assert done.returncode == 0 and b"written to named.gif" in done.stdout
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["named.gif", "out.mp4", "out.webm"]
+
+
+def test_formats_of_standard_output(tmp_path, clip, model):
+    done = piped(clip, model, str(clip), "-o", "-", "--format", "gif", cwd=tmp_path)
+    assert done.stdout.startswith(b"GIF8")
+    done = piped(clip, model, str(clip), "-o", "-", "--format", "mp4", cwd=tmp_path)
+    assert done.returncode == 2 and done.stdout == b""
+    assert b"mp4 files have no transparency" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_nothing_of_a_failed_video_is_handed_over(tmp_path, model):
+    path = tmp_path / "text.mp4"
+    path.write_bytes(b"no video")
+    done = piped(path, model, "-")
+    assert done.returncode == 2 and done.stdout == b""
+    assert b"error: standard input: not a video that can be read" in done.stderr
+
+
+def test_sink_into_a_binary_file():
+    file = io.BytesIO()
+    with VideoSink(file, ".gif") as sink:
+        sink.write(picture(0), 0, 0.5)
+        assert file.tell() == 0
+    assert file.getvalue().startswith(b"GIF8")
+    with pytest.raises(VideoError, match=r"output: expected \.webm"):
+        VideoSink(file)
+    file = io.BytesIO()
+    with pytest.raises(KeyError), VideoSink(file, ".webm") as sink:
+        sink.write(picture(0), 0, 0.5)
+        raise KeyError
+    assert file.getvalue() == b""
+
+
+# Other files
+
+
+def test_a_list_of_files_is_no_video(tmp_path, clip):
+    """Otherwise an upload would show the frames of any file beside it."""
+    (tmp_path / "other.mp4").write_bytes(clip.read_bytes())
+    write_clip(tmp_path / "other.ts", codec="mpeg2video", unit=25)
+    for name, text in [
+        ("upload.mp4", "ffconcat version 1.0\nfile other.mp4\n"),
+        ("upload.webm", "#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:1,\nother.ts\n#EXT-X-ENDLIST\n"),
+        ("upload.mov", '<MPD xmlns="urn:mpeg:dash:schema:mpd:2011" type="static"></MPD>'),
+        ("upload.sdp", "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nm=video 5000 RTP/AVP 96\n"),
+    ]:
+        (tmp_path / name).write_text(text)
+        with pytest.raises(VideoError, match=f"{name}: (is a list of other files|not a video)"):
+            open_video(tmp_path / name)
+    for number in range(2):
+        Image.fromarray(picture()).save(tmp_path / f"shot{number}.jpg")
+    (tmp_path / "shot%d.jpg").write_bytes((tmp_path / "shot0.jpg").read_bytes())
+    with pytest.raises(VideoError, match="is a photo"):  # FFmpeg would read shot0 and shot1
+        open_video(tmp_path / "shot%d.jpg")
+
+
+@pytest.mark.parametrize(
+    ("name", "codec"),
+    [
+        *[
+            ("a.mkv", "libx264"),
+            ("a.avi", "mpeg4"),
+            ("a.ts", "mpeg2video"),
+            ("a.mpg", "mpeg2video"),
+        ],
+        *[("a.flv", "flv"), ("a.wmv", "wmv2"), ("a.mxf", "mpeg2video"), ("a.ogv", "libtheora")],
+        *[("a.m4v", "libx264"), ("a.3gp", "libx264"), ("a.nut", "ffv1"), ("a.h264", "libx264")],
+        *[("a.ivf", "libvpx"), ("a.gxf", "mpeg2video"), ("a.y4m", "wrapped_avframe")],
+    ],
+)
+def test_formats_that_are_read(tmp_path, name, codec):
+    if codec not in av.codecs_available:
+        pytest.skip(f"PyAV has no {codec}")
+    frames = [picture(step, 576, 720) for step in range(3)]
+    path = write_clip(tmp_path / name, frames, codec=codec, unit=25)
+    assert len(list(read_frames(path))) == 3
+
+
+# Sizes
+
+
+def test_frames_that_are_too_large_once_stretched(tmp_path, monkeypatch):
+    path = write_clip(tmp_path / "wide.mp4", aspect=Fraction(4))
+    monkeypatch.setattr("kmatting.video.clip.MAX_PIXELS", 4 * WIDTH * HEIGHT - 1)
+    with pytest.raises(VideoError, match=r"wide.mp4: frames of 256x48 are more than 12,287 pixels"):
+        open_video(path)
+    monkeypatch.setattr("kmatting.video.clip.MAX_PIXELS", 4 * WIDTH * HEIGHT)
+    assert next(open_video(path).frames()).photo.rgb.shape == (HEIGHT, 4 * WIDTH, 3)
+
+
+@pytest.mark.parametrize("aspect", [Fraction(20), Fraction(1, 20)])
+def test_pixels_that_no_camera_makes(tmp_path, aspect):
+    path = write_clip(tmp_path / "odd.mp4", aspect=aspect)
+    with pytest.raises(VideoError, match=r"odd.mp4: states pixels of (20:1|1:20), expected"):
+        open_video(path)
+
+
+def test_large_animations_are_refused(tmp_path):
+    path = tmp_path / "large.gif"
+    images = [Image.fromarray(picture(step)) for step in range(2)]
+    images[0].save(path, save_all=True, append_images=images[1:])
+    content = bytearray(path.read_bytes())
+    for width, height in ((9000, 9000), (65535, 65535)):
+        content[6:10] = width.to_bytes(2, "little") + height.to_bytes(2, "little")
+        path.write_bytes(content)
+        with pytest.raises(VideoError, match=r"large.gif: .*(36,000,000|exceeds limit)"):
+            open_video(path)
+
+
+def test_what_ffmpeg_refuses_is_named(tmp_path, clip, model, monkeypatch, capsys):
+    def refuse(*arguments):
+        raise av.ArgumentError(22, "Invalid argument", "avcodec")
+
+    monkeypatch.setattr("kmatting.video.convert.Converter.__call__", refuse)
+    assert run(clip, tmp_path / "out.webm", model) == 2
+    err = capsys.readouterr().err
+    assert f"error: {clip}: the frame of 64x48 at 0.00 seconds cannot be converted" in err
+    assert [path.name for path in tmp_path.iterdir()] == []
+
+
 # In between
 
 
 def test_median_over_three_frames():
     values = [0.0, 0.9, 0.1, 0.2, 1.0]
     mattes = [(number, np.full((2, 3), value)) for number, value in enumerate(values)]
-    found = [(number, matte[0, 0]) for number, matte in steady(mattes)]
+    found = [(number, matte[0, 0]) for number, matte in steadied(mattes)]
     assert found == [(0, 0.0), (1, 0.1), (2, 0.2), (3, 0.2), (4, 1.0)]
-    assert list(steady([])) == []
-    assert list(steady([("one", np.ones(1))])) == [("one", np.ones(1))]
+    assert list(steadied([])) == []
+    assert list(steadied([("one", np.ones(1))])) == [("one", np.ones(1))]
 
 
 def test_median_is_one_frame_late():
@@ -378,68 +659,12 @@ def test_median_is_one_frame_late():
             asked.append(number)
             yield number, np.zeros(1)
 
-    for number, _ in steady(mattes()):
+    for number, _ in steadied(mattes()):
         assert max(asked) <= number + 1
 
 
-def test_ahead_holds_few_and_raises_in_place():
-    made, seen = [], []
-
-    def items():
-        for number in range(8):
-            if number == 5:
-                raise KeyError("five")
-            made.append(number)
-            yield number
-
-    with pytest.raises(KeyError, match="five"):
-        for number in ahead(items(), depth=2):
-            seen.append(number)
-            time.sleep(0.01)
-            assert len(made) - len(seen) <= 2
-    assert seen == [0, 1, 2, 3, 4]
-
-
-def test_map_ahead_keeps_the_order_and_holds_few():
-    taken = []
-
-    def items():
-        for number in range(9):
-            taken.append(number)
-            yield number
-
-    def slow(number):
-        if number == 7:
-            raise KeyError("seven")
-        time.sleep(0.02 if number % 2 else 0.001)
-        return -number
-
-    seen = []
-    with pytest.raises(KeyError, match="seven"):
-        for result in map_ahead(slow, items(), workers=2):
-            seen.append(result)
-            assert len(taken) <= len(seen) + 3
-    assert seen == [0, -1, -2, -3, -4, -5, -6]
-
-
-def test_ahead_ends_what_it_reads_when_left():
-    ended = []
-
-    def items():
-        try:
-            yield from range(100)
-        finally:
-            ended.append(True)
-
-    source = items()  # which would end by itself if nothing referred to it
-    results = ahead(source)
-    next(results)
-    results.close()
-    assert ended == [True]
-
-
 def test_matte_frames(clip, model):
-    pairs = list(matte_frames(read_frames(clip), Matter(model), median=False))
+    pairs = list(matte_frames(read_frames(clip), Matter(model), steady=False))
     assert len(pairs) == 6
     for step, (_, matte) in enumerate(pairs):
         assert matte.alpha[24, 20 + 4 * step] > 0.8  # red
@@ -623,6 +848,96 @@ def test_one_frame(tmp_path, model):
     assert len(decode(tmp_path / "out.webm")[0]) == 1
 
 
+def loops(path, count, **options):
+    """Writes an animation with Pillow."""
+    images = [Image.fromarray(picture(step)) for step in range(count)]
+    images[0].save(path, save_all=True, append_images=images[1:], duration=100, **options)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "plays"),
+    [
+        ("in.gif", {}, 1),  # says nothing
+        ("in.gif", {"loop": 0}, 0),
+        ("in.gif", {"loop": 2}, 3),  # two repetitions
+        ("in.webp", {"loop": 1}, 1),
+        ("in.webp", {"loop": 3}, 3),
+        ("in.png", {"loop": 0}, 0),
+        ("in.png", {"loop": 3}, 3),
+    ],
+)
+def test_animations_are_shown_as_often(tmp_path, model, name, options, plays):
+    clip = loops(tmp_path / name, 2, **options)
+    assert open_video(clip).plays == plays
+    stated = {
+        "out.gif": {0: 0, 1: None, 3: 2}[plays],  # the number of repetitions
+        "out.webp": plays,
+        "out.apng": plays,
+    }
+    for output, number in stated.items():
+        assert run(clip, tmp_path / output, model, "--overwrite") == 0
+        with Image.open(tmp_path / output) as image:
+            assert image.info.get("loop") == number, output
+        assert open_video(tmp_path / output).plays == plays
+
+
+def test_a_picture_for_programs_without_animation_is_no_frame(tmp_path):
+    images = [Image.fromarray(picture(step)) for step in range(3)]
+    path = tmp_path / "in.png"
+    images[0].save(path, save_all=True, append_images=images[1:], default_image=True, duration=100)
+    frames = list(read_frames(path))
+    assert [float(frame.time) for frame in frames] == [0, 0.1]
+    assert frames[0].photo.rgb[24, 13].tolist() == list(RED)
+    assert frames[0].photo.rgb[24, 9].tolist() == list(BLUE)
+
+
+TAGS = {
+    "title": "Holiday",
+    "date": "2024-05-01",
+    "creation_time": "2024-05-01T10:00:00.000000Z",
+    "location": "+48.1000+011.5000/",
+}
+
+
+def tagged(clip, path):
+    """Copies a clip and gives it tags."""
+    with av.open(str(clip)) as source, av.open(str(path), "w") as target:
+        stream = target.add_stream_from_template(source.streams.video[0])
+        target.metadata.update(TAGS)
+        for packet in source.demux(source.streams.video[0]):
+            if packet.size:
+                packet.stream = stream
+                target.mux(packet)
+    return path
+
+
+def test_title_date_and_place(tmp_path, clip, model, capsys):
+    path = tagged(clip, tmp_path / "in.mp4")
+    for name in ("out.webm", "out.mov"):
+        assert run(path, tmp_path / name, model) == 0
+        assert open_video(tmp_path / name).tags == {}
+        note = capsys.readouterr().err
+        assert "creation_time, title, date, location left out; --keep-metadata keeps them" in note
+    for name in ("out.webm", "out.mov"):
+        assert run(path, tmp_path / name, model, "--keep-metadata", "--overwrite") == 0
+        tags = open_video(tmp_path / name).tags
+        assert tags.items() >= {k: v for k, v in TAGS.items() if k != "location"}.items()
+        assert tags["location"].startswith("+48.1")
+        assert "left out" not in capsys.readouterr().err.replace("sound", "")
+    assert run(path, tmp_path / "out.gif", model, "--keep-metadata") == 0
+    assert "gif files hold no creation_time, title, date, location: left out" in (
+        capsys.readouterr().err
+    )
+
+
+@pytest.mark.parametrize("key", ["com.apple.quicktime.location.ISO6709", "location-eng"])
+def test_the_place_as_phones_write_it(key):
+    assert _described({key: "+48.1+011.5/", "com.android.version": "9"}) == {
+        "location": "+48.1+011.5/"
+    }
+
+
 def test_sink_in_python(tmp_path):
     path = tmp_path / "deep" / "out.webm"
     with VideoSink(path) as sink:
@@ -642,6 +957,106 @@ def test_sink_in_python(tmp_path):
         VideoSink(tmp_path / "out.avi")
 
 
+# Edits and bugs
+
+
+@pytest.mark.parametrize(
+    ("options", "holds"),
+    [
+        (["--erode", "4"], lambda a, b: (a > 128).sum() < 0.8 * (b > 128).sum()),
+        (["--erode", "-4"], lambda a, b: (a > 128).sum() > 1.2 * (b > 128).sum()),
+        (["--threshold", "0.5"], lambda a, b: set(np.unique(a)) <= {0, 255}),
+        (["--only-largest"], lambda a, b: a[2:6, 56:62].max() == 0 < b[2:6, 56:62].min()),
+    ],
+)
+def test_the_matte_is_edited(tmp_path, model, options, holds):
+    pixels = picture()
+    pixels[..., 0][pixels[..., 0] < 100] = 0  # or the background would join the parts
+    pixels[1:7, 55:63] = RED
+    clip = write_clip(tmp_path / "in.mkv", [pixels] * 2, codec="ffv1", layout="bgr0")
+    assert run(clip, tmp_path / "plain", model, "--alpha") == 0
+    assert run(clip, tmp_path / "edited", model, "--alpha", *options) == 0
+    plain, edited = (
+        np.asarray(Image.open(tmp_path / name / "frame_000001.png")) for name in ("plain", "edited")
+    )
+    assert holds(edited, plain)
+
+
+def test_a_canvas_and_a_shadow(tmp_path, clip, model):
+    assert run(clip, tmp_path / "square", model, "--canvas") == 0
+    assert Image.open(tmp_path / "square" / "frame_000000.png").size == (WIDTH, WIDTH)
+    Image.new("RGB", (300, 300), GREEN).save(tmp_path / "meadow.png")
+    composite = ["--composite", tmp_path / "meadow.png"]
+    assert run(clip, tmp_path / "over", model, *composite, "--canvas") == 0
+    pixels = np.asarray(Image.open(tmp_path / "over" / "frame_000000.png"))
+    assert pixels.shape == (WIDTH, WIDTH, 3) and pixels[2, 2].tolist() == list(GREEN)
+    assert run(clip, tmp_path / "white", model, "--composite", "white") == 0
+    assert run(clip, tmp_path / "dark", model, "--composite", "white", "--shadow", "1") == 0
+    light, dark = (
+        np.asarray(Image.open(tmp_path / name / "frame_000000.png")).mean()
+        for name in ("white", "dark")
+    )
+    assert dark < light - 2
+
+
+@pytest.mark.parametrize("place", ["refine", "draw"])
+def test_a_bug_in_one_frame_leaves_the_others(tmp_path, clip, model, monkeypatch, capsys, place):
+    asked = []
+
+    def broken(function):
+        def once(*arguments):
+            asked.append(1)
+            if len(asked) == 2:
+                raise IndexError("planted")
+            return function(*arguments)
+
+        return once
+
+    if place == "refine":
+        monkeypatch.setattr("kmatting.video.mattes.refine", broken(mattes.refine))
+    else:
+        kind = KINDS["cutout"]
+        broken_kind = dataclasses.replace(kind, draw=broken(kind.draw))
+        monkeypatch.setitem(KINDS, "cutout", broken_kind)
+    assert run(clip, tmp_path / "out.webm", model) == 70
+    err = capsys.readouterr().err
+    assert "Traceback" in err and "this is a bug of kmatting" in err
+    assert "seconds: internal error (IndexError: planted)" in err
+    assert len(decode(tmp_path / "out.webm")[0]) == 5
+
+
+@pytest.mark.parametrize("count", [3, 15])
+def test_a_bug_in_every_frame_ends_the_command(tmp_path, model, monkeypatch, capsys, count):
+    def broken(*arguments):
+        raise ValueError("planted")
+
+    monkeypatch.setattr("kmatting.video.mattes.refine", broken)
+    clip = write_clip(tmp_path / "in.mp4", [picture(step % 8) for step in range(count)])
+    assert run(clip, tmp_path / "out.webm", model) == 70
+    assert "this is a bug of kmatting" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["in.mp4"]
+
+
+@pytest.mark.parametrize("place", ["convert.Converter.__call__", "steady._median"])
+def test_a_bug_in_a_step_before_ends_the_command(tmp_path, clip, model, monkeypatch, capsys, place):
+    def broken(*arguments):
+        raise ValueError("planted")
+
+    monkeypatch.setattr(f"kmatting.video.{place}", broken)
+    assert run(clip, tmp_path / "out.webm", model) == 70
+    assert "this is a bug of kmatting" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_frame_that_the_model_cannot_run_on_is_named(tmp_path, clip, model, monkeypatch, capsys):
+    def refuse(*arguments):
+        raise PhotoError("image: the model cannot run on it (no).")
+
+    monkeypatch.setattr(Matter, "predict_small", refuse)
+    assert run(clip, tmp_path / "out.webm", model) == 2
+    assert f"error: {clip}: frame at 0.00 seconds: the model cannot run" in capsys.readouterr().err
+
+
 # The command
 
 
@@ -652,6 +1067,17 @@ def test_wrong_commands_end_in_one_line(tmp_path, clip, model, capsys):
         ([clip, "-o", clip, "--alpha", "--overwrite"], "would replace the input"),
         ([clip, "--end", "1", "--start", "1:00"], "--end must be later than --start"),
         ([clip, "--start", "soon"], "expected seconds, minutes:seconds"),
+        ([clip, "--start", "1e400000000"], "expected seconds, minutes:seconds"),
+        ([clip, "--end", "9" * 5000], "expected seconds, minutes:seconds"),
+        ([clip, "--fps", "1e400000000"], "expected frames a second, such as 25"),
+        ([clip, "--fps", "0/0"], "expected frames a second, such as 25"),
+        ([clip, "--fps", "25", "-o", tmp_path / "o.webm"], "has times of its own"),
+        ([clip, "--crop", "9"], "--crop: a subject moves"),
+        ([clip, "--alpha", "--composite", "white"], "holds one of --alpha and --composite"),
+        ([clip, "--composite", "red", "--composite", "white"], "a video has one background"),
+        ([clip, "-o", tmp_path / "o.mp4", "--format", "webm"], "o.mp4 is no .webm file"),
+        ([clip, "-o", tmp_path / "o", "--format", "webm"], "o is no .webm file"),
+        ([tmp_path, "-o", tmp_path / "o.webm"], "no images in this folder"),
         ([tmp_path / "none.mp4", "-o", tmp_path / "o.webm"], "none.mp4: no such file."),
         ([clip, "-o", tmp_path / "o.mp4", "--composite", "nowhere.mp4"], "nowhere.mp4: no such"),
     ]
@@ -672,6 +1098,74 @@ def test_default_output(tmp_path, model):
     clip = write_clip(tmp_path / "in.mp4", [picture()] * 2)
     assert main([str(clip), "--model", model]) == 0
     assert (tmp_path / "in.cutout.webm").exists()
+
+
+def stopped(process, number, seconds=30):
+    """Sends a signal; returns what a process writes until it ends."""
+    process.send_signal(number)
+    try:
+        _, error = process.communicate(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.communicate()
+        pytest.fail(f"it ignores signal {number}")
+    return error
+
+
+@needs_pipes
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("where", ["unopened", "silent", "standard input", "background"])
+def test_waiting_for_a_pipe_ends_by_a_signal(tmp_path, clip, model, number, where):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    writer = None if where == "unopened" else os.open(pipe, os.O_RDWR)  # which writes nothing more
+    if writer is not None:
+        os.write(writer, clip.read_bytes()[:100])
+    source = {"standard input": "-", "background": str(clip)}.get(where, str(pipe))
+    command = [sys.executable, "-m", "kmatting", "video", source, "-o", str(tmp_path / "o.mp4")]
+    command += ["--composite", str(pipe) if where == "background" else "white", "--model", model]
+    with subprocess.Popen(
+        command,
+        stdin=writer if where == "standard input" else subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+    ) as process:
+        wait_for_import(process)
+        error = stopped(process, number)
+    if writer is not None:
+        os.close(writer)
+    assert process.returncode == {signal.SIGINT: 130, signal.SIGTERM: 143}[number]
+    assert error.strip() in ("interrupted", "terminated")
+    assert [path.name for path in tmp_path.iterdir()] == ["pipe"]
+
+
+def wait_for_import(process):
+    """Waits until a command has loaded what it needs and waits itself."""
+    deadline, used = time.monotonic() + 60, -1.0
+    status = Path(f"/proc/{process.pid}/stat")
+    while time.monotonic() < deadline and status.exists():
+        now = sum(map(int, status.read_text().rpartition(")")[2].split()[11:13]))
+        if now > 10 and now == used:  # hundredths of a second of processor time
+            return
+        used = now
+        time.sleep(0.5)
+
+
+@pytest.mark.skipif(not Path("/proc").exists(), reason="kills by force")
+def test_what_a_killed_command_leaves_is_removed_by_the_next(tmp_path, clip, model):
+    long = write_clip(tmp_path / "long.mp4", [picture(step % 8) for step in range(3000)])
+    command = [sys.executable, "-m", "kmatting", "video", str(long), "--model", model]
+    for name in ("frames", "out.webm"):
+        with subprocess.Popen([*command, "-o", str(tmp_path / name)]) as process:
+            deadline = time.monotonic() + 60
+            while not list(tmp_path.glob(".*partial*")) and time.monotonic() < deadline:
+                time.sleep(0.05)
+            process.kill()
+        assert list(tmp_path.glob(".*partial*"))
+        files._remove_leftovers.cache_clear()
+        assert run(clip, tmp_path / f"next-{name}", model) == 0
+        assert not list(tmp_path.glob(".*"))
 
 
 @pytest.mark.parametrize("name", ["out.webm", "frames"])

@@ -2,32 +2,39 @@
 
 import argparse
 import contextlib
+import dataclasses
 import io
 import logging
 import os
+import signal
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any
 
+from PIL import ImageColor
 from tqdm import tqdm
 
+from kmatting import terminal
+from kmatting.bugs import MANY_BUGS, MOST_IN_A_ROW, STATUS, print_bug, request_report
 from kmatting.cli import (
     TerminatedError,
-    add_foreground,
     add_model,
     add_size,
     add_threads,
     at_least,
     command,
+    complain,
     leave,
     make_parser,
     say,
 )
 from kmatting.errors import UsageError
 from kmatting.images import Listing
+from kmatting.pictures.wanted import Wanted, add_picture_options, wanted_from
 
 if TYPE_CHECKING:
     from apache_beam import Pipeline
@@ -37,7 +44,8 @@ if TYPE_CHECKING:
     from kmatting.batch.storage import Glob
 
 _SILENT = logging.CRITICAL + 1
-_GO_ON = "files written so far are whole; the same command goes on"
+_INTERVAL = 0.5  # seconds between two looks at the progress
+_CONTINUE = "files written so far are complete; run the same command to continue"
 
 EPILOG = """\
 input:
@@ -46,14 +54,15 @@ input:
   literally, even if it has [, ], ? or * in its name. Hidden files are left out.
 
 what is written:
-  DIR/NAME.alpha.png and DIR/NAME.cutout.png, as kmatting predict names them. NAME is the photo's
-  path below the folder in which all inputs lie, without its suffix. Photos that would be written to
-  one file (a.jpg, a.webp) fail; --keep-suffix names their files a.jpg.alpha.png, a.webp.alpha.png.
+  DIR/NAME.alpha.png, DIR/NAME.cutout.png and so on, as kmatting predict names them. NAME is the
+  photo's path below the folder in which all inputs lie, without its suffix. Photos that would be
+  written to one file (a.jpg, a.webp) fail; --keep-suffix names their files a.jpg.alpha.png and
+  a.webp.alpha.png.
   A file appears once it is whole, and a file that exists is not made again: after a crash, or for
   new photos, give the same command again (for another model or other outputs, another DIR). Where
   it may have been made of another photo in the same folder, the photo fails.
   Photos that fail are listed in DIR/errors.jsonl, one line of JSON each with "photo" and "reason".
-  Files with several frames or pages, of which the first is cut out, stand in DIR/warnings.jsonl.
+  Remarks, such as that only the first of several frames is cut out, stand in DIR/warnings.jsonl.
   Run one job at a time for a DIR.
 
 runners:
@@ -63,12 +72,13 @@ runners:
   need paths that all of them can reach, and kmatting installed. See docs/scale.md.
 
 progress:
-  A bar with --workers 1; else count the files in DIR. Other runners show the counters found, done,
-  skipped and failed of "kmatting" on their own pages.
+  A bar with --workers 1 (a line each minute where there is no terminal); else count the files in
+  DIR. Other runners show the counters found, done, skipped and failed of "kmatting" on their own
+  pages.
 
 exit status:
-  0 all photos done, 1 some failed, 2 the command cannot be run as given, 3 the job broke off (the
-  same command goes on), 130 interrupted, 143 terminated.
+  0 all photos done, 1 some failed, 2 the command cannot be run as given, 3 the job broke off (run
+  the same command to continue), 70 a bug of kmatting, 130 interrupted, 143 terminated.
 
 examples:
   the mattes of a tree of folders, with four processes:
@@ -86,34 +96,46 @@ def main(argv: Sequence[str] | None = None) -> int:
     args, beam_arguments = _parse(argv)
     settings, globs, pipeline = _prepare(args, beam_arguments)
     from kmatting.batch import pipeline as beam
+    from kmatting.batch.local import stopping_workers
 
     start = time.monotonic()
-    try:
-        in_terminal = sys.stderr.isatty() and not args.runner and args.workers == 1
-        with _bar(in_terminal), _without_tracebacks(not args.verbose):
-            summary = beam.run(pipeline, globs, settings)
-    # Whatever a runner raises, and workers on other machines.
-    except (KeyboardInterrupt, Exception) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[-1]
-        if stop := _interruption(error, reason):
-            stop.add_note(_GO_ON)
-            raise stop from error
-        if args.verbose:
-            raise
-        broken = f"error: the job broke off: {reason.rstrip('.')}; {_GO_ON}; --verbose shows more."
-        print(broken, file=sys.stderr)
-        return 3
-    _report(summary, time.monotonic() - start, args.output)
-    return 1 if summary.counts["failed"] else 0
+    with stopping_workers() as signals:
+        try:
+            shown = not args.runner and args.workers == 1
+            with _progress(beam.here, shown), _without_tracebacks(not args.verbose):
+                summary = beam.run(pipeline, globs, settings)
+        # Whatever a runner raises, and workers on other machines.
+        except (KeyboardInterrupt, Exception) as error:
+            return _broken_off(error, signals, args.verbose)
+    return _report(summary, time.monotonic() - start, args.output)
 
 
-def _interruption(error: BaseException, reason: str) -> KeyboardInterrupt | None:
-    """Returns the interruption that an error is, or that Beam wrapped in it."""
+def _broken_off(error: BaseException, signals: Sequence[int], verbose: bool) -> int:
+    """Prints why a job broke off; returns the exit status, or raises an interruption."""
+    text = str(error).strip()
+    reason = (text.splitlines() or [type(error).__name__])[-1]
+    if stop := _interruption(error, reason, signals):
+        stop.add_note(_CONTINUE)
+        raise stop from error
+    if MANY_BUGS in text:
+        print_bug(error)
+        complain(f"error: the job broke off after {MOST_IN_A_ROW} internal errors; {_CONTINUE}.")
+        return STATUS
+    if verbose:
+        raise error
+    complain(f"error: the job broke off: {reason.rstrip('.')}; {_CONTINUE}; --verbose shows more.")
+    return 3
+
+
+def _interruption(
+    error: BaseException, reason: str, signals: Sequence[int]
+) -> KeyboardInterrupt | None:
+    """Returns the interruption that an error is, or that Beam wrapped in it or dropped for it."""
     if isinstance(error, KeyboardInterrupt):
         return error
-    if TerminatedError.__name__ in reason:
+    if TerminatedError.__name__ in reason or signal.SIGTERM in signals:
         return TerminatedError()
-    return KeyboardInterrupt() if "KeyboardInterrupt" in reason else None
+    return KeyboardInterrupt() if "KeyboardInterrupt" in reason or signals else None
 
 
 def _prepare(
@@ -126,6 +148,7 @@ def _prepare(
     from apache_beam import Pipeline
 
     from kmatting.batch import pipeline as beam
+    from kmatting.batch.local import local_runner
     from kmatting.batch.storage import absolute, read_glob
 
     # Other runners say in their messages where the job can be watched.
@@ -137,8 +160,7 @@ def _prepare(
     settings = beam.Settings(
         model=args.model and absolute(args.model),
         output=absolute(args.output),
-        kinds=tuple(kind for kind in beam.KINDS if getattr(args, kind)) or ("alpha",),
-        foreground=args.foreground,
+        wanted=_for_all_workers(wanted_from(args, "alpha")),
         size=args.size,
         threads=threads,
         keep_suffix=args.keep_suffix,
@@ -147,8 +169,22 @@ def _prepare(
     options = _beam_options(args, beam_arguments, level)
     beam.check_files(settings, globs)
     # Last, as it makes a folder for temporary files, which stays if nothing runs.
-    runner = args.runner or beam.local_runner(options, args.verbose)
+    runner = args.runner or local_runner(options, args.verbose)
     return settings, globs, Pipeline(runner, options)
+
+
+def _for_all_workers(wanted: Wanted) -> Wanted:
+    """Makes the paths of local backgrounds absolute."""
+    from kmatting.batch.storage import absolute
+
+    def place(background: Any) -> Any:
+        try:
+            ImageColor.getrgb(background)
+        except ValueError:  # no colour
+            return absolute(background)
+        return background
+
+    return dataclasses.replace(wanted, backgrounds=tuple(map(place, wanted.backgrounds)))
 
 
 def _beam_options(
@@ -197,40 +233,49 @@ def _without_tracebacks(hidden: bool) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _bar(shown: bool) -> Iterator[None]:
-    """Shows a progress bar of what the workers in this process log."""
+def _progress(counts: Counter[str], shown: bool) -> Iterator[None]:
+    """Shows what the steps in this process have counted: a bar, or a line now and then."""
     if not shown:
         yield
         return
-    logger = logging.getLogger("kmatting.batch.pipeline")
-    with tqdm(total=0, unit="photo") as bar:
-        handler = _Count(bar)
-        logger.addHandler(handler)
-        logger.setLevel(logging.DEBUG)
-        logger.propagate = False
-        try:
-            yield
-        finally:
-            logger.removeHandler(handler)
+    counts.clear()
+    ended = threading.Event()
+    thread = threading.Thread(target=_watch, args=(counts, ended, sys.stderr), daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
 
 
-class _Count(logging.Handler):
-    """Moves a progress bar."""
+def _watch(counts: Counter[str], ended: threading.Event, stream: IO[str]) -> None:
+    """Draws progress on a stream until the job has ended; standard error itself is redirected."""
 
-    def __init__(self, bar: tqdm) -> None:
-        super().__init__()
-        self._bar = bar
-        self._matched = 0
+    def done() -> int:
+        return sum(counts[outcome] for outcome in ("done", "skipped", "failed"))
 
-    def emit(self, record: logging.LogRecord) -> None:
-        if record.msg == "matched":
-            self._matched += 1
-            self._bar.total = self._matched
-        elif record.msg not in ("found", "warned"):
-            self._bar.update()
+    start = time.monotonic()
+    if stream.isatty():
+        with tqdm(total=0, unit="photo", file=stream) as bar:
+            while not ended.wait(_INTERVAL):
+                bar.total, bar.n = counts["matched"], done()
+                bar.refresh()
+            bar.total, bar.n = counts["matched"], done()
+        return
+    due = terminal.FIRST_LINE
+    while not ended.wait(_INTERVAL):
+        seconds = time.monotonic() - start
+        if seconds >= due and done():
+            line = terminal.progress_line(done(), counts["matched"], "photo", "", seconds)
+            print(line, file=stream, flush=True)
+            due = seconds + terminal.EACH_LINE
 
 
-def _report(summary: "Summary", seconds: float, output: str) -> None:
+def _report(summary: "Summary", seconds: float, output: str) -> int:
+    """Prints what a job did; returns the exit status."""
+    from kmatting.batch.pipeline import first_traceback
+
     counts = summary.counts
     lines = [
         f"photos: {counts['found']} found, {counts['done']} done, {counts['skipped']} skipped, "
@@ -246,17 +291,21 @@ def _report(summary: "Summary", seconds: float, output: str) -> None:
     left_out = dict(summary.left_out)
     outputs = left_out.pop("outputs", 0)
     if outputs:
-        print(f"note: left out {outputs} outputs of kmatting", file=sys.stderr)
+        complain(f"note: left out {outputs} outputs of kmatting")
     if left_out:
-        print(f"note: {Listing([], left_out).note()}", file=sys.stderr)
+        complain(f"note: {Listing([], left_out).note()}")
     if counts["warned"]:
-        print(
-            f"note: {counts['warned']} photos hold several frames or pages, only the first is cut "
-            f"out: {output}/warnings.jsonl",
-            file=sys.stderr,
+        complain(
+            f"note: there is a remark on {counts['warned']} photos, such as that only the first of "
+            f"several frames is cut out: {output}/warnings.jsonl"
         )
+    if counts["internal_errors"]:
+        complain(first_traceback(output) + request_report())
     if counts["failed"]:
-        print(f"the photos that failed, and why: {output}/errors.jsonl", file=sys.stderr)
+        complain(f"the photos that failed, and why: {output}/errors.jsonl")
+    if counts["internal_errors"]:
+        return STATUS
+    return 1 if counts["failed"] else 0
 
 
 def _parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, list[str]]:
@@ -275,10 +324,8 @@ def _parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, list[str]]:
         help="photos, folders, or globs in quotes",
     )
     add("--output", required=True, metavar="DIR", help="folder to write to; made if needed")
-    add("--alpha", action="store_true", help="the matte, as a grey PNG (default)")
-    add("--cutout", action="store_true", help="the subject on transparency, as a PNG")
     add("--keep-suffix", action="store_true", help="photo.jpg gives photo.jpg.alpha.png")
-    add_foreground(parser)
+    add_picture_options(parser, default="alpha")
     add_size(parser)
     add_threads(parser)
     add("--runner", help="where Beam runs the job (default: on this machine)")

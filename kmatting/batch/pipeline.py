@@ -7,15 +7,13 @@ steps before the next one is read, so that memory does not grow with their numbe
 import this module: kmatting must be installed there, in the same version.
 """
 
-import io
+import contextlib
 import json
-import logging
-import os
-import shlex
-import sys
 import time
+import traceback
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -23,20 +21,8 @@ import apache_beam as beam
 from apache_beam.io.filesystems import FileSystems
 from apache_beam.metrics.metric import Metrics, MetricsFilter
 from apache_beam.ml.inference.base import KeyedModelHandler, ModelHandler, RunInference
-from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions
-from apache_beam.portability.api import beam_provision_api_pb2 as provision
 from apache_beam.pvalue import PCollection, TaggedOutput
-from apache_beam.runners.portability.fn_api_runner.fn_runner import (
-    ExtendedProvisionInfo,
-    FnApiRunner,
-)
-from apache_beam.runners.portability.portable_runner import JobServiceHandle
 from apache_beam.runners.runner import PipelineResult, PipelineState
-from apache_beam.transforms.environments import (
-    EmbeddedPythonEnvironment,
-    Environment,
-    SubprocessSDKEnvironment,
-)
 
 from kmatting.batch.storage import (
     Glob,
@@ -45,6 +31,7 @@ from kmatting.batch.storage import (
     common_folder,
     delete,
     is_inside,
+    is_local,
     list_glob,
     local_copy,
     namesakes,
@@ -53,26 +40,45 @@ from kmatting.batch.storage import (
     write_lines,
     write_whole,
 )
-from kmatting.errors import ImageError, UsageError
+from kmatting.bugs import BugCounter, attempt
+from kmatting.errors import Error, ImageError, UsageError
 from kmatting.images import Photo, image_suffixes, read_photo
-from kmatting.images.png import write_png
 from kmatting.inference.matter import Matter
+from kmatting.pictures.compose import read_background
+from kmatting.pictures.kinds import Scenes
+from kmatting.pictures.maker import make_pictures
 from kmatting.pictures.matte import Matte
 from kmatting.pictures.names import Job, is_output, name_clash, output_name
+from kmatting.pictures.wanted import Wanted
 from kmatting.quiet import quiet
 from kmatting.sizes import Size
 
+__all__ = [
+    "COUNTERS",
+    "ERRORS",
+    "STEPS",
+    "WARNINGS",
+    "MattingHandler",
+    "Settings",
+    "Summary",
+    "build",
+    "check_files",
+    "first_traceback",
+    "here",
+    "load_matter",
+    "output_path",
+    "run",
+]
+
 ERRORS = "errors.jsonl"
 WARNINGS = "warnings.jsonl"
-KINDS = ("alpha", "cutout")
-COUNTERS = ("found", "done", "skipped", "failed", "warned")
+COUNTERS = ("found", "done", "skipped", "failed", "warned", "internal_errors")
 # Distributions of microseconds a photo; the second is RunInference's own.
 STEPS = {"read": "read", "network": "inference_batch_latency_micro_secs", "write": "write"}
 METRICS = "kmatting"  # the namespace of both
 
-# At the level DEBUG, one word for what happened to a photo: "matched" and each of `COUNTERS`. A
-# command can draw a progress bar of it, where the workers are in its own process.
-_LOGGER = logging.getLogger(__name__)
+# What the steps in this process did, for a progress bar: "matched" and each of `COUNTERS`.
+here: Counter[str] = Counter()
 
 _LEFT_OUT = "left out "  # a suffix follows, in names of counters
 
@@ -82,11 +88,10 @@ class Settings:
     """What is to be made.
 
     Attributes:
-        model: path or URL of a `.keras` file, a SavedModel folder or a `.tflite` file; None for the
-            model that the kmatting of each worker ships.
+        model: path or URL of a model, as in `kmatting.inference.matter.Matter`; None for the model
+            that the kmatting of each worker ships.
         output: path or URL of the folder to write to.
-        kinds: what to make of each photo, of `KINDS`.
-        foreground: method of `kmatting.pictures.foreground.estimate_foreground` for cutouts.
+        wanted: the pictures of each photo. Workers read its backgrounds.
         size: as in `kmatting.inference.matter.Matter`.
         threads: as in `kmatting.inference.matter.Matter`, of each worker process.
         keep_suffix: as in `kmatting.pictures.names.output_name`.
@@ -94,8 +99,7 @@ class Settings:
 
     model: str | None
     output: str
-    kinds: tuple[str, ...] = ("alpha",)
-    foreground: str = "ml"
+    wanted: Wanted = field(default_factory=lambda: Wanted(("alpha",)))
     size: Size | None = None
     threads: int | None = None
     keep_suffix: bool = False
@@ -155,6 +159,13 @@ def run(pipeline: beam.Pipeline, globs: Sequence[Glob], settings: Settings) -> S
     return _summarise(result)
 
 
+def first_traceback(output: str) -> str:
+    """Returns the traceback of the first bug in the list of what failed."""
+    lines = read_bytes(FileSystems.join(output, ERRORS)).splitlines()
+    traces = (json.loads(line).get("traceback") for line in lines)
+    return next((trace for trace in traces if trace), "")
+
+
 def _summarise(result: PipelineResult) -> Summary:
     found = result.metrics().query(MetricsFilter().with_namespace(METRICS))
     counts = {each.key.metric.name: each.result for each in found["counters"]}
@@ -171,7 +182,8 @@ def _summarise(result: PipelineResult) -> Summary:
 
 
 def _write_list(gathered: tuple[int, Iterable[str]], path: str) -> None:
-    lines = (line.encode() + b"\n" for line in gathered[1])
+    # A name that is no UTF-8 is written as JSON escapes it.
+    lines = (line.encode("utf-8", "backslashreplace") + b"\n" for line in gathered[1])
     write_lines(path, lines, "application/x-ndjson")
 
 
@@ -188,30 +200,6 @@ def _replace_list(former: str, new: str) -> None:
         FileSystems.rename([new], [former])
 
 
-def local_runner(options: PipelineOptions, verbose: bool = False) -> FnApiRunner:
-    """Makes Beam's embedded runner.
-
-    Its workers are processes of their own, or this process if there is only one. They are never
-    threads of this process (`direct_running_mode=multi_threading`): in Beam 2.77 another thread
-    flushes what these send every second, also in the middle of an element, and jobs of 100,000
-    photos end in errors of decoding. Beam's default is to try another runner first, which it
-    downloads.
-
-    Args:
-        options: Beam's; `direct_num_workers` is the number of workers.
-        verbose: whether worker processes may write to the terminal.
-    """
-    environment: Environment = EmbeddedPythonEnvironment.default()
-    if options.view_as(DirectOptions).direct_num_workers != 1:
-        command = f"{shlex.quote(sys.executable)} -m apache_beam.runners.worker.sdk_worker_main"
-        # What goes wrong in them comes to the runner by another way.
-        command += "" if verbose else f" 2>{os.devnull}"
-        environment = SubprocessSDKEnvironment.from_command_string(command)
-    struct = JobServiceHandle.encode_pipeline_options(options.get_all_options())
-    info = ExtendedProvisionInfo(provision.ProvisionInfo(pipeline_options=struct))
-    return FnApiRunner(environment, provision_info=info)
-
-
 def build(
     pipeline: beam.Pipeline, globs: Sequence[Glob], settings: Settings
 ) -> tuple[PCollection, PCollection]:
@@ -223,8 +211,8 @@ def build(
         settings: what is to be made.
 
     Returns:
-        What failed, as lines of JSON: `{"photo": path, "reason": text}`; and in the same way what
-        was made of a part of a file.
+        What failed, as lines of JSON: `{"photo": path, "reason": text}`, with "traceback" for the
+        first bug of each worker; and in the same way what was made of a part of a file.
     """
     base = common_folder(globs)
     named = (
@@ -254,8 +242,10 @@ def check_files(settings: Settings, globs: Sequence[Glob]) -> None:
         globs: the photos.
 
     Raises:
-        ValueError: if a glob matches nothing, the model cannot be used, or the output folder cannot
-            be written to or holds the photos.
+        UsageError: if a glob matches nothing, or the output folder cannot be written to or holds
+            the photos.
+        ModelError: if the model cannot be used.
+        ImageError: if a background cannot be read.
     """
     for glob in globs:
         if next(list_glob(glob), None) is None:
@@ -263,16 +253,28 @@ def check_files(settings: Settings, globs: Sequence[Glob]) -> None:
                 f"{glob.path}: matches no files. Expected a photo, a folder, or a glob such as "
                 "'photos/*.jpg', or 'photos/**.jpg' for the folders in it too."
             )
+    read_scenes(settings.wanted)
     load_matter(settings.model, settings.size, settings.threads)
     check_output(settings.output, globs)
 
 
-def output_path(photo: str, kind: str, base: str, settings: Settings) -> str:
+def read_scenes(wanted: Wanted) -> Scenes:
+    """Reads the backgrounds, by the name of their composite, from wherever Beam can read them."""
+    scenes = {}
+    for name, background in wanted.outputs.items():
+        if isinstance(background, str) and not is_local(background):
+            background = read_bytes(background)
+        if background is not None:
+            scenes[name] = read_background(background)
+    return scenes
+
+
+def output_path(photo: str, name: str, base: str, settings: Settings) -> str:
     """Names a file that is made of a photo.
 
     Args:
         photo: path or URL of the photo, below `base`.
-        kind: one of `KINDS`.
+        name: of the picture, such as "alpha" or "composite-white".
         base: path or URL of the folder below which all photos lie.
         settings: what is to be made.
 
@@ -280,14 +282,14 @@ def output_path(photo: str, kind: str, base: str, settings: Settings) -> str:
         Path or URL: below the output folder as the photo is below `base`.
     """
     inner = PurePosixPath(photo[len(base) + 1 :])
-    name = output_name(inner.name, kind, keep_suffix=settings.keep_suffix)
-    return f"{settings.output}/{inner.with_name(name)}"
+    file = output_name(inner.name, name, settings.wanted.suffix(name), settings.keep_suffix)
+    return f"{settings.output}/{inner.with_name(file)}"
 
 
 def _keyed(photo: str, base: str, settings: Settings) -> tuple[str, str]:
     """Adds what photos have in common that would be written to one file."""
-    _LOGGER.debug("matched")
-    return output_path(photo, settings.kinds[0], base, settings).casefold(), photo
+    here["matched"] += 1
+    return output_path(photo, next(iter(settings.wanted.outputs)), base, settings).casefold(), photo
 
 
 def load_matter(model: str | None, size: Size | None, threads: int | None) -> Matter:
@@ -299,7 +301,7 @@ def load_matter(model: str | None, size: Size | None, threads: int | None) -> Ma
         threads: as in `kmatting.inference.matter.Matter`.
 
     Raises:
-        ValueError: as in `kmatting.inference.matter.Matter`.
+        Error: as in `kmatting.inference.matter.Matter`.
     """
     if model is None:
         with quiet():
@@ -308,11 +310,11 @@ def load_matter(model: str | None, size: Size | None, threads: int | None) -> Ma
         try:
             with quiet():
                 return Matter(path, size, threads)
-        except ValueError as error:
+        except Error as error:
             raise UsageError(str(error).replace(str(path), model)) from error
 
 
-class MattingHandler(ModelHandler[Photo, Matte | ValueError, Matter]):
+class MattingHandler(ModelHandler[Photo, Matte | Exception, Matter]):
     """Runs a matting model in Beam's RunInference.
 
     Each worker process loads the model once for all its threads (Beam's default). It is not shared
@@ -343,15 +345,10 @@ class MattingHandler(ModelHandler[Photo, Matte | ValueError, Matter]):
         batch: Sequence[Photo],
         model: Matter,
         inference_args: dict[str, Any] | None = None,
-    ) -> Iterator[Matte | ValueError]:
-        """Predicts mattes; yields the error of a photo for which the model gives none."""
+    ) -> Iterator[Matte | Exception]:
+        """Predicts mattes; yields the error of a photo for which there is none."""
         for photo in batch:
-            try:
-                yield model(photo)
-            except ValueError as error:
-                yield error
-            except MemoryError:
-                yield ImageError("not enough memory.")
+            yield attempt(model, photo)
 
     def get_num_bytes(self, batch: Sequence[Photo]) -> int:
         """The size of the pixels; Beam would pickle them to find out."""
@@ -392,17 +389,41 @@ class _Name(beam.DoFn):
         for photo in photos:
             _count("found")
             outputs = {
-                kind: output_path(photo, kind, self._base, self._settings)
-                for kind in self._settings.kinds
+                name: output_path(photo, name, self._base, self._settings)
+                for name in self._settings.wanted.outputs
             }
             if len(photos) == 1:
                 yield Job(photo, outputs)
             else:
                 first, second = photos[:2]
-                yield _failure(photo, name_clash(first, second, next(iter(outputs.values()))))
+                reason = name_clash(first, second, next(iter(outputs.values())))
+                yield _listed(photo, "failed", reason)
 
 
-class _Read(beam.DoFn):
+class _PerPhoto(beam.DoFn):
+    """A step that a photo may fail in, by its own fault or by a bug."""
+
+    def setup(self) -> None:
+        """Begins to count the bugs that this worker meets in this step."""
+        self._bugs = BugCounter()
+
+    def _failure(self, photo: str, error: Exception) -> TaggedOutput:
+        """Makes a line of `ERRORS`; the first bug brings its traceback.
+
+        Raises:
+            Exception: the error, if it is a bug and those before it were bugs too.
+        """
+        before = self._bugs.count
+        reason = (self._bugs.problem(error) or "").removeprefix("image: ")
+        if self._bugs.count == before:
+            return _listed(photo, "failed", reason)
+        _count("internal_errors")
+        is_first = self._bugs.count == 1
+        trace = "".join(traceback.format_exception(error)) if is_first else None
+        return _listed(photo, "failed", reason, trace)
+
+
+class _Read(_PerPhoto):
     """Leaves out what is done, reads the rest."""
 
     def __init__(self, settings: Settings) -> None:
@@ -410,76 +431,92 @@ class _Read(beam.DoFn):
 
     def process(self, job: Job) -> Iterator[Any]:
         start = time.perf_counter()
-        try:
+        outcome = attempt(self._read, job)
+        if isinstance(outcome, Exception):
+            yield self._failure(job.photo, outcome)
+            return
+        self._bugs.problem(None)
+        if outcome is None:
+            _count("skipped")
+            return
+        _count_time("read", start)
+        yield outcome
+
+    def _read(self, job: Job) -> tuple[Job, Photo] | None:
+        """Reads a photo; returns None if all is there that is made of it."""
+        with _store_errors(""):
             # Asked for each photo here and not once for all at the start: so this holds also when
             # a runner repeats work that it lost.
             missing = {
-                kind: path for kind, path in job.outputs.items() if not FileSystems.exists(path)
+                name: path for name, path in job.outputs.items() if not FileSystems.exists(path)
             }
-            done = [path for kind, path in job.outputs.items() if kind not in missing]
-            if done and not self._keep_suffix:
-                # Of which photo it was made, a file does not say.
-                others = namesakes(job.photo, image_suffixes())
-                if others:
-                    yield _failure(job.photo, name_clash(others[0], job.photo, done[0]))
-                    return
+            done = [path for name, path in job.outputs.items() if name not in missing]
+            # Of which photo it was made, a file does not say.
+            checks = done and not self._keep_suffix
+            others = namesakes(job.photo, image_suffixes()) if checks else []
+            if others:
+                raise UsageError(name_clash(others[0], job.photo, done[0]))
             if not missing:
-                _count("skipped")
-                return
-            photo = read_photo(read_bytes(job.photo), warn=False)
-        except (ImageError, OSError) as error:
-            yield _failure(job.photo, str(error).removeprefix("image: "))
-            return
-        _count_time("read", start)
-        yield replace(job, outputs=missing), photo
+                return None
+            content = read_bytes(job.photo)
+        return replace(job, outputs=missing), read_photo(content, warn=False)
 
 
-class _Write(beam.DoFn):
+@contextlib.contextmanager
+def _store_errors(prefix: str) -> Iterator[None]:
+    """Turns what any store raises into the error of one photo."""
+    try:
+        yield
+    except OSError as error:
+        raise ImageError(f"{prefix}{error}") from error
+
+
+class _Write(_PerPhoto):
     """Makes the pictures of a matte and writes them."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
 
-    def process(self, element: tuple[Job, Any]) -> Iterator[Any]:
+    def setup(self) -> None:
+        """Reads the backgrounds, once for all photos of this worker."""
+        super().setup()
+        self._scenes = read_scenes(self._settings.wanted)
+
+    def process(self, element: tuple[Job, Matte | Exception]) -> Iterator[Any]:
         job, matte = element
-        if isinstance(matte, ValueError):
-            yield _failure(job.photo, str(matte))
-            return
         start = time.perf_counter()
-        try:
-            for kind, path in job.outputs.items():
-                data = _encode(matte, kind, self._settings.foreground)
-                write_whole(path, data, partial_folder(self._settings.output))
-        except (ValueError, OSError, MemoryError) as error:
-            yield _failure(job.photo, f"cannot be written: {error or 'not enough memory'}")
+        outcome = matte if isinstance(matte, Exception) else attempt(self._write, job, matte)
+        if isinstance(outcome, Exception):
+            yield self._failure(job.photo, outcome)
             return
+        self._bugs.problem(None)
         _count("done")
         _count_time("write", start)
-        if note := matte.photo.note():
-            yield _listed(job.photo, "warned", note)
+        if outcome:
+            yield _listed(job.photo, "warned", "; ".join(outcome))
+
+    def _write(self, job: Job, matte: Matte) -> list[str]:
+        """Writes the files of one photo; returns what a user should know of it."""
+        remarks = [matte.photo.note()] if matte.photo.note() else []
+        wanted, partial = self._settings.wanted, partial_folder(self._settings.output)
+        for picture in make_pictures(matte, wanted, self._scenes, job.outputs):
+            path, content = job.outputs[picture.name], picture.encode()
+            with _store_errors("cannot be written: "):
+                write_whole(path, content, picture.suffix, partial)
+            remarks += [remark for remark in picture.remarks if remark not in remarks]
+        return remarks
 
 
-def _encode(matte: Matte, kind: str, foreground: str) -> bytes:
-    """Makes one picture of a matte, as a PNG file."""
-    encoded = io.BytesIO()
-    write_png(encoded, matte.alpha_image() if kind == "alpha" else matte.cutout(foreground))
-    return encoded.getvalue()
-
-
-def _failure(photo: str, reason: str) -> TaggedOutput:
-    return _listed(photo, "failed", reason)
-
-
-def _listed(photo: str, outcome: str, reason: str) -> TaggedOutput:
+def _listed(photo: str, outcome: str, reason: str, trace: str | None = None) -> TaggedOutput:
     """Makes a line of `ERRORS` or `WARNINGS`."""
     _count(outcome)
-    line = json.dumps({"photo": photo, "reason": reason}, ensure_ascii=False)
-    return TaggedOutput(outcome, line)
+    record = {"photo": photo, "reason": reason, **({"traceback": trace} if trace else {})}
+    return TaggedOutput(outcome, json.dumps(record, ensure_ascii=False))
 
 
 def _count(name: str) -> None:
     Metrics.counter(METRICS, name).inc()
-    _LOGGER.debug(name)
+    here[name] += 1
 
 
 def _count_time(step: str, start: float) -> None:

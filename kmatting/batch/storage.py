@@ -2,6 +2,7 @@
 
 import contextlib
 import itertools
+import mimetypes
 import os
 import re
 import shutil
@@ -208,19 +209,20 @@ def read_bytes(path: str) -> bytes:
         return file.read()
 
 
-def write_whole(path: str, data: bytes, folder: str) -> None:
-    """Writes a file so that it is seen when it is whole, whatever happens meanwhile.
+def write_whole(path: str, data: bytes, suffix: str, folder: str) -> None:
+    """Writes an image file so that it is seen when it is whole, whatever happens meanwhile.
 
     Args:
         path: path or URL of the file.
         data: all of it.
+        suffix: of the file, such as ".png".
         folder: path or URL, on the same file system, of the folder for what is not yet whole.
             Unused for object stores, where a file appears when it is closed.
     """
     in_store = FileSystems.get_scheme(path) in _OBJECT_STORES
-    partial = path if in_store else FileSystems.join(folder, f"{uuid.uuid4().hex}.png")
+    partial = path if in_store else FileSystems.join(folder, f"{uuid.uuid4().hex}{suffix}")
     try:
-        write_lines(partial, [data], "image/png")
+        write_lines(partial, [data], _mime_type(suffix))
         if not in_store:
             parent = path.rpartition("/")[0]
             if not FileSystems.exists(parent):
@@ -231,6 +233,11 @@ def write_whole(path: str, data: bytes, folder: str) -> None:
         with contextlib.suppress(OSError):
             delete(partial)
         raise
+
+
+def _mime_type(suffix: str) -> str:
+    types = {".webp": "image/webp", ".avif": "image/avif"}  # not known everywhere
+    return types.get(suffix) or mimetypes.guess_type(f"a{suffix}")[0] or "application/octet-stream"
 
 
 def write_lines(path: str, lines: Iterable[bytes], mime_type: str) -> None:

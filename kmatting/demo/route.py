@@ -14,7 +14,8 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from kmatting.demo.studio import OPTIONS, SIZES, Studio, TooLargeError
 from kmatting.errors import Error
-from kmatting.pictures.kinds import FORMATS, KINDS
+from kmatting.images import written_suffixes
+from kmatting.pictures.kinds import KINDS
 
 _IN_MEMORY = 1 << 20  # bytes of an upload; larger ones wait on the disk
 _EXPECTED = (
@@ -102,9 +103,10 @@ async def _answer_error(request: Request, error: Exception) -> JSONResponse:
 
 def _described() -> dict[str, Any]:
     """Describes query and body for `/openapi.json`."""
+    formats = [suffix[1:] for suffix in written_suffixes()]
     fields = {
         "what": f"{', '.join(KINDS)} (default: cutout)",
-        "format": f"of the picture: {', '.join(suffix[1:] for suffix in FORMATS)} (default: png)",
+        "format": f"of the picture: {', '.join(formats)} (default: png)",
         "background": "colour of a composite, such as white or #2f855a",
         "size": f"pixels a side that the network sees, {SIZES[0]} to {SIZES[1]}, if it takes any",
         **{

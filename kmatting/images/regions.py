@@ -1,4 +1,4 @@
-"""Connected parts of a picture."""
+"""Parts of a picture: connected ones, and what lies around a pixel."""
 
 import numpy as np
 
@@ -57,3 +57,26 @@ def _joined(upper: np.ndarray, lower: np.ndarray, runs: int) -> np.ndarray:
         root[np.maximum(upper, lower)] = np.minimum(upper, lower)
         while not np.array_equal(root, higher := root[root]):
             root = higher
+
+
+def over_squares(values: np.ndarray, reach: int, choose: np.ufunc) -> np.ndarray:
+    """Takes the least or the greatest value of the square around each pixel.
+
+    Args:
+        values: array (H, W).
+        reach: the square has a side of 2 * reach + 1 pixels.
+        choose: `np.minimum` or `np.maximum`; `np.logical_or` for a mask.
+
+    Returns:
+        Array of the same shape and dtype.
+    """
+    for _axis in range(2):
+        done = 0
+        while done < min(reach, len(values)):
+            shift = min(done + 1, reach - done)  # leaves no gap between the copies
+            chosen = values.copy()
+            choose(chosen[shift:], values[:-shift], out=chosen[shift:])
+            choose(chosen[:-shift], values[shift:], out=chosen[:-shift])
+            values, done = chosen, done + shift
+        values = values.T
+    return values

@@ -3,6 +3,8 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from kmatting.keras_setup import import_keras
+
 if TYPE_CHECKING:
     from kmatting.models.builders import build_model, model1, model2
     from kmatting.models.encoder import encoder_layers
@@ -22,5 +24,6 @@ _HOMES = {
 
 def __getattr__(name: str) -> Any:
     if name in _HOMES:
+        import_keras()
         return getattr(importlib.import_module(_HOMES[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

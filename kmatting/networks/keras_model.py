@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kmatting.errors import ModelError
+from kmatting.keras_setup import import_keras
 from kmatting.networks.metadata import read_metadata, read_size
 from kmatting.networks.network import Network, fixed_size, loading
 from kmatting.networks.runtime import limit_tensorflow, refuse_fork, tensorflow_memory
@@ -64,8 +65,7 @@ class KerasNetwork(Network):
     def __init__(self, path: Path, threads: int | None = None) -> None:
         super().__init__(path, threads)
         refuse_fork()
-        import keras
-
+        keras = import_keras()
         with_tensorflow = keras.backend.backend() == "tensorflow"
         if with_tensorflow:
             limit_tensorflow(threads)
@@ -100,8 +100,7 @@ class KerasNetwork(Network):
 
 
 def _load(path: Path) -> Any:
-    import keras
-
+    keras = import_keras()
     import kmatting.layers  # noqa: F401  registers the layers that a model file names
 
     return keras.saving.load_model(path, compile=False)

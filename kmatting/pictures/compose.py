@@ -1,4 +1,4 @@
-"""Makes cutouts and composites from foreground colours and an alpha."""
+"""Draws cutouts and composites from foreground colours and an alpha; reads backgrounds."""
 
 import operator
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ Background = Source | Colour  # not yet read
 _TILE = 256  # side in pixels
 
 
-def cutout(
+def draw_cutout(
     foreground: np.ndarray, alpha: np.ndarray, shadow: np.ndarray | None = None, bits: int = 8
 ) -> Image.Image | np.ndarray:
     """Joins foreground colours and alpha.
@@ -52,7 +52,7 @@ def cutout(
     return Image.fromarray(pixels) if bits == 8 else pixels
 
 
-def composite(
+def draw_composite(
     foreground: np.ndarray,
     alpha: np.ndarray,
     background: Colour | np.ndarray,
@@ -72,14 +72,14 @@ def composite(
     """
     height, width = alpha.shape
     if isinstance(background, tuple):
-        behind = np.broadcast_to(np.array(background, np.uint8), foreground.shape)
+        scene = np.broadcast_to(np.array(background, np.uint8), foreground.shape)
     else:
-        scene = Image.fromarray(background)
-        behind = np.asarray(ImageOps.fit(scene, (width, height), Image.Resampling.LANCZOS))
+        image = Image.fromarray(background)
+        scene = np.asarray(ImageOps.fit(image, (width, height), Image.Resampling.LANCZOS))
     mixed = np.empty_like(foreground)
     for tile in tiles(height, width, _TILE):
         for channel in range(3):  # as above
-            under = behind[tile][..., channel].astype(np.float32)
+            under = scene[tile][..., channel].astype(np.float32)
             if shadow is not None:
                 under *= 1 - shadow[tile]
             mixture = foreground[tile][..., channel] - under
@@ -109,6 +109,10 @@ def read_background(background: Background) -> Colour | np.ndarray:
         return read_image(background)
     if not background.strip():
         raise ImageError("Background: expected a colour or the path of an image, received nothing.")
+    if "://" in background:
+        raise ImageError(
+            f"Background {background!r}: is a web address; download the image and give its path."
+        )
     try:
         colour = ImageColor.getrgb(background)
     except ValueError:

@@ -1,17 +1,20 @@
-"""What can be made of a matte, and the files that it is written to: one table each.
+"""The kinds of pictures that can be made of a matte: one table.
 
-To add a kind of picture, write the function that draws it and add a record to `KINDS`; to add a
-format, add a record to `FORMATS`. Names of files, options of the commands and their help follow.
+To add a kind, write the function that draws it and add a record to `KINDS`. Its files may have the
+formats of `kmatting.images.formats` that can hold it. Names of files, options of the commands and
+their help follow.
 """
 
+import functools
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
 
-from kmatting.pictures.compose import Colour, composite, cutout
+from kmatting.images.formats import FORMATS
+from kmatting.pictures.compose import Colour, draw_composite, draw_cutout
 from kmatting.pictures.shadow import soft_shadow
 
 if TYPE_CHECKING:
@@ -22,38 +25,8 @@ Pixels = Image.Image | np.ndarray
 Scene = Colour | np.ndarray  # a background that was read
 Scenes = Mapping[str, Scene]  # by the name of the composite
 
+_DEFAULT = ".png"
 _SQUARE = 8  # pixels a side, of the checkerboard
-_QUALITY = {"quality": 90}
-_DEFLATE = {"compression": "tiff_deflate"}
-
-
-@dataclass(frozen=True)
-class Format:
-    """A format of files.
-
-    Attributes:
-        transparent: whether it holds transparency.
-        lossless: whether it keeps every level.
-        bits: the bits per channel that it may have.
-        options: of the writer.
-    """
-
-    transparent: bool = True
-    lossless: bool = True
-    bits: tuple[int, ...] = (8,)
-    options: dict[str, Any] = field(default_factory=dict)
-
-
-FORMATS = {
-    ".png": Format(bits=(8, 16)),
-    ".tif": Format(bits=(8, 16), options=_DEFLATE),
-    ".tiff": Format(bits=(8, 16), options=_DEFLATE),
-    ".webp": Format(lossless=False, options=_QUALITY),
-    ".avif": Format(lossless=False, options=_QUALITY),
-    ".jpg": Format(transparent=False, lossless=False, options=_QUALITY),
-    ".jpeg": Format(transparent=False, lossless=False, options=_QUALITY),
-    ".bmp": Format(transparent=False),  # programs differ in whether they heed its fourth channel
-}
 
 
 @dataclass(frozen=True)
@@ -79,28 +52,30 @@ class Kind:
     has_metadata: bool = False
     video: str | None = None
 
-    @property
+    @functools.cached_property
     def suffixes(self) -> tuple[str, ...]:
         """The suffixes that its files may have; the first is the default."""
-        return tuple(
+        suffixes = [
             suffix
-            for suffix, form in FORMATS.items()
-            if form.transparent >= self.transparent and form.lossless >= self.lossless
-        )
+            for each in FORMATS
+            if each.has_alpha >= self.transparent and each.lossless >= self.lossless
+            for suffix in each.written
+        ]
+        return tuple(sorted(suffixes, key=lambda suffix: suffix != _DEFAULT))
 
 
-def _draw_alpha(matte: "Matte", name: str, wanted: "Wanted", scenes: Scenes) -> Pixels:
+def _alpha(matte: "Matte", name: str, wanted: "Wanted", scenes: Scenes) -> Pixels:
     return matte.alpha_image(wanted.bits)
 
 
-def _draw_cutout(matte: "Matte", name: str, wanted: "Wanted", scenes: Scenes) -> Pixels:
+def _cutout(matte: "Matte", name: str, wanted: "Wanted", scenes: Scenes) -> Pixels:
     colours = matte.foreground(wanted.foreground)
-    return cutout(colours, matte.alpha, _shadow(matte, wanted), wanted.bits)
+    return draw_cutout(colours, matte.alpha, _shadow(matte, wanted), wanted.bits)
 
 
-def _draw_composite(matte: "Matte", name: str, wanted: "Wanted", scenes: Scenes) -> Pixels:
+def _composite(matte: "Matte", name: str, wanted: "Wanted", scenes: Scenes) -> Pixels:
     colours = matte.foreground(wanted.foreground)
-    return composite(colours, matte.alpha, scenes[name], _shadow(matte, wanted))
+    return draw_composite(colours, matte.alpha, scenes[name], _shadow(matte, wanted))
 
 
 def draw_panel(
@@ -111,17 +86,17 @@ def draw_panel(
 
     small = matte.reduced(cell)
     colours, shadow = small.foreground(wanted.foreground), _shadow(small, wanted)
-    subject = np.asarray(cutout(colours, small.alpha, shadow))
+    subject = np.asarray(draw_cutout(colours, small.alpha, shadow))
     board = _checkerboard(*small.alpha.shape)
     opacity = subject[..., 3] / np.float32(255)
     pictures = {
         "photo": small.photo.flatten(),
         "matte": small.alpha,
-        "cutout": np.asarray(composite(subject[..., :3], opacity, board)),
+        "cutout": np.asarray(draw_composite(subject[..., :3], opacity, board)),
     }
     for each, scene in scenes.items():
         caption = each.partition("-")[2] or "composite"
-        pictures[caption] = np.asarray(composite(colours, small.alpha, scene, shadow))
+        pictures[caption] = np.asarray(draw_composite(colours, small.alpha, scene, shadow))
     return Image.fromarray(draw([list(pictures.values())], list(pictures), cell=cell))
 
 
@@ -137,10 +112,10 @@ def _shadow(matte: "Matte", wanted: "Wanted") -> np.ndarray | None:
 
 
 KINDS = {
-    "alpha": Kind("the matte, in grey", _draw_alpha, lossless=True, bits=(8, 16), video=".mp4"),
+    "alpha": Kind("the matte, in grey", _alpha, lossless=True, bits=(8, 16), video=".mp4"),
     "cutout": Kind(
         "the subject on transparency",
-        _draw_cutout,
+        _cutout,
         transparent=True,
         bits=(8, 16),
         has_metadata=True,
@@ -149,7 +124,7 @@ KINDS = {
     "composite": Kind(
         "the subject over a colour (white, '#00ff00') or an image; may be repeated: "
         "photo.composite-white.png, photo.composite-beach.png and so on",
-        _draw_composite,
+        _composite,
         has_metadata=True,
         video=".mp4",
     ),

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
+from kmatting.errors import UsageError
 from kmatting.images import save_image, write_image
 from kmatting.pictures.compose import read_background
-from kmatting.pictures.kinds import FORMATS, Pixels, Scenes, kind_of
+from kmatting.pictures.kinds import Pixels, Scenes, kind_of
 from kmatting.pictures.metadata import exif_option, with_profile
-from kmatting.pictures.sixteen_bits import save_sixteen_bits, write_sixteen_bits
 from kmatting.pictures.wanted import Wanted
 
 if TYPE_CHECKING:
@@ -43,18 +43,18 @@ class Picture:
 
     def write(self, path: str | os.PathLike[str]) -> None:
         """Writes the file whole or not at all; its format is that of `suffix`."""
+        write_image(path, self.image, **self.options)
+
+    def pil_image(self) -> Image.Image:
+        """Returns the image, for who needs one of Pillow's."""
         if isinstance(self.image, Image.Image):
-            write_image(path, self.image, **self.options)
-        else:
-            write_sixteen_bits(path, self.image, self.suffix, **self.options)
+            return self.image
+        raise UsageError("Pillow holds no colours of 16 bits: write a file, or ask for 8 bits.")
 
     def encode(self) -> bytes:
         """Returns the bytes of the file."""
         file = io.BytesIO()
-        if isinstance(self.image, Image.Image):
-            save_image(file, self.image, self.suffix, **self.options)
-        else:
-            save_sixteen_bits(file, self.image, self.suffix, **self.options)
+        save_image(file, self.image, self.suffix, **self.options)
         return file.getvalue()
 
 
@@ -117,11 +117,12 @@ def _dressed(image: Pixels, name: str, matte: "Matte", wanted: Wanted) -> Pictur
     """Adds what goes into the file besides the pixels."""
     kind, suffix, photo = kind_of(name), wanted.suffix(name), matte.photo
     remarks: list[str] = []
-    options = dict(FORMATS[suffix].options)
+    options: dict[str, Any] = {}
     if kind.has_metadata and wanted.keep_metadata:
         image, profile = with_profile(image, photo)
         exif, remark = exif_option(photo.exif, suffix)
-        options |= {"exif": exif, "icc_profile": profile}
+        found = {"exif": exif, "icc_profile": profile}
+        options = {name: value for name, value in found.items() if value}
         remarks += [remark] if remark else []
     if photo.dpi:
         options["dpi"] = photo.dpi

@@ -12,11 +12,11 @@ from PIL import Image
 
 from kmatting.errors import UsageError
 from kmatting.images import MAX_PIXELS, Photo
-from kmatting.images.regions import largest_component
+from kmatting.images.regions import largest_component, over_squares
 from kmatting.pictures.compose import Background
 from kmatting.pictures.foreground import estimate_foreground
 from kmatting.pictures.kinds import KINDS, draw_panel
-from kmatting.pictures.maker import draw, make_pictures, read_backgrounds
+from kmatting.pictures.maker import Picture, make_pictures, read_backgrounds
 from kmatting.pictures.wanted import Wanted, read_canvas, read_margin
 from kmatting.sizes import whole_number
 
@@ -83,10 +83,9 @@ class Matte:
         return bool(np.count_nonzero(self.alpha >= 0.5) < _OPAQUE_SHARE * self.alpha.size)
 
     def remarks(self) -> list[str]:
-        """Says what a user should know of the result, in a phrase each.
+        """Returns what a user should know of the result, in a phrase each.
 
-        Returns:
-            Remarks that the file holds several frames or pages, and that no subject was found.
+        These are that the file holds several frames or pages, and that no subject was found.
         """
         remarks = [self.photo.note(), "no subject found" if self.is_empty else ""]
         return [remark for remark in remarks if remark]
@@ -221,7 +220,7 @@ class Matte:
             The `Matte`. The photo's own opacity is not changed.
 
         Raises:
-            ValueError: if the value is out of range.
+            UsageError: if the value is out of range.
         """
         if not 0 < value <= 1:
             raise UsageError(f"value: expected a number above 0 and at most 1, received {value}.")
@@ -243,7 +242,7 @@ class Matte:
         """
         pixels = whole_number("pixels", pixels, -_MOST_PIXELS, _MOST_PIXELS)
         choose = np.minimum if pixels > 0 else np.maximum
-        return Matte(self.photo, _over_squares(self.prediction, abs(pixels), choose))
+        return Matte(self.photo, over_squares(self.prediction, abs(pixels), choose))
 
     def keep_largest(self) -> "Matte":
         """Keeps the largest connected part of the subject and removes everything else.
@@ -288,7 +287,7 @@ class Matte:
             PIL image of the photo's size, in mode L or I;16.
 
         Raises:
-            ValueError: if `bits` is neither 8 nor 16.
+            UsageError: if `bits` is neither 8 nor 16.
         """
         if bits not in (8, 16):
             raise UsageError(f"bits: expected 8 or 16, received {bits}.")
@@ -305,7 +304,7 @@ class Matte:
         Returns:
             PIL image in mode RGBA, of the photo's size unless an option changes it.
         """
-        return self._drawn(Wanted(("cutout",), foreground=foreground, **options))
+        return self.picture(foreground=foreground, **options).pil_image()
 
     def composite(
         self, background: Background, foreground: str = "ml", **options: Any
@@ -322,16 +321,7 @@ class Matte:
         Returns:
             PIL image in mode RGB, of the photo's size unless an option changes it.
         """
-        wanted = Wanted(("composite",), (background,), foreground=foreground, **options)
-        return self._drawn(wanted)
-
-    def _drawn(self, wanted: Wanted) -> Image.Image:
-        if wanted.bits != 8:
-            raise UsageError("Pillow holds no colours of 16 bits: write a file with `save`.")
-        (kind,) = wanted.kinds
-        picture = draw(wanted.edited(self), kind, wanted, read_backgrounds(wanted))
-        assert isinstance(picture, Image.Image)  # it has 8 bits
-        return picture
+        return self.picture(background, foreground=foreground, **options).pil_image()
 
     def panel(
         self, foreground: str = "ml", cell: int = 384, backgrounds: tuple[Background, ...] = ()
@@ -379,8 +369,9 @@ class Matte:
             ImageError: if the background cannot be read, or the format cannot hold the picture.
             OSError: if the file cannot be written.
         """
+        suffix = Path(path).suffix.lower()
         kind = "cutout" if background is None else "composite"
-        allowed, suffix = KINDS[kind].suffixes, Path(path).suffix.lower()
+        allowed = KINDS[kind].suffixes
         if suffix not in allowed:
             what = "with transparency" if background is None else "for a composite"
             hint = ""
@@ -389,16 +380,31 @@ class Matte:
                     " For others, choose a background: matte.save('photo.jpg', background='white')."
                 )
             raise UsageError(f"{path}: expected a format {what} ({', '.join(allowed)}).{hint}")
-        wanted = Wanted(
-            (kind,),
-            () if background is None else (background,),
-            {kind: suffix},
-            foreground=foreground,
-            keep_metadata=keep_metadata,
-            **options,
+        picture = self.picture(
+            background, suffix, foreground=foreground, keep_metadata=keep_metadata, **options
         )
-        for picture in make_pictures(self, wanted):
-            picture.write(path)
+        picture.write(path)
+
+    def picture(
+        self, background: Background | None = None, suffix: str = ".png", **options: Any
+    ) -> Picture:
+        """Makes the cutout, or a composite, with the options of its writer.
+
+        Args:
+            background: None for the cutout, else as in `composite`.
+            suffix: of the file that it is for.
+            **options: fields of `kmatting.Wanted`.
+
+        Returns:
+            The `Picture`, which can be written to a file or encoded to bytes.
+
+        Raises:
+            UsageError: if the format does not hold such a picture, or an option is wrong.
+        """
+        kind = "cutout" if background is None else "composite"
+        backgrounds = () if background is None else (background,)
+        wanted = Wanted((kind,), backgrounds, {kind: suffix}, **options)
+        return next(make_pictures(self, wanted))
 
     def _repr_png_(self) -> bytes:
         """Shows the matte in a notebook."""
@@ -447,20 +453,6 @@ def _checked(photo: Photo, prediction: Any) -> np.ndarray:
         f"prediction: expected a float array {shape} in [0, 1], of the photo's size, received "
         f"{received or 'something else'}.{hint}"
     )
-
-
-def _over_squares(values: np.ndarray, reach: int, choose: np.ufunc) -> np.ndarray:
-    """Takes the least or the greatest value of the square around each pixel of an array (H, W)."""
-    for _axis in range(2):
-        done = 0
-        while done < min(reach, len(values)):
-            shift = min(done + 1, reach - done)  # leaves no gap between the copies
-            chosen = values.copy()
-            choose(chosen[shift:], values[:-shift], out=chosen[shift:])
-            choose(chosen[:-shift], values[shift:], out=chosen[:-shift])
-            values, done = chosen, done + shift
-        values = values.T
-    return values
 
 
 def _read_only(array: np.ndarray) -> np.ndarray:

@@ -62,11 +62,7 @@ def output_name(photo: str, kind: str, suffix: str = ".png", keep_suffix: bool =
 
 
 def is_output(name: str) -> bool:
-    """Tells whether a file name is one that `output_name` gives.
-
-    Args:
-        name: file name or path.
-    """
+    """Returns whether a file name, or a path, is one that `output_name` gives."""
     path = PurePath(name)
     kind = PurePath(path.stem).suffix.removeprefix(".")
     kind = "composite" if kind.startswith(_COMPOSITE) else kind
@@ -123,14 +119,7 @@ def matte_stem(path: PurePath) -> str:
 
 
 def check_names(jobs: Iterable[Job]) -> None:
-    """Checks that no two photos are to be written to one file, in any case of letters.
-
-    Args:
-        jobs: what is to be written.
-
-    Raises:
-        ValueError: if two photos are.
-    """
+    """Raises a UsageError if two photos would be written to one file, in any case of letters."""
     photos: dict[str, str] = {}
     clashes = []
     for job in jobs:
@@ -145,13 +134,7 @@ def check_names(jobs: Iterable[Job]) -> None:
 
 
 def name_clash(first: str, second: str, output: str) -> str:
-    """Says that two photos would be written to one file, and what to do.
-
-    Args:
-        first: path of a photo.
-        second: path of another one.
-        output: path of the file.
-    """
+    """Words the error of two photos that would be written to one file."""
     if PurePath(first).suffix.casefold() != PurePath(second).suffix.casefold():
         hint = "--keep-suffix names the files so that they differ"
     else:

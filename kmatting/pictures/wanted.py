@@ -12,9 +12,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from kmatting.errors import UsageError
+from kmatting.images.formats import format_written
 from kmatting.pictures.compose import Background
 from kmatting.pictures.foreground import FOREGROUND_METHODS
-from kmatting.pictures.kinds import FORMATS, KINDS
+from kmatting.pictures.kinds import KINDS
 from kmatting.pictures.names import composite_names
 from kmatting.sizes import whole_number
 
@@ -248,8 +249,9 @@ class Wanted:
                 raise UsageError(
                     f"{suffix}: expected {' or '.join(KINDS[kind].suffixes)} for the {kind}."
                 )
+            form = format_written(suffix)
             takes = self.bits in KINDS[kind].bits
-            if takes and self.bits not in FORMATS[suffix].bits:
+            if takes and form is not None and self.bits > form.bits:
                 raise UsageError(
                     f"{suffix}: holds no {self.bits} bits per channel; use .png or .tif."
                 )

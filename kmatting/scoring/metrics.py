@@ -13,19 +13,140 @@ TensorFlow.
 One step of the MATLAB code is left out. Its gradient error stretches each matte to the range from 0
 to 1 (`mat2gray`), which the paper does not, and which would forgive a prediction that is too faint.
 Mattes that reach both 0 and 1 score the same either way.
+
+To add a metric, write a function that compares two mattes, such as `_iou`, in a module of its own
+if it is long, and add a record to `METRICS`.
 """
+
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 
 from kmatting.errors import UsageError
-from kmatting.images.regions import largest_component
+from kmatting.scoring.connectivity import connectivity_map
+from kmatting.scoring.gradient import SIGMA, gradient_map
+from kmatting.scoring.levels import as_pair, checked_region, mean, to_levels, total
+from kmatting.scoring.trimap import BAND_WIDTH, unknown_band, unknown_of_trimap
 
-SIGMA = 1.4  # of the Gaussian in the gradient error, in pixels
-BAND_WIDTH = 10  # dilation of the unknown band of a true alpha, in pixels
+__all__ = [
+    "BAND_WIDTH",
+    "DTSSD",
+    "METRICS",
+    "SIGMA",
+    "Figure",
+    "Metric",
+    "connectivity_error",
+    "dtssd",
+    "gradient_error",
+    "iou",
+    "mad",
+    "mse",
+    "sad",
+    "score",
+    "to_levels",
+    "unknown_band",
+    "unknown_of_trimap",
+]
 
-FIGURES = ("sad", "mse", "mad", "gradient", "connectivity", "iou")
+Measure = Callable[[np.ndarray | None], float]  # from a region, or None for the whole image
+# From the levels of truth and prediction. What is the same for all regions is computed once.
+Compare = Callable[[np.ndarray, np.ndarray], Measure]
 
-_TILE = 128  # pixels, side of the squares filtered at a time: they fit into the processor's cache
+
+@dataclass(frozen=True)
+class Figure:
+    """A number that `kmatting evaluate` reports.
+
+    Attributes:
+        name: its key in reports.
+        caption: what papers call it.
+        decimals: digits that are shown after the point.
+        meaning: how it is computed, in a line.
+    """
+
+    name: str
+    caption: str
+    decimals: int
+    meaning: str
+
+
+@dataclass(frozen=True)
+class Metric(Figure):
+    """A figure that compares one matte with the truth.
+
+    Attributes:
+        compare: computes it.
+    """
+
+    compare: Compare
+
+
+def _sad(truth: np.ndarray, prediction: np.ndarray) -> Measure:
+    difference = _difference(truth, prediction)
+    return lambda region: total(difference, region) / 255 / 1000
+
+
+def _mse(truth: np.ndarray, prediction: np.ndarray) -> Measure:
+    squared = np.square(_difference(truth, prediction), dtype=np.uint16)  # 255**2 fits
+    return lambda region: mean(squared, region) / 255**2
+
+
+def _mad(truth: np.ndarray, prediction: np.ndarray) -> Measure:
+    difference = _difference(truth, prediction)
+    return lambda region: mean(difference, region) / 255
+
+
+def _gradient(truth: np.ndarray, prediction: np.ndarray) -> Measure:
+    errors = gradient_map(truth, prediction)
+    return lambda region: total(errors, region) / 1000
+
+
+def _connectivity(truth: np.ndarray, prediction: np.ndarray) -> Measure:
+    errors = connectivity_map(truth, prediction)
+    return lambda region: total(errors, region) / 510 / 1000
+
+
+def _iou(truth: np.ndarray, prediction: np.ndarray) -> Measure:
+    either, both = np.maximum(truth, prediction) >= 128, np.minimum(truth, prediction) >= 128
+
+    def ratio(region: np.ndarray | None) -> float:
+        union = total(either, region)
+        return total(both, region) / union if union else 1.0
+
+    return ratio
+
+
+def _difference(truth: np.ndarray, prediction: np.ndarray) -> np.ndarray:
+    return np.maximum(truth, prediction) - np.minimum(truth, prediction)
+
+
+METRICS = (
+    Metric("sad", "SAD", 4, "sum over pixels of |prediction - truth|, / 1000", _sad),
+    Metric("mse", "MSE", 6, "mean over pixels of (prediction - truth)^2", _mse),
+    Metric("mad", "MAD", 6, "mean over pixels of |prediction - truth|", _mad),
+    Metric(
+        "gradient",
+        "gradient",
+        4,
+        f"differences of the derivatives of a Gaussian of sigma {SIGMA}, squared, / 1000",
+        _gradient,
+    ),
+    Metric(
+        "connectivity",
+        "connectivity",
+        4,
+        "what is not connected to the subject: step 0.1, theta 0.15, 4 neighbours, / 1000",
+        _connectivity,
+    ),
+    Metric("iou", "IoU", 5, "intersection over union of alpha >= 0.5 (higher is better)", _iou),
+)
+DTSSD = Figure(
+    "dtssd",
+    "dtSSD",
+    4,
+    "root of the mean square over pixels of the error of the change to a frame, * 100",
+)
 
 
 def score(
@@ -40,28 +161,19 @@ def score(
             `unknown_of_trimap`), or None.
 
     Returns:
-        The `FIGURES` over the whole image, under their names; with `unknown` also those over the
+        The `METRICS` over the whole image, under their names; with `unknown` also those over the
         band, as "sad_unknown" and so on (NaN if the band has no pixels).
 
     Raises:
         ValueError: if an input has a wrong shape, dtype or range.
     """
-    truth, prediction = _pair(truth, prediction)
-    difference = _difference(truth, prediction)
-    gradient = _gradient_map(truth, prediction)
-    connectivity = _connectivity_map(truth, prediction)
-    regions = {"": None} if unknown is None else {"": None, "_unknown": unknown}
-    figures = {}
-    for suffix, region in regions.items():
-        if region is not None and not _checked_region(region, truth.shape).any():
-            figures.update({name + suffix: float("nan") for name in FIGURES})
-            continue
-        figures[f"sad{suffix}"] = _total(difference, region) / 255 / 1000
-        figures[f"mse{suffix}"] = _mean(_squared(difference), region) / 255**2
-        figures[f"mad{suffix}"] = _mean(difference, region) / 255
-        figures[f"gradient{suffix}"] = _total(gradient, region) / 1000
-        figures[f"connectivity{suffix}"] = _total(connectivity, region) / 510 / 1000
-        figures[f"iou{suffix}"] = iou(truth, prediction, region)
+    truth, prediction = as_pair(truth, prediction)
+    measures = {metric.name: metric.compare(truth, prediction) for metric in METRICS}
+    figures = {name: measure(None) for name, measure in measures.items()}
+    if unknown is not None:
+        has_band = checked_region(unknown, truth.shape).any()
+        for name, measure in measures.items():
+            figures[f"{name}_unknown"] = measure(unknown) if has_band else float("nan")
     return figures
 
 
@@ -79,7 +191,7 @@ def sad(truth: np.ndarray, prediction: np.ndarray, region: np.ndarray | None = N
     Raises:
         ValueError: if an input has a wrong shape, dtype or range.
     """
-    return _total(_difference(*_pair(truth, prediction)), region) / 255 / 1000
+    return _sad(*as_pair(truth, prediction))(region)
 
 
 def mse(truth: np.ndarray, prediction: np.ndarray, region: np.ndarray | None = None) -> float:
@@ -96,8 +208,7 @@ def mse(truth: np.ndarray, prediction: np.ndarray, region: np.ndarray | None = N
     Raises:
         ValueError: as in `sad`.
     """
-    squared = _squared(_difference(*_pair(truth, prediction)))
-    return _mean(squared, region) / 255**2
+    return _mse(*as_pair(truth, prediction))(region)
 
 
 def mad(truth: np.ndarray, prediction: np.ndarray, region: np.ndarray | None = None) -> float:
@@ -114,7 +225,7 @@ def mad(truth: np.ndarray, prediction: np.ndarray, region: np.ndarray | None = N
     Raises:
         ValueError: as in `sad`.
     """
-    return _mean(_difference(*_pair(truth, prediction)), region) / 255
+    return _mad(*as_pair(truth, prediction))(region)
 
 
 def gradient_error(
@@ -137,7 +248,7 @@ def gradient_error(
     Raises:
         ValueError: as in `sad`.
     """
-    return _total(_gradient_map(*_pair(truth, prediction)), region) / 1000
+    return _gradient(*as_pair(truth, prediction))(region)
 
 
 def connectivity_error(
@@ -163,7 +274,7 @@ def connectivity_error(
     Raises:
         ValueError: as in `sad`.
     """
-    return _total(_connectivity_map(*_pair(truth, prediction)), region) / 510 / 1000
+    return _connectivity(*as_pair(truth, prediction))(region)
 
 
 def iou(truth: np.ndarray, prediction: np.ndarray, region: np.ndarray | None = None) -> float:
@@ -180,10 +291,7 @@ def iou(truth: np.ndarray, prediction: np.ndarray, region: np.ndarray | None = N
     Raises:
         ValueError: as in `sad`.
     """
-    truth, prediction = _pair(truth, prediction)
-    truth_opaque, prediction_opaque = truth >= 128, prediction >= 128
-    union = _total(truth_opaque | prediction_opaque, region)
-    return _total(truth_opaque & prediction_opaque, region) / union if union else 1.0
+    return _iou(*as_pair(truth, prediction))(region)
 
 
 def dtssd(
@@ -217,206 +325,11 @@ def dtssd(
         scaling of Lin et al., "Robust High-Resolution Video Matting with Temporal Guidance", WACV
         2022.
     """
-    error = np.subtract(*_pair(prediction, truth), dtype=np.int16)
-    before = np.subtract(*_pair(previous_prediction, previous_truth), dtype=np.int16)
+    error = np.subtract(*as_pair(prediction, truth), dtype=np.int16)
+    before = np.subtract(*as_pair(previous_prediction, previous_truth), dtype=np.int16)
     if error.shape != before.shape:
         raise UsageError(
             f"Expected two frames of one shape, received {error.shape} and {before.shape}."
         )
     squared = np.square((error - before).astype(np.int32))
-    return float(np.sqrt(_mean(squared, region))) / 255 * 100
-
-
-def unknown_band(truth: np.ndarray, width: int = BAND_WIDTH) -> np.ndarray:
-    """Computes the unknown band of a trimap from a true alpha.
-
-    A pixel is unknown if the square of side 2 * width + 1 around it holds both a pixel that is not
-    fully foreground and one that is not fully background. These are the semi-transparent pixels and
-    the borders between foreground and background, dilated by `width`.
-
-    Args:
-        truth: true alpha, (H, W), uint8 or float in [0, 1].
-        width: pixels, 0 or more.
-
-    Returns:
-        bool array (H, W).
-
-    Raises:
-        ValueError: if the alpha has a wrong shape, dtype or range, or the width is negative.
-    """
-    if width < 0:
-        raise UsageError(f"Expected a band width of 0 or more pixels, received {width}.")
-    levels = to_levels(truth)
-    return _dilated(levels < 255, width) & _dilated(levels > 0, width)
-
-
-def unknown_of_trimap(trimap: np.ndarray) -> np.ndarray:
-    """Finds the unknown pixels of a trimap.
-
-    Args:
-        trimap: uint8 array (H, W): 0 is background, 255 foreground, one grey level (usually 128)
-            unknown.
-
-    Returns:
-        bool array (H, W), true where the trimap is grey.
-
-    Raises:
-        ValueError: if the trimap has several grey levels.
-    """
-    levels = to_levels(trimap)
-    greys = np.flatnonzero(np.bincount(levels.ravel(), minlength=256)[1:255]) + 1
-    if greys.size > 1:
-        raise UsageError(
-            "Expected a trimap of 0, one grey level (such as 128) and 255, received "
-            f"{greys.size} grey levels between {greys[0]} and {greys[-1]}. "
-            "Save trimaps as PNG, without smoothing."
-        )
-    return (levels > 0) & (levels < 255)
-
-
-def to_levels(alpha: np.ndarray) -> np.ndarray:
-    """Converts an alpha to 8-bit levels.
-
-    Args:
-        alpha: array (H, W), uint8 or float in [0, 1].
-
-    Returns:
-        uint8 array (H, W): the input itself if it is uint8, else rounded to the nearest level.
-
-    Raises:
-        ValueError: if the alpha has a wrong shape, dtype or range.
-    """
-    alpha = np.asarray(alpha)
-    if alpha.ndim != 2 or alpha.size == 0:
-        raise UsageError(f"Expected an alpha of shape (H, W), received shape {alpha.shape}.")
-    if alpha.dtype == np.uint8:
-        return alpha
-    if not np.issubdtype(alpha.dtype, np.floating):
-        raise UsageError(f"Expected an alpha of dtype uint8 or float, received {alpha.dtype}.")
-    low, high = float(alpha.min()), float(alpha.max())
-    if not (low >= 0 and high <= 1):  # also catches NaN
-        raise UsageError(f"Expected a float alpha in [0, 1], received values in [{low}, {high}].")
-    return np.rint(alpha.astype(np.float32) * 255).astype(np.uint8)
-
-
-def _pair(truth: np.ndarray, prediction: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    truth, prediction = to_levels(truth), to_levels(prediction)
-    if truth.shape != prediction.shape:
-        raise UsageError(
-            f"Expected two alphas of one shape, received {truth.shape} and {prediction.shape}. "
-            "Bring the prediction to the size of the truth first."
-        )
-    return truth, prediction
-
-
-def _checked_region(region: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    if region.shape != shape or region.dtype != np.bool_:
-        raise UsageError(
-            f"Expected a region of dtype bool and shape {shape}, "
-            f"received {region.dtype} of shape {region.shape}."
-        )
-    return region
-
-
-def _total(values: np.ndarray, region: np.ndarray | None) -> float:
-    """Sums over a region, in float64, which is exact for the integers used here."""
-    if region is not None:
-        values = values[_checked_region(region, values.shape)]
-    return float(values.sum(dtype=np.float64))
-
-
-def _mean(values: np.ndarray, region: np.ndarray | None) -> float:
-    total = _total(values, region)
-    pixels = values.size if region is None else np.count_nonzero(region)
-    return total / pixels if pixels else float("nan")
-
-
-def _difference(truth: np.ndarray, prediction: np.ndarray) -> np.ndarray:
-    return np.maximum(truth, prediction) - np.minimum(truth, prediction)
-
-
-def _squared(difference: np.ndarray) -> np.ndarray:
-    return np.square(difference, dtype=np.uint16)  # 255**2 fits
-
-
-def _gradient_map(truth: np.ndarray, prediction: np.ndarray) -> np.ndarray:
-    """Squared differences of the gradient magnitudes, float32 (H, W)."""
-    # The radius is where the Gaussian falls under 0.01. The kernel is the outer product of a
-    # Gaussian and its derivative: normalising each normalises the product.
-    radius = int(np.ceil(SIGMA * np.sqrt(-2 * np.log(np.sqrt(2 * np.pi) * SIGMA * 0.01))))
-    offsets = np.arange(-radius, radius + 1, dtype=np.float64)
-    smooth = np.exp(-(offsets**2) / (2 * SIGMA**2))
-    derive = offsets * smooth
-    smooth /= np.linalg.norm(smooth)
-    derive /= np.linalg.norm(derive)
-
-    padded = [np.pad(levels, radius, mode="edge") for levels in (truth, prediction)]
-    errors = np.zeros(truth.shape, np.float32)
-    for top in range(0, truth.shape[0], _TILE):
-        for left in range(0, truth.shape[1], _TILE):
-            rows = slice(top, top + _TILE + 2 * radius)
-            columns = slice(left, left + _TILE + 2 * radius)
-            true, predicted = (levels[rows, columns] for levels in padded)
-            if np.array_equal(true, predicted):  # true of most of a usual photo
-                continue
-            magnitudes = [_gradient_magnitude(tile, smooth, derive) for tile in (true, predicted)]
-            errors[top : top + _TILE, left : left + _TILE] = np.square(
-                magnitudes[0] - magnitudes[1]
-            )
-    return errors
-
-
-def _gradient_magnitude(levels: np.ndarray, smooth: np.ndarray, derive: np.ndarray) -> np.ndarray:
-    alpha = levels / 255
-    gradient_x = _correlated(_correlated(alpha, smooth, 0), derive, 1)
-    gradient_y = _correlated(_correlated(alpha, derive, 0), smooth, 1)
-    return np.sqrt(np.square(gradient_x) + np.square(gradient_y))
-
-
-def _correlated(values: np.ndarray, kernel: np.ndarray, axis: int) -> np.ndarray:
-    """Correlates along an axis, without padding."""
-    if axis == 1:
-        return _correlated(values.T, kernel, 0).T
-    size = len(values) - len(kernel) + 1
-    total = kernel[0] * values[:size]
-    for start, weight in enumerate(kernel[1:], start=1):
-        total += weight * values[start : start + size]
-    return total
-
-
-def _connectivity_map(truth: np.ndarray, prediction: np.ndarray) -> np.ndarray:
-    """Computes the differences of the disconnected parts, int16 (H, W), in units of 1/510.
-
-    Both a level, 1/255, and a step of the thresholds, 1/10, are whole multiples of this unit.
-    """
-    both = np.minimum(truth, prediction)
-    in_source = np.ones(both.shape, np.bool_)
-    connected = np.zeros(both.shape, np.uint8)  # in tenths
-    for tenths in range(1, 11):
-        in_source &= largest_component(both >= -(-255 * tenths // 10))
-        if not in_source.any():
-            break
-        connected += in_source
-    connected_level = connected.astype(np.int16) * 51
-    true, predicted = (_disconnected(levels, connected_level) for levels in (truth, prediction))
-    return np.abs(true - predicted)
-
-
-def _disconnected(levels: np.ndarray, connected_level: np.ndarray) -> np.ndarray:
-    above = levels.astype(np.int16) * 2 - connected_level
-    above[above < 77] = 0  # theta is 0.15 * 510 = 76.5
-    return above
-
-
-def _dilated(filled: np.ndarray, width: int) -> np.ndarray:
-    """Grows the filled part by `width` pixels along rows and columns."""
-    for _axis in range(2):
-        reach = 0
-        while reach < width:
-            shift = min(reach + 1, width - reach)  # leaves no gap between the copies
-            grown = filled.copy()
-            grown[shift:] |= filled[:-shift]
-            grown[:-shift] |= filled[shift:]
-            filled, reach = grown, reach + shift
-        filled = filled.T
-    return filled
+    return float(np.sqrt(mean(squared, region))) / 255 * 100

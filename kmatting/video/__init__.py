@@ -9,14 +9,14 @@ Examples:
 """
 
 from kmatting.errors import VideoError
-from kmatting.video.frame import Frame
+from kmatting.video.clip import Clip, Frame
 from kmatting.video.mattes import matte_frames
-from kmatting.video.read import Video, open_video, read_frames
+from kmatting.video.read import open_video, read_frames
 from kmatting.video.write import VideoSink
 
 __all__ = [
+    "Clip",
     "Frame",
-    "Video",
     "VideoError",
     "VideoSink",
     "matte_frames",

@@ -1,14 +1,14 @@
 """Reads animated GIF, WebP, PNG and AVIF files, with Pillow."""
 
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from fractions import Fraction
-from pathlib import Path
 
-from PIL import Image, ImageSequence
+from PIL import Image
 
 from kmatting.errors import VideoError
-from kmatting.images import MAX_PIXELS, read_photo
-from kmatting.video.frame import Frame
+from kmatting.images import read_photo
+from kmatting.video.clip import Clip, Frame, check_size
+from kmatting.video.source import Source
 
 _FORMATS = ("GIF", "WEBP", "PNG", "AVIF")
 _MILLISECOND = Fraction(1, 1000)
@@ -16,99 +16,93 @@ _LEAST = 11  # milliseconds; browsers show frames of less for 100
 _USUAL = 100
 
 
-def is_animation(path: Path) -> bool:
-    """Tells whether a file is a GIF, WebP, PNG or AVIF, by its content."""
-    try:
-        with path.open("rb") as file:
-            start = file.read(12)
-    except OSError:
-        return False
+def is_animation(start: bytes) -> bool:
+    """Returns whether a file that starts like this is a GIF, WebP, PNG or AVIF."""
     return (
         start.startswith((b"GIF8", b"\x89PNG"))
-        or (start[:4] == b"RIFF" and start[8:] == b"WEBP")
-        or start[4:] in (b"ftypavif", b"ftypavis")
+        or (start[:4] == b"RIFF" and start[8:12] == b"WEBP")
+        or start[4:12] in (b"ftypavif", b"ftypavis")
     )
 
 
-class Animation:
+class Animation(Clip):
     """An animated GIF, WebP, PNG or AVIF.
 
     Args:
-        path: path of the file.
-
-    Attributes:
-        count: number of frames.
-        rate: frames a second on average, or None.
-        time_base: seconds, the unit of time stamps.
-        duration: None; it is known once the frames were read.
-        has_sound: False.
-        notes: empty, as an animation is read as it is.
-        problems: what could not be read, one line each; complete once the frames were read.
+        source: the file.
 
     Raises:
         VideoError: if the file is damaged or holds a single picture.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, source: Source) -> None:
+        super().__init__(source.name)
         self.time_base = _MILLISECOND
-        self.rate: Fraction | None = None
-        self.duration: Fraction | None = None
-        self.has_sound = False
-        self.notes: list[str] = []
-        self.problems: list[str] = []
+        self._path = source.path
         with self._opened() as image:
-            self.count = getattr(image, "n_frames", 1)
-            size = image.size
-        if size[0] * size[1] > MAX_PIXELS:
-            raise VideoError(f"{path}: {size[0]}x{size[1]} are more than {MAX_PIXELS:,} pixels.")
+            check_size(self.name, *image.size)
+            # A PNG may begin with a picture for programs that show no animation.
+            self._first = int(getattr(image, "default_image", False))
+            self.count = getattr(image, "n_frames", 1) - self._first
+            self.plays = _plays(image)
         if self.count == 1:
-            raise VideoError(f"{path}: is a photo, not a video; cut it out with kmatting predict.")
+            raise VideoError(
+                f"{self.name}: is a photo, not a video; cut it out with kmatting predict."
+            )
 
     def frames(
         self, start: float | Fraction = 0, end: float | Fraction | None = None
     ) -> Generator[Frame]:
-        """Reads the frames.
-
-        Args:
-            start: as in `kmatting.video.read_frames`.
-            end: as in `kmatting.video.read_frames`.
-
-        Yields:
-            The `Frame`s, with the transparency of the file.
-
-        Raises:
-            VideoError: if there is no frame.
-        """
+        """Reads the frames, see `Clip.frames`; they keep the transparency of the file."""
         start, time, found = Fraction(start), Fraction(0), False
-        with self._opened() as image:
-            frames = iter(ImageSequence.Iterator(image))
-            while end is None or time < end:
-                try:
-                    frame = next(frames)
-                    photo = read_photo(frame)
-                except StopIteration:
-                    break
-                except (OSError, ValueError, SyntaxError, EOFError):
-                    self.problems.append(f"{self.path}: damaged after {float(time):.2f} seconds.")
-                    break
-                duration = _milliseconds(frame) * _MILLISECOND
-                if time >= start:
-                    found = True
-                    rest = duration if end is None else min(duration, Fraction(end) - time)
-                    yield Frame(photo, time - start, rest)
-                time += duration
+        end = None if end is None else Fraction(end)
+        for image, duration in self._pictures():
+            if end is not None and time >= end:
+                break
+            if time >= start:
+                found = True
+                rest = duration if end is None else min(duration, end - time)
+                yield Frame(read_photo(image), time - start, rest)
+            time += duration
+        else:
+            self.duration = time
         if not found:
-            where = "" if start == 0 and end is None else " between --start and --end"
-            raise VideoError(f"{self.path}: no frames{where}.")
+            raise self._no_frames(start, end)
+
+    def _pictures(self) -> Iterator[tuple[Image.Image, Fraction]]:
+        """Decodes the pictures up to a damaged one, with the seconds that each is shown."""
+        time = Fraction(0)
+        with self._opened() as image:
+            for number in range(self._first, self._first + (self.count or 0)):
+                try:
+                    image.seek(number)
+                    image.load()
+                except Exception:  # decoders raise nearly every type on broken files
+                    self.problems.append(f"{self.name}: damaged after {float(time):.2f} seconds.")
+                    return
+                duration = _milliseconds(image) * _MILLISECOND
+                time += duration
+                yield image, duration
 
     def _opened(self) -> Image.Image:
         try:
-            return Image.open(self.path, formats=_FORMATS)
-        except (OSError, ValueError, SyntaxError) as error:
-            raise VideoError(f"{self.path}: damaged or truncated image ({error}).") from error
+            return Image.open(self._path, formats=_FORMATS)
+        except Exception as error:  # as above
+            raise VideoError(f"{self.name}: damaged or truncated image ({error}).") from error
 
 
-def _milliseconds(frame: Image.Image) -> int:
-    stated = round(frame.info.get("duration", 0))
+def _plays(image: Image.Image) -> int:
+    """Returns how often an animation is shown, 0 for ever.
+
+    A GIF counts the repetitions after the first time, and plays once if it says nothing; WebP and
+    PNG count how often it is shown.
+    """
+    stated = image.info.get("loop")
+    if image.format != "GIF":
+        return stated or 0
+    return 1 if stated is None else stated and stated + 1
+
+
+def _milliseconds(image: Image.Image) -> int:
+    stated = round(image.info.get("duration", 0))
     return stated if stated >= _LEAST else _USUAL

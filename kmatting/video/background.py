@@ -8,11 +8,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
-from kmatting.errors import VideoError
+from kmatting.errors import ImageError, VideoError
+from kmatting.images import image_size
 from kmatting.pictures.compose import Colour, read_background
 from kmatting.video.animation import is_animation
-from kmatting.video.frame import Frame
+from kmatting.video.clip import Frame
 from kmatting.video.read import open_video
+from kmatting.video.source import Source
 
 _SUFFIXES = (
     *(".mp4", ".mov", ".m4v", ".webm", ".mkv", ".avi", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts"),
@@ -24,10 +26,12 @@ class Background:
     """What is behind the subject at each moment.
 
     Args:
-        source: a colour (`white`, `#00ff00`), or the path of an image, an animation or a video. A
-            video is known by its suffix. What moves is repeated where it is too short.
+        source: a colour (`white`, `#00ff00`), or the path of an image, an animation, a video or a
+            named pipe with one of these. A video is known by its suffix, or by its content in a
+            pipe. What moves is repeated where it is too short.
 
     Attributes:
+        name: what messages call it.
         notes: what is changed on reading a video, one line each; complete once it is closed.
         problems: what could not be read, likewise.
 
@@ -37,16 +41,21 @@ class Background:
     """
 
     def __init__(self, source: str) -> None:
+        self.name = source
         self.notes: list[str] = []
         self.problems: list[str] = []
         self._still: Colour | np.ndarray | None = None
         self._scene: Generator[tuple[Frame, Fraction]] | None = None
-        if _moves(source):
-            open_video(source)  # a bad one is known before any work
-            self._scene = self._repeated(source)
-            self._shown, self._until = next(self._scene)
-        else:
-            self._still = read_background(source)
+        still, path = source, Path(source)
+        if path.suffix.lower() in _SUFFIXES or path.is_file() or path.is_fifo():
+            file = Source(source)
+            if _moves(file):
+                open_video(file)  # a bad one is known before any work
+                self._scene = self._repeated(file)
+                self._shown, self._until = next(self._scene)
+                return
+            still = str(file.path)
+        self._still = read_background(still)
 
     def at(self, time: Fraction, size: tuple[int, int]) -> Colour | np.ndarray:
         """Returns the background at a time.
@@ -72,11 +81,11 @@ class Background:
         if self._scene is not None:
             self._scene.close()
 
-    def _repeated(self, source: str) -> Generator[tuple[Frame, Fraction]]:
+    def _repeated(self, file: Source) -> Generator[tuple[Frame, Fraction]]:
         """Yields the frames of a video over and over, with the time until which each is shown."""
         until = Fraction(0)
         while True:
-            video = open_video(source)
+            video = open_video(file)
             try:
                 with contextlib.closing(video.frames()) as frames:
                     for frame in frames:
@@ -87,16 +96,21 @@ class Background:
                 self.problems += [each for each in video.problems if each not in self.problems]
 
 
-def _moves(source: str) -> bool:
-    """Whether a source is a video or an animation, by its suffix or its content."""
-    path = Path(source)
-    if not is_animation(path):
-        return path.suffix.lower() in _SUFFIXES
+def _moves(file: Source) -> bool:
+    """Returns whether a file is a video or an animation, by its content or its suffix."""
+    if is_animation(file.start()):
+        try:
+            open_video(file)
+        except VideoError:  # a single picture
+            return False
+        return True
+    if not file.is_copy:
+        return Path(file.name).suffix.lower() in _SUFFIXES
     try:
-        open_video(path)
-    except VideoError:  # a single picture
-        return False
-    return True
+        image_size(file.path)
+    except ImageError:
+        return True
+    return False
 
 
 def _covering(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:

@@ -21,14 +21,15 @@ class Converter:
     Args:
         first: the first frame.
         aspect: width of a pixel by its height. The frames are stretched so that it becomes 1.
-        notes: receives what is changed, one line each.
+
+    Attributes:
+        notes: what is changed, one line each.
     """
 
-    def __init__(self, first: av.VideoFrame, aspect: Fraction, notes: list[str]) -> None:
-        self._notes = notes
+    def __init__(self, first: av.VideoFrame, aspect: Fraction) -> None:
+        self.notes: list[str] = []
         self._coded = first.width, first.height
-        self._width = max(1, round(first.width * aspect))
-        self._height = first.height
+        self._width, self._height = square_size(first.width, first.height, aspect)
         self._graph: av.filter.Graph | None = None
         self._graph_of: tuple[object, ...] = ()
         # Of the first frame only: PyAV's side data hold their frame until the garbage collector
@@ -69,8 +70,13 @@ class Converter:
         return self._graph.vpull()
 
     def _note(self, text: str) -> None:
-        if text not in self._notes:
-            self._notes.append(text)
+        if text not in self.notes:
+            self.notes.append(text)
+
+
+def square_size(width: int, height: int, aspect: Fraction) -> tuple[int, int]:
+    """Returns width and height of a frame once its pixels are square."""
+    return max(1, round(width * aspect)), height
 
 
 def _srgb_graph(picture: av.VideoFrame) -> av.filter.Graph:

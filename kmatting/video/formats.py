@@ -1,5 +1,6 @@
 """The files that a video can be written to."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from fractions import Fraction
 
@@ -19,6 +20,8 @@ class Format:
         even: whether width and height must be even.
         sound: codecs of sound that the container takes as they are; empty if it has no sound.
         sound_encoder: for all other sound.
+        tags: whether it holds title, author, date, place and the like.
+        loop: options of the muxer for the number of times that an animation is shown, 0 for ever.
     """
 
     container: str
@@ -31,10 +34,12 @@ class Format:
     even: bool = False
     sound: tuple[str, ...] = ()
     sound_encoder: str = ""
+    tags: bool = False
+    loop: Callable[[int], dict[str, str]] | None = None
 
 
 _MILLISECOND = Fraction(1, 1000)
-_FOR_EVER = {"loop": "0"}
+_MOST_PLAYS = 65535
 
 FORMATS = {
     ".webm": Format(
@@ -53,6 +58,7 @@ FORMATS = {
         tick=_MILLISECOND,
         sound=("opus", "vorbis"),
         sound_encoder="libopus",
+        tags=True,
     ),
     ".mov": Format(
         container="mov",
@@ -62,6 +68,7 @@ FORMATS = {
         options={"profile": "4444", "vendor": "apl0", "alpha_bits": "16"},
         sound=("aac", "alac", "mp3", "pcm_s16le", "pcm_s24le", "pcm_s16be", "pcm_s24be"),
         sound_encoder="aac",
+        tags=True,
     ),
     ".mp4": Format(
         container="mp4",
@@ -73,6 +80,7 @@ FORMATS = {
         even=True,
         sound=("aac", "alac", "mp3", "ac3", "eac3"),
         sound_encoder="aac",
+        tags=True,
     ),
     ".webp": Format(
         container="webp",
@@ -80,23 +88,24 @@ FORMATS = {
         opaque="bgra",
         transparent="bgra",
         options={"quality": "85", "lossless": "0"},
-        container_options=_FOR_EVER,
         tick=_MILLISECOND,
+        loop=lambda plays: {"loop": str(min(plays, _MOST_PLAYS))},
     ),
     ".apng": Format(
         container="apng",
         encoder="apng",
         opaque="rgb24",
         transparent="rgba",
-        container_options={"plays": "0"},
         tick=_MILLISECOND,
+        loop=lambda plays: {"plays": str(min(plays, _MOST_PLAYS))},
     ),
     ".gif": Format(
         container="gif",
         encoder="gif",
         opaque="pal8",
         transparent="pal8",
-        container_options=_FOR_EVER,
         tick=Fraction(1, 100),
+        # It counts the repetitions; -1 is none.
+        loop=lambda plays: {"loop": str(min(plays, _MOST_PLAYS) - 1 or -1) if plays else "0"},
     ),
 }

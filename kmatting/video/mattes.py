@@ -1,19 +1,37 @@
 """From frames to mattes: the network, the median over time, the size of the frame."""
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 
 import numpy as np
 
+from kmatting.ahead import ahead, map_ordered
+from kmatting.errors import PhotoError
+from kmatting.images import Photo
 from kmatting.inference.matter import Matter
 from kmatting.inference.refine import refine
 from kmatting.pictures.matte import Matte
-from kmatting.video.ahead import ahead, map_ahead
-from kmatting.video.frame import Frame
-from kmatting.video.steady import steady
+from kmatting.video.clip import Frame
+from kmatting.video.steady import steadied
+
+WORKERS = 2  # threads that refine mattes and make pictures
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A frame on its way through the network.
+
+    Attributes:
+        frame: the frame.
+        image: uint8 array (H, W, 3), what the network sees of it: where it is transparent, white.
+    """
+
+    frame: Frame
+    image: np.ndarray
 
 
 def matte_frames(
-    frames: Iterable[Frame], matter: Matter, median: bool = True
+    frames: Iterable[Frame], matter: Matter, steady: bool = True
 ) -> Iterator[tuple[Frame, Matte]]:
     """Predicts the mattes of a video's frames.
 
@@ -23,7 +41,7 @@ def matte_frames(
     Args:
         frames: the frames, as from `read_frames`. All have one size.
         matter: the model.
-        median: whether to take the median over three frames, see `kmatting.video.steady`.
+        steady: whether to take the median over three frames, see `kmatting.video.steady`.
 
     Yields:
         Each frame with its `Matte`.
@@ -32,34 +50,39 @@ def matte_frames(
         PhotoError: if the model cannot run on a frame.
     """
 
-    def with_matte(coarse: tuple[Frame, np.ndarray]) -> tuple[Frame, Matte]:
-        return coarse[0], refined(*coarse)
+    def with_matte(coarse: tuple[Seen, np.ndarray]) -> tuple[Frame, Matte]:
+        return coarse[0].frame, refined(*coarse)
 
-    yield from map_ahead(with_matte, coarse_mattes(frames, matter, median))
+    yield from map_ordered(with_matte, coarse_mattes(frames, matter, steady), WORKERS)
 
 
 def coarse_mattes(
-    frames: Iterable[Frame], matter: Matter, median: bool
-) -> Iterator[tuple[Frame, np.ndarray]]:
+    frames: Iterable[Frame], matter: Matter, steady: bool
+) -> Iterator[tuple[Seen, np.ndarray]]:
     """Predicts the mattes of a video's frames at the size of the network.
 
     Args:
         frames: as in `matte_frames`.
         matter: as in `matte_frames`.
-        median: as in `matte_frames`.
+        steady: as in `matte_frames`.
 
     Yields:
-        Each frame with its matte, a float32 array (h, w) in [0, 1].
+        What was seen of each frame, with its matte, a float32 array (h, w) in [0, 1].
     """
 
-    def predicted() -> Iterator[tuple[Frame, np.ndarray]]:
+    def predicted() -> Iterator[tuple[Seen, np.ndarray]]:
         for frame in ahead(frames):
-            yield frame, matter.predict_small(frame.photo)
+            seen = Seen(frame, frame.photo.flatten())
+            try:
+                yield seen, matter.predict_small(Photo(seen.image))
+            except PhotoError as error:
+                reason = str(error).removeprefix("image: ")
+                raise PhotoError(f"frame at {float(frame.time):.2f} seconds: {reason}") from error
 
     mattes = ahead(predicted())
-    yield from steady(mattes) if median else mattes
+    yield from steadied(mattes) if steady else mattes
 
 
-def refined(frame: Frame, alpha: np.ndarray) -> Matte:
+def refined(seen: Seen, alpha: np.ndarray) -> Matte:
     """Brings the matte of a frame to the frame's size."""
-    return Matte(frame.photo, refine(alpha, frame.photo.flatten()))
+    return Matte(seen.frame.photo, refine(alpha, seen.image))

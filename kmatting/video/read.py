@@ -11,58 +11,98 @@ import av
 import numpy as np
 from av.stream import Disposition
 
-from kmatting.errors import VideoError
-from kmatting.images import MAX_PIXELS, list_images, read_alpha
+from kmatting.errors import ImageError, VideoError
+from kmatting.images import image_size, read_alpha
 from kmatting.video.animation import Animation, is_animation
-from kmatting.video.convert import Converter
-from kmatting.video.frame import Frame
+from kmatting.video.clip import Clip, Frame, check_size
+from kmatting.video.convert import Converter, square_size
+from kmatting.video.folder import FrameFolder, frame_files, is_folder
+from kmatting.video.source import Source
 
 _MICROSECOND = Fraction(1, 1_000_000)  # in which a container states its start and duration
 _USUAL_RATE = 30  # frames a second, where a file says nothing
-_STILLS = ("image2", "_pipe")  # FFmpeg reads a photo as a video of one frame
+# The formats that are read, by FFmpeg's names. Others of its 300 name further files, which a
+# stranger's upload could make kmatting read (concat, hls, dash, image2, mlv and more).
+_FORMATS = (
+    *("matroska", "webm", "mov", "mp4", "avi", "mpegts", "mpeg", "mpegvideo", "m4v", "flv"),
+    *("live_flv", "asf", "ogg", "mxf", "gxf", "rm", "wtv", "dv", "nut", "nsv", "swf", "dhav"),
+    *("yuv4mpegpipe", "mjpeg", "h261", "h263", "h264", "hevc", "vvc", "av1", "obu", "ivf", "vc1"),
+    *("vc1test", "dirac", "cavsvideo", "dnxhd", "cine", "amr", "aac", "ac3", "eac3", "aiff"),
+    *("caf", "dts", "flac", "mp3", "opus", "truehd", "tta", "w64", "wav", "wv"),
+)
+_PLAYLISTS = (b"ffconcat", b"#EXTM3U")
+# Tags that describe a clip, with what Apple and others call them.
+_DESCRIBING = (
+    *("title", "artist", "author", "date", "creation_time", "location", "comment", "description"),
+    *("copyright", "genre", "make", "model"),
+)
+_TAGS = {
+    **dict(zip(_DESCRIBING, _DESCRIBING, strict=True)),
+    "creationdate": "date",
+    "location-eng": "location",
+    "location.iso6709": "location",
+}
+_APPLE = "com.apple.quicktime."
+_MOST_STRETCHED = 8  # width of a pixel by its height; the widest in use are 2.4
 _MISSING = 1  # seconds that a video without an index may be shorter than its header says
 _COLOUR_TOLERANCE = 16  # levels between the channels of a grey frame
 _ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}  # FFmpeg's own decoders drop the alpha
 
 
-def open_video(path: str | os.PathLike[str]) -> "Video | Animation":
-    """Opens a video, or an animated GIF, WebP, PNG or AVIF.
+def open_video(path: str | os.PathLike[str] | Source, rate: float | Fraction | None = None) -> Clip:
+    """Opens a video, an animated GIF, WebP, PNG or AVIF, or a folder of frames.
 
     Args:
-        path: path of the file.
+        path: path of a file, of a named pipe, which is read to its end, or of a folder of images;
+            or a pattern such as `frames/%04d.png`. A pattern gives each image the time of its
+            number; a folder takes them in the order of their numbers, or as its `timestamps.txt`
+            says, which `VideoSink` writes.
+        rate: frames a second of a folder; it counts before `timestamps.txt`.
 
     Returns:
-        A `Video`, or an `Animation` with the same attributes.
+        The `Clip`.
 
     Raises:
-        VideoError: if the file is missing, damaged or holds no video.
+        VideoError: if the clip is missing, damaged or no video, or if a folder says nothing of its
+            times and there is no rate.
     """
-    path = Path(path)
-    return Animation(path) if is_animation(path) else Video(path)
+    if not isinstance(path, Source):
+        if is_folder(path):
+            return FrameFolder(path, None if rate is None else Fraction(rate))
+        path = Source(path)
+    if rate is not None:
+        raise VideoError(
+            f"{path.name}: has times of its own; only a folder of frames takes a rate."
+        )
+    return Animation(path) if is_animation(path.start()) else Video(path)
 
 
 def read_frames(
-    path: str | os.PathLike[str], start: float | Fraction = 0, end: float | Fraction | None = None
+    path: str | os.PathLike[str],
+    start: float | Fraction = 0,
+    end: float | Fraction | None = None,
+    rate: float | Fraction | None = None,
 ) -> Iterator[Frame]:
-    """Reads the frames of a video, or of an animated GIF, WebP, PNG or AVIF.
+    """Reads the frames of a video, an animated GIF, WebP, PNG or AVIF, or a folder of frames.
 
     Args:
-        path: path of the file.
+        path: as in `open_video`.
         start: seconds; frames before it are left out, and times count from it.
         end: seconds; frames from it on are left out.
+        rate: as in `open_video`.
 
     Yields:
         The `Frame`s, one at a time. All have the size of the first.
 
     Raises:
-        VideoError: if the file is missing, damaged or holds no frame there. Where only a part is
-            damaged, the other frames are read, and a warning says so.
+        VideoError: as in `open_video`, or if there is no frame. Where only a part is damaged, the
+            other frames are read, and a warning says so.
 
     Examples:
         >>> for frame in read_frames("in.mp4"):
         ...     print(float(frame.time), frame.photo.rgb.shape)
     """
-    video = open_video(path)
+    video = open_video(path, rate)
     yield from video.frames(start, end)
     for problem in video.problems:
         warnings.warn(problem, stacklevel=2)
@@ -83,7 +123,7 @@ def read_mattes(path: str | os.PathLike[str]) -> Iterator[np.ndarray]:
         ImageError: if an image of the folder cannot be read or has colours.
     """
     if Path(path).is_dir():
-        for image in list_images(path):
+        for image in frame_files(Path(path)):
             yield read_alpha(image, exact=True)
         return
     video = open_video(path)
@@ -103,71 +143,67 @@ def read_mattes(path: str | os.PathLike[str]) -> Iterator[np.ndarray]:
         raise VideoError(video.problems[0])
 
 
-class Video:
+class Video(Clip):
     """A video file.
 
     Args:
-        path: path of the file.
-
-    Attributes:
-        count: number of frames, as the file states it or estimated; None if unknown.
-        rate: frames a second on average, or None if unknown.
-        time_base: seconds, the unit of the file's time stamps.
-        duration: seconds, as the file states it, or None.
-        has_sound: whether there is a sound track.
-        notes: what is changed on reading, one line each; complete once the frames were read.
-        problems: what could not be read, one line each; complete once the frames were read.
+        source: the file.
 
     Raises:
-        VideoError: if the file is missing, damaged or holds no video.
+        VideoError: if the file is damaged or holds no video.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.notes: list[str] = []
-        self.problems: list[str] = []
+    def __init__(self, source: Source) -> None:
+        super().__init__(source.name)
+        self._source = source
         self._ends_at: Fraction | None = None  # of the part that was read, if the file says it
-        with opened(path) as container:
-            stream = _video_stream(container, path)
-            self.time_base: Fraction = stream.time_base or _MICROSECOND
-            self.rate: Fraction | None = stream.average_rate or stream.guessed_rate
-            self.duration: Fraction | None = (
-                None if container.duration is None else container.duration * _MICROSECOND
-            )
+        with opened(source) as container:
+            stream = _video_stream(container, source.name)
+            self.time_base = stream.time_base or _MICROSECOND
+            self.rate = stream.average_rate or stream.guessed_rate
+            if container.duration is not None:
+                self.duration = container.duration * _MICROSECOND
             self.has_sound = bool(container.streams.audio)
-            self.count: int | None = stream.frames or None
+            self.count = stream.frames or None
             if self.count is None and self.rate and self.duration:
                 self.count = max(1, round(self.rate * self.duration))
+            self.tags = _described(container.metadata)
+            self._aspect = Fraction(stream.sample_aspect_ratio or 1)
+            self._check_size(stream.codec_context.width, stream.codec_context.height)
 
     def frames(
         self, start: float | Fraction = 0, end: float | Fraction | None = None
     ) -> Generator[Frame]:
-        """Reads the frames.
-
-        Args:
-            start: as in `read_frames`.
-            end: as in `read_frames`.
-
-        Yields:
-            The `Frame`s.
-
-        Raises:
-            VideoError: if the file is damaged or holds no frame there.
-        """
+        """Reads the frames, see `Clip.frames`."""
         start, end = Fraction(start), None if end is None else Fraction(end)
         convert: Converter | None = None
-        for picture, time, duration in self._until_next(self._pictures(start, end)):
-            if picture.width * picture.height > MAX_PIXELS:
-                raise VideoError(
-                    f"{self.path}: {picture.width}x{picture.height} are more than "
-                    f"{MAX_PIXELS:,} pixels, refused."
-                )
-            convert = convert or Converter(picture, self._aspect, self.notes)
-            yield Frame(convert(picture), time - start, duration)
+        try:
+            for picture, time, duration in self._until_next(self._pictures(start, end)):
+                self._check_size(picture.width, picture.height)
+                try:
+                    convert = convert or Converter(picture, self._aspect)
+                    photo = convert(picture)
+                except av.FFmpegError as error:
+                    raise VideoError(
+                        f"{self.name}: the frame of {picture.width}x{picture.height} at "
+                        f"{float(time):.2f} seconds cannot be converted: {error.strerror}."
+                    ) from error
+                yield Frame(photo, time - start, duration)
+        finally:
+            if convert is not None:
+                self.notes += [note for note in convert.notes if note not in self.notes]
         if convert is None:
-            where = "" if start == 0 and end is None else " between --start and --end"
-            known = f"; it is {float(self.duration):.2f} seconds long" if self.duration else ""
-            raise VideoError(f"{self.path}: no frames{where}{known}.")
+            raise self._no_frames(start, end)
+
+    def _check_size(self, width: int, height: int) -> None:
+        """Refuses frames that are too large, as coded or once their pixels are square."""
+        if not 1 / _MOST_STRETCHED <= self._aspect <= _MOST_STRETCHED:
+            raise VideoError(
+                f"{self.name}: states pixels of {self._aspect.numerator}:"
+                f"{self._aspect.denominator}, expected at most {_MOST_STRETCHED}:1."
+            )
+        check_size(self.name, width, height)
+        check_size(self.name, *square_size(width, height, self._aspect))
 
     def _pictures(
         self, start: Fraction, end: Fraction | None
@@ -175,12 +211,11 @@ class Video:
         """Decodes a part of the video; yields each frame, its time and the duration it states."""
         damage = _Damage()
         try:
-            with opened(self.path) as container:
-                stream = _video_stream(container, self.path)
-                self._aspect = stream.sample_aspect_ratio or Fraction(1)
+            with opened(self._source) as container:
+                stream = _video_stream(container, self.name)
                 origin = origin_of(container)
                 if start > 0:  # without an index it is read from the start on
-                    with contextlib.suppress(av.FFmpegError):
+                    with contextlib.suppress(av.FFmpegError, OverflowError):
                         container.seek(int((origin + start) / self.time_base), stream=stream)
                 last: Fraction | None = None
                 for picture in _decoded(container, stream, damage):
@@ -200,7 +235,7 @@ class Video:
         finally:  # also where the caller needs no more of it
             if damage.places:
                 self.problems.append(
-                    f"{self.path}: damaged in {damage.places} place(s); frames may be missing "
+                    f"{self.name}: damaged in {damage.places} place(s); frames may be missing "
                     "there, or show only what could be decoded."
                 )
 
@@ -209,8 +244,8 @@ class Video:
     ) -> Iterator[tuple[av.VideoFrame, Fraction, Fraction]]:
         """Gives each frame the time until the next one as its duration, the last what is left.
 
-        What a last frame states itself counts only where the index says nothing: a file that stores
-        its frames in another order than it shows them states the duration of another one.
+        The last frame's own duration is used only without an index: in files with reordered frames
+        it belongs to a different frame.
         """
         held: tuple[av.VideoFrame, Fraction, Fraction] | None = None
         duration = 1 / Fraction(self.rate or _USUAL_RATE)
@@ -233,15 +268,15 @@ class Video:
     def _is_whole(
         self, container: av.container.InputContainer, stream: av.VideoStream, last: Fraction | None
     ) -> bool:
-        """Whether the file holds the video to its end; notes it if not."""
+        """Returns whether the file holds the video to its end; notes it if not."""
         entries = stream.index_entries
         final = entries[len(entries) - 1] if len(entries) else None
-        in_index = final is not None and final.pos + final.size > self.path.stat().st_size
+        in_index = final is not None and final.pos + final.size > self._source.path.stat().st_size
         lost = 0 if self.duration is None or last is None else self.duration - last
         has_index = final is not None and bool(stream.frames)
         if in_index or (not has_index and lost > _MISSING + 2 / (self.rate or _USUAL_RATE)):
             seconds = "" if last is None else f" after {float(last):.2f} seconds"
-            self.problems.append(f"{self.path}: truncated; the video ends{seconds}.")
+            self.problems.append(f"{self.name}: truncated; the video ends{seconds}.")
             return False
         return True
 
@@ -252,43 +287,53 @@ class _Damage:
     places = 0
 
 
-def opened(path: Path) -> av.container.InputContainer:
+def opened(source: Source) -> av.container.InputContainer:
     """Opens a file with FFmpeg.
 
     Args:
-        path: path of the file.
+        source: the file.
 
     Returns:
         The container, to be used as a context manager.
 
     Raises:
-        VideoError: if it is missing, or nothing that FFmpeg knows.
+        VideoError: if it is nothing that FFmpeg knows.
     """
     try:
         # An absolute path is never taken for a URL, and the file may not name others.
         return av.open(
-            str(path.absolute()), metadata_errors="ignore", options={"protocol_whitelist": "file"}
+            str(source.path.absolute()),
+            metadata_errors="ignore",
+            options={"protocol_whitelist": "file", "format_whitelist": ",".join(_FORMATS)},
         )
-    except FileNotFoundError as error:
-        raise VideoError(f"{path}: no such file.") from error
-    except IsADirectoryError as error:
-        raise VideoError(f"{path}: is a folder, expected a video.") from error
-    except PermissionError as error:
-        raise VideoError(f"{path}: no permission to read it.") from error
     except (av.FFmpegError, ValueError) as error:
-        raise VideoError(f"{path}: {_why_unreadable(path)}.") from error
+        raise VideoError(f"{source.name}: {_why_unreadable(source)}.") from error
 
 
-def _why_unreadable(path: Path) -> str:
-    with path.open("rb") as file:
-        start = file.read(12)
+def _why_unreadable(source: Source) -> str:
+    start = source.start()
     if not start:
         return "empty file"
+    if start.startswith(_PLAYLISTS):
+        return "is a list of other files, not a video; name one of those files"
+    with contextlib.suppress(ImageError):
+        image_size(source.path)
+        return "is a photo, not a video; cut it out with kmatting predict"
     if start[4:8] == b"ftyp":
         return (
             "cut off or damaged; the index of an MP4 file (moov), which cameras write last, is lost"
         )
     return "not a video that can be read, or damaged at its start"
+
+
+def _described(metadata: dict[str, str]) -> dict[str, str]:
+    """Picks the tags that describe a clip; others say how it was made and stored."""
+    found: dict[str, str] = {}
+    for key, value in metadata.items():
+        name = _TAGS.get(key.lower().removeprefix(_APPLE))
+        if name and value:
+            found.setdefault(name, value)
+    return found
 
 
 def origin_of(container: av.container.InputContainer) -> Fraction:
@@ -313,9 +358,7 @@ def _end_in_index(stream: av.VideoStream, origin: Fraction) -> Fraction | None:
     return ((stream.start_time or 0) + stream.duration) * stream.time_base - origin
 
 
-def _video_stream(container: av.container.InputContainer, path: Path) -> av.VideoStream:
-    if any(part in container.format.name for part in _STILLS):
-        raise VideoError(f"{path}: is a photo, not a video; cut it out with kmatting predict.")
+def _video_stream(container: av.container.InputContainer, name: str) -> av.VideoStream:
     streams = [
         stream
         for stream in container.streams.video
@@ -323,10 +366,10 @@ def _video_stream(container: av.container.InputContainer, path: Path) -> av.Vide
     ]
     if not streams:
         others = ", ".join(sorted({stream.type for stream in container.streams}))
-        raise VideoError(f"{path}: no video in it" + (f" (only {others})." if others else "."))
+        raise VideoError(f"{name}: no video in it" + (f" (only {others})." if others else "."))
     stream = streams[0]
     if stream.codec_context is None:
-        raise VideoError(f"{path}: its video is in a format that FFmpeg has no decoder for.")
+        raise VideoError(f"{name}: its video is in a format that FFmpeg has no decoder for.")
     return stream
 
 

@@ -3,12 +3,12 @@
 import contextlib
 from collections.abc import Iterator
 from fractions import Fraction
-from pathlib import Path
 
 import av
 
 from kmatting.video.formats import Format
 from kmatting.video.read import opened, origin_of
+from kmatting.video.source import Source
 
 _RATE = 48000  # samples a second of sound that is encoded anew; Opus takes no other
 
@@ -32,7 +32,7 @@ class Sound:
 
     def __init__(
         self,
-        source: Path,
+        source: Source,
         target: av.container.OutputContainer,
         form: Format,
         start: Fraction = Fraction(0),

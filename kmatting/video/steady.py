@@ -8,7 +8,7 @@ import numpy as np
 Key = TypeVar("Key")
 
 
-def steady(mattes: Iterable[tuple[Key, np.ndarray]]) -> Iterator[tuple[Key, np.ndarray]]:
+def steadied(mattes: Iterable[tuple[Key, np.ndarray]]) -> Iterator[tuple[Key, np.ndarray]]:
     """Replaces each matte by the median of it and its two neighbours in time, pixel by pixel.
 
     What flares up or drops out for one frame vanishes. An edge that moves on is left where it is,

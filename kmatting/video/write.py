@@ -2,11 +2,14 @@
 
 import contextlib
 import os
+import shutil
 import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import IO, Any, Protocol, Self
 
 import av
 import numpy as np
@@ -16,11 +19,26 @@ from PIL import Image
 from kmatting.errors import Error, VideoError
 from kmatting.files import whole_file, whole_folder
 from kmatting.images import write_image
+from kmatting.video.folder import TIMES, TIMES_HEADER
 from kmatting.video.formats import FORMATS, Format
 from kmatting.video.sound import Sound
+from kmatting.video.source import Source, temporary_file
 
 _TICK = Fraction(1, 90_000)  # seconds; frames of 24, 25, 30 and 60 a second fall on whole ticks
 _BT709 = 1  # the same number in FFmpeg's lists of matrices, primaries and transfer curves
+
+
+@dataclass(frozen=True)
+class _Settings:
+    """What a video gets besides its pictures; see `VideoSink`."""
+
+    audio: Source | None
+    start: Fraction
+    end: Fraction | None
+    time_base: Fraction
+    rate: Fraction | None
+    plays: int
+    tags: Mapping[str, str] = field(default_factory=dict)
 
 
 class VideoSink:
@@ -33,12 +51,17 @@ class VideoSink:
     The file is written beside its place and renamed at the end, so an error or Ctrl-C leaves none.
 
     Args:
-        path: the file or folder to write. A folder must not exist, or be empty.
-        audio: a file whose sound is added, or None.
+        path: the file or folder to write. A folder must not exist, or be empty. Or a binary file,
+            such as a pipe, which receives the video when it is complete.
+        suffix: the format, such as ".webm", for a binary file only.
+        audio: path of a file whose sound is added, or None.
         start: seconds of that file at which the video begins.
         end: seconds of that file at which it ends, or None.
         time_base: seconds, the unit of time stamps where the format leaves a choice.
         rate: frames a second, a hint for the encoder.
+        plays: how often an animation (`.webp`, `.apng`, `.gif`) is shown; 0 is for ever.
+        tags: title, author, date, place and the like, by FFmpeg's names. Only `.webm`, `.mov` and
+            `.mp4` hold them.
 
     Attributes:
         notes: what was changed on writing, one line each; complete once the sink is closed.
@@ -55,34 +78,49 @@ class VideoSink:
 
     def __init__(
         self,
-        path: str | os.PathLike[str],
-        audio: str | os.PathLike[str] | None = None,
+        path: str | os.PathLike[str] | IO[bytes],
+        suffix: str | None = None,
+        *,
+        audio: str | os.PathLike[str] | Source | None = None,
         start: float | Fraction = 0,
         end: float | Fraction | None = None,
         time_base: Fraction = _TICK,
         rate: Fraction | None = None,
+        plays: int = 0,
+        tags: Mapping[str, str] | None = None,
     ) -> None:
-        self.path = Path(path)
         self.notes: list[str] = []
         self.problems: list[str] = []
-        self._audio = None if audio is None else Path(audio)
-        self._part = Fraction(start), None if end is None else Fraction(end)
-        self._time_base = time_base
-        self._rate = rate
+        self._stream = None if isinstance(path, str | os.PathLike) else path
+        self._path = Path(path) if isinstance(path, str | os.PathLike) else Path()
+        self._name = "output" if self._stream else str(path)
         self._writer: _Writer | None = None
-        suffix = self.path.suffix.lower()
-        if suffix and suffix not in FORMATS:
-            raise VideoError(
-                f"{path}: expected {', '.join(FORMATS)}, or a name without a suffix for a folder "
-                "of PNG files."
+        suffix = (suffix or "" if self._stream else self._path.suffix).lower()
+        if suffix not in FORMATS and (suffix or self._stream):
+            folder = (
+                "" if self._stream else ", or a name without a suffix for a folder of PNG files"
             )
+            raise VideoError(f"{self._name}: expected {', '.join(FORMATS)}{folder}.")
         self._format = FORMATS.get(suffix)
-        if self._format is None and _is_taken(self.path):
+        if self._format is None and _is_taken(self._path):
             raise VideoError(f"{path}: exists; name a new or an empty folder.")
+        self._settings = _Settings(
+            audio if audio is None or isinstance(audio, Source) else Source(audio),
+            Fraction(start),
+            None if end is None else Fraction(end),
+            time_base,
+            rate,
+            plays,
+            tags or {},
+        )
 
     def __enter__(self) -> Self:
-        self._place: Any = whole_file(self.path) if self._format else whole_folder(self.path)
-        self._partial = self._place.__enter__()
+        self._place: Any
+        if self._stream is not None:
+            self._place = _handed_over(self._stream)
+        else:
+            self._place = whole_file(self._path) if self._format else whole_folder(self._path)
+        self._partial: Path = self._place.__enter__()
         return self
 
     def write(
@@ -109,7 +147,7 @@ class VideoSink:
                 "Expected a uint8 picture (H, W), (H, W, 3) or (H, W, 4), received "
                 f"{pixels.dtype} {pixels.shape}."
             )
-        with _named(self.path):
+        with _named(self._name, f" (pictures of {pixels.shape[1]}x{pixels.shape[0]})"):
             if self._writer is None:
                 self._writer = self._opened(pixels)
             self._writer.write(pixels, Fraction(time), Fraction(duration))
@@ -123,8 +161,8 @@ class VideoSink:
         try:
             if kind is None:
                 if self._writer is None:
-                    raise VideoError(f"{self.path}: no picture was written.")
-                with _named(self.path):
+                    raise VideoError(f"{self._name}: no picture was written.")
+                with _named(self._name):
                     self.problems += self._writer.finish()
         except BaseException:
             self._abandon(*sys.exc_info())
@@ -137,31 +175,40 @@ class VideoSink:
     def _abandon(self, *exception: Any) -> None:
         """Closes and removes what was written so far."""
         if self._writer is not None:
+            # The index is written to a file without a name, or moved to its front, which takes
+            # long in a large one: so the file goes first.
+            with contextlib.suppress(OSError):
+                self._partial.unlink()
             with contextlib.suppress(av.FFmpegError):
                 self._writer.close()
         self._place.__exit__(*exception)
 
     def _opened(self, pixels: np.ndarray) -> "_Writer":
+        writer: _Folder | _Encoder
         if self._format is None:
-            if self._audio is not None:
-                self.notes.append("PNG files have no sound: it is left out")
-            return _Folder(self._partial)
-        if pixels.ndim == 3 and pixels.shape[2] == 4 and self._format.transparent is None:
-            raise VideoError(f"{self.path}: {self._format.container} files have no transparency.")
-        return _Encoder(
-            self._partial,
-            self._format,
-            pixels.shape,
-            self._time_base,
-            self._rate,
-            self._audio,
-            self._part,
-            self.notes,
-        )
+            writer = _Folder(self._partial, self._settings)
+        else:
+            if pixels.ndim == 3 and pixels.shape[2] == 4 and self._format.transparent is None:
+                raise VideoError(
+                    f"{self._name}: {self._format.container} files have no transparency."
+                )
+            writer = _Encoder(self._partial, self._format, pixels.shape, self._settings)
+        self.notes += writer.notes
+        return writer
 
 
 def _is_taken(folder: Path) -> bool:
     return folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
+
+
+@contextlib.contextmanager
+def _handed_over(stream: IO[bytes]) -> Iterator[Path]:
+    """Yields the path of a temporary file; copies it to a stream when it is complete."""
+    with temporary_file() as path:
+        yield path
+        with path.open("rb") as file:
+            shutil.copyfileobj(file, stream)
+        stream.flush()
 
 
 class _Writer(Protocol):
@@ -173,7 +220,12 @@ class _Writer(Protocol):
 class _Folder:
     """Writes PNG files, and their times as mkvmerge and other tools read them."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, settings: _Settings) -> None:
+        self.notes = []
+        if settings.audio is not None:
+            self.notes.append("PNG files have no sound: it is left out")
+        if settings.tags:
+            self.notes.append(_without_tags("PNG", settings))
         self._folder = folder
         self._times: list[str] = []
 
@@ -183,8 +235,8 @@ class _Folder:
         self._times.append(f"{float(time * 1000):.3f}")
 
     def finish(self) -> list[str]:
-        lines = ["# timestamp format v2", *self._times]
-        (self._folder / "timestamps.txt").write_text("\n".join(lines) + "\n")
+        lines = [TIMES_HEADER, *self._times]
+        (self._folder / TIMES).write_text("\n".join(lines) + "\n")
         return []
 
     def close(self) -> None:
@@ -195,37 +247,36 @@ class _Encoder:
     """Encodes pictures with FFmpeg."""
 
     def __init__(
-        self,
-        path: Path,
-        form: Format,
-        shape: tuple[int, ...],
-        time_base: Fraction,
-        rate: Fraction | None,
-        audio: Path | None,
-        part: tuple[Fraction, Fraction | None],
-        notes: list[str],
+        self, path: Path, form: Format, shape: tuple[int, ...], settings: _Settings
     ) -> None:
+        self.notes: list[str] = []
         self._shape = shape
         self._even = form.even
         height, width = shape[:2]
         if form.even and (height % 2 or width % 2):
             height, width = height + height % 2, width + width % 2
-            notes.append(
+            self.notes.append(
                 f"{form.container} files have even sides: the last row or column is repeated, "
                 f"which gives {width}x{height}"
             )
-        self._time_base = form.tick or time_base
+        self._time_base = form.tick or settings.time_base
+        loop = {} if form.loop is None else form.loop(settings.plays)
         self._container = av.open(
-            str(path), "w", format=form.container, options=form.container_options
+            str(path), "w", format=form.container, options={**form.container_options, **loop}
         )
         transparent = len(shape) == 3 and shape[2] == 4
         self._stream = _video_stream(self._container, form, width, height, transparent)
         self._stream.codec_context.time_base = self._time_base
-        self._stream.codec_context.framerate = rate or Fraction(30)
+        self._stream.codec_context.framerate = settings.rate or Fraction(30)
+        if form.tags:
+            self._container.metadata.update(settings.tags)
+        elif settings.tags:
+            self.notes.append(_without_tags(form.container, settings))
         self._sound: Sound | None = None
-        if audio is not None:
-            self._sound = Sound(audio, self._container, form, *part)
-            notes += self._sound.notes
+        if settings.audio is not None:
+            part = settings.start, settings.end
+            self._sound = Sound(settings.audio, self._container, form, *part)
+            self.notes += self._sound.notes
         self._palette = form.opaque == "pal8"
         self._last = -1
         self._durations: dict[int, int] = {}
@@ -283,6 +334,10 @@ class _Encoder:
         return frame
 
 
+def _without_tags(container: str, settings: _Settings) -> str:
+    return f"{container} files hold no {', '.join(settings.tags)}: left out"
+
+
 def _video_stream(
     container: av.container.OutputContainer,
     form: Format,
@@ -326,9 +381,9 @@ def _in_palette(frame: av.VideoFrame) -> av.VideoFrame:
 
 
 @contextlib.contextmanager
-def _named(path: Path) -> Any:
+def _named(name: str, what: str = "") -> Iterator[None]:
     """Names the file in what FFmpeg raises."""
     try:
         yield
     except av.FFmpegError as error:
-        raise Error(f"{path}: cannot be written: {error.strerror}.") from error
+        raise Error(f"{name}: cannot be written: {error.strerror}{what}.") from error

@@ -18,7 +18,7 @@ from kmatting.inference.refine import refine
 from kmatting.pictures.foreground import estimate_foreground
 from kmatting.pictures.names import matte_stem
 from kmatting.scoring import metrics
-from kmatting.video.steady import steady
+from kmatting.video.steady import steadied
 
 WIDTH, HEIGHT = 848, 480
 FRAMES, RATE = 30, 30
@@ -87,14 +87,14 @@ def moved(picture, place):
 def ways(matter, frames):
     """Returns the mattes of the frames by each way."""
     coarse = [matter.predict_small(Photo(frame)) for frame in frames]
-    median = [matte for _, matte in steady(enumerate(coarse))]
+    median = [matte for _, matte in steadied(enumerate(coarse))]
     around = [coarse[0], *coarse, coarse[-1]]
     mean = [np.mean(around[number : number + 3], axis=0) for number in range(len(coarse))]
     alone = refined(coarse, frames)
     return {
         "each frame alone": alone,
         "median, then refined": refined(median, frames),
-        "refined, then median": [matte for _, matte in steady(enumerate(alone))],
+        "refined, then median": [matte for _, matte in steadied(enumerate(alone))],
         "mean of three, then refined": refined(mean, frames),
         "median, only enlarged": [enlarged(matte) for matte in median],
     }

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from kmatting.images import list_images, read_alpha
-from kmatting.scoring.metrics import BAND_WIDTH, FIGURES, score, unknown_band
+from kmatting.scoring.metrics import BAND_WIDTH, METRICS, score, unknown_band
 
 HERE = Path(__file__).parent
 Pairs = list[tuple[np.ndarray, np.ndarray]]
@@ -99,7 +99,8 @@ def compare(name: str, pairs: Pairs) -> float:
     ours = np.array(ours)
     mean, octave = ours.mean(axis=0), theirs.mean(axis=0)
     distances = np.max(np.abs(ours - theirs[:, :12]) / np.maximum(theirs[:, :12], 1e-6), axis=0)
-    names = [*FIGURES, *(f"{figure}_unknown" for figure in FIGURES)]
+    figures = [metric.name for metric in METRICS]
+    names = [*figures, *(f"{figure}_unknown" for figure in figures)]
     print(f"\n{name}: {len(pairs)} mattes, band {BAND_WIDTH} px")
     print(f"{'':<22}{'mean':>14}{'mean in Octave':>16}{'largest distance of an image':>30}")
     for row in zip(names, mean, octave, distances, strict=False):

@@ -1,0 +1,1 @@
+"""What `kmatting benchmark` measures, a module for each group of rows."""
