@@ -6,6 +6,7 @@ kmatting. Call `import_keras` before anything that imports Keras at the top of i
 
 import os
 import sys
+from importlib.util import find_spec
 from typing import Any
 
 from kmatting.errors import UsageError
@@ -15,7 +16,7 @@ __all__ = ["import_keras"]
 _TENSORFLOW = "tensorflow"
 
 
-def import_keras(tensorflow: bool = False) -> Any:
+def import_keras(tensorflow: bool = False, prefer_tensorflow: bool = False) -> Any:
     """Imports Keras; sets what kmatting needs, or refuses what the program has set otherwise.
 
     Images have their channels last, and numbers are float32. Where Keras is not loaded yet, both
@@ -25,6 +26,9 @@ def import_keras(tensorflow: bool = False) -> Any:
         tensorflow: whether only TensorFlow will do as Keras's backend. A file of settings that
             names another one is overruled then; `KERAS_BACKEND` is not.
 
+        prefer_tensorflow: whether TensorFlow is the backend unless `KERAS_BACKEND` names another,
+            or it is not installed and JAX is.
+
     Returns:
         The module `keras`.
 
@@ -33,8 +37,11 @@ def import_keras(tensorflow: bool = False) -> Any:
         ModuleNotFoundError: if Keras or TensorFlow is not installed.
     """
     is_first = "keras" not in sys.modules
-    if is_first and tensorflow:
-        os.environ.setdefault("KERAS_BACKEND", _TENSORFLOW)
+    if is_first and (tensorflow or prefer_tensorflow):
+        only_jax = find_spec(_TENSORFLOW) is None and find_spec("jax") is not None
+        os.environ.setdefault(
+            "KERAS_BACKEND", "jax" if only_jax and not tensorflow else _TENSORFLOW
+        )
     keras = _imported()
     if is_first:
         keras.config.set_image_data_format("channels_last")

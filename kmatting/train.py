@@ -52,7 +52,7 @@ def train(config: "Config", folder: Path, resume: bool = False) -> None:
         DeviceMemoryError: if a step needs more memory than the device has.
     """
     with quiet():
-        keras = import_keras(tensorflow=True)
+        keras = import_keras(prefer_tensorflow=True)
 
         from kmatting.data.pipeline import build
         from kmatting.training import replicas, run_folder

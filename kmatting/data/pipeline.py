@@ -216,8 +216,20 @@ class Batches:
     failure: Exception | None = field(default=None, init=False)
 
     def __iter__(self) -> Iterator[Any]:
+        return self.iterate()
+
+    def iterate(self, skipped: int = 0) -> Iterator[Any]:
+        """Makes the batches, after a number of them that are not made.
+
+        Args:
+            skipped: their number.
+
+        Yields:
+            The parts of each batch.
+        """
         cv2.setNumThreads(1)  # one sample per thread is faster than one sample by all threads
-        step, last = self.first_step, None if self.steps is None else self.first_step + self.steps
+        step = self.first_step + skipped
+        last = None if self.steps is None else self.first_step + self.steps
         waiting: list[list[Future[tuple[np.ndarray, ...]]]] = []
         pool = ThreadPoolExecutor(os.cpu_count(), "kmatting-data")
         try:

@@ -11,7 +11,6 @@ from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 from kmatting.config import Config
 from kmatting.data.pipeline import Data
@@ -20,6 +19,7 @@ from kmatting.files import whole_file
 from kmatting.images import write_image
 from kmatting.images.panel import draw_panel
 from kmatting.training import replicas
+from kmatting.training.event_log import EventLog
 from kmatting.training.run_folder import BEST, LAST, RunState, write_state
 
 _PANEL_COLOUR = np.array([0.1, 0.7, 0.3], "float32")
@@ -27,7 +27,7 @@ _PANEL_COLOUR = np.array([0.1, 0.7, 0.3], "float32")
 
 def make_callbacks(
     config: Config,
-    strategy: tf.distribute.Strategy,
+    strategy: Any,
     folder: Path,
     data: Data,
     model: keras.Model,
@@ -59,11 +59,9 @@ def make_callbacks(
     if is_chief:
         for partial in folder.glob(".*.partial*"):  # of a run that was killed while it wrote
             partial.unlink()
-        tensorboard = folder / "tensorboard"
-        write_layer_graph(model, tensorboard / "train")
         callbacks += [
             CSVLog(folder / "log.csv", state.epoch),
-            keras.callbacks.TensorBoard(str(tensorboard), write_graph=False),
+            Curves(folder / "tensorboard"),
             Panel(folder, *data.panel_samples(config.training.panel_samples)),
             # Last, so that an epoch with a checkpoint has all its other files.
             Checkpoint(folder, config.data.size, state.best, state.licence),
@@ -207,6 +205,34 @@ class CSVLog(keras.callbacks.Callback):
             partial.write_text(text.getvalue(), encoding="utf-8")
 
 
+class Curves(keras.callbacks.Callback):
+    """Writes the figures of each epoch, and the network's layers, for TensorBoard.
+
+    The curves are called as by `keras.callbacks.TensorBoard`, which needs TensorFlow.
+
+    Args:
+        folder: folder of the logs; `train` and `validation` are made in it.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self._train, self._validation = EventLog(folder / "train"), EventLog(folder / "validation")
+
+    def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
+        """Writes the layers."""
+        self._train.layers(self.model)
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        """Writes a point of each curve."""
+        logs = logs or {}
+        rate = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
+        train = {f"epoch_{name}": logs[name] for name in logs if not name.startswith("val_")}
+        self._train.scalars({**train, "epoch_learning_rate": rate}, epoch)
+        self._validation.scalars(
+            {f"epoch_{name[4:]}": logs[name] for name in logs if name.startswith("val_")}, epoch
+        )
+
+
 class Panel(keras.callbacks.Callback):
     """Shows fixed samples after each epoch: image, true alpha, predicted alpha, composite.
 
@@ -225,7 +251,7 @@ class Panel(keras.callbacks.Callback):
         self.images = images
         self.alphas = alphas
         # A folder of its own: TensorBoard reads the latest file in a folder only.
-        self._writer = tf.summary.create_file_writer(str(folder / "tensorboard" / "panel"))
+        self._log = EventLog(folder / "tensorboard" / "panel")
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Predicts the samples and draws them."""
@@ -240,9 +266,7 @@ class Panel(keras.callbacks.Callback):
         )
         write_image(self.folder / "panels" / f"epoch_{epoch + 1:04d}.png", panel)
         write_image(self.folder / "panel.png", panel)
-        with self._writer.as_default():
-            tf.summary.image("panel", panel[None], step=epoch)
-        self._writer.flush()
+        self._log.picture("panel", panel, epoch)
 
 
 @contextlib.contextmanager
@@ -263,22 +287,3 @@ def averaged_weights(model: keras.Model) -> Iterator[None]:
         yield
     finally:
         swap.on_test_end()
-
-
-def write_layer_graph(model: keras.Model, folder: Path) -> None:
-    """Writes the graph of a network's layers for TensorBoard.
-
-    `keras.callbacks.TensorBoard` would add the graph of a whole training step, whose thousands of
-    operations tell a reader less.
-
-    Args:
-        model: the network.
-        folder: folder of the log.
-    """
-    metadata = tf.compat.v1.SummaryMetadata()
-    metadata.plugin_data.plugin_name = "graph_keras_model"
-    metadata.plugin_data.content = b"1"  # the version of this format
-    writer = tf.summary.create_file_writer(str(folder))
-    with writer.as_default():
-        tf.summary.write("keras", model.to_json(), step=0, metadata=metadata)
-    writer.close()

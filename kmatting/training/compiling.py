@@ -22,7 +22,8 @@ def compile_model(
         optimizer=optimizer,
         loss=loss,
         weighted_metrics=[*loss.metrics(), SAD(), MSE(), MAD()],
-        jit_compile=config.jit,
+        # Keras compiles on JAX whatever the config says: without it every operation waits.
+        jit_compile=True if keras.backend.backend() == "jax" else config.jit,
     )
     # The first step would build it inside the graph, and then trace the graph a second time.
     if not model.optimizer.built:

@@ -1,11 +1,13 @@
 """The devices to train on, of one machine or of several."""
 
+import contextlib
 import json
 import os
 import signal
 from dataclasses import dataclass
+from typing import Any
 
-import tensorflow as tf
+import keras
 
 from kmatting.config import TrainingConfig
 from kmatting.errors import ConfigError
@@ -67,30 +69,53 @@ def read_cluster() -> Cluster:
     return Cluster((*chiefs, *workers), index)
 
 
-def make_strategy(config: TrainingConfig, cluster: Cluster) -> tf.distribute.Strategy:
+@dataclass(frozen=True)
+class PlainStrategy:
+    """Stands for a strategy of TensorFlow on Keras's other backends.
+
+    Attributes:
+        num_replicas_in_sync: number of devices, each of which gets its part of a batch.
+    """
+
+    num_replicas_in_sync: int = 1
+
+    def scope(self) -> contextlib.AbstractContextManager[None]:
+        """Returns a context in which networks are made."""
+        return contextlib.nullcontext()
+
+
+def make_strategy(config: TrainingConfig, cluster: Cluster) -> Any:
     """Makes the strategy for the devices of a config: by default all GPUs, or else the CPU.
 
-    In a cluster it first waits for all other processes.
+    In a cluster it first waits for all other processes. On JAX the devices are shared by
+    `keras.distribution.DataParallel`, set for the whole process.
 
     Args:
         config: the `training` section of a config.
         cluster: the processes that train together.
 
     Returns:
-        A `tf.distribute.MirroredStrategy`, or a `tf.distribute.MultiWorkerMirroredStrategy`.
+        A `tf.distribute.MirroredStrategy`, a `tf.distribute.MultiWorkerMirroredStrategy`, or a
+        `PlainStrategy`.
 
     Raises:
         ConfigError: if a device does not exist, if the batch size is not a multiple of the number
             of replicas, or if XLA is asked for with several replicas.
     """
-    strategy = _on_machines(config, cluster) if cluster.workers > 1 else _on_this_machine(config)
+    strategy: Any
+    if keras.backend.backend() != "tensorflow":
+        strategy = _without_tensorflow(config, cluster)
+    elif cluster.workers > 1:
+        strategy = _on_machines(config, cluster)
+    else:
+        strategy = _on_this_machine(config)
     replicas = strategy.num_replicas_in_sync
     if config.batch_size % replicas:
         raise ConfigError(
             f"training.batch_size: expected a multiple of the {replicas} replicas, "
             f"received {config.batch_size}."
         )
-    if config.jit and replicas > 1:
+    if config.jit and replicas > 1 and keras.backend.backend() == "tensorflow":
         raise ConfigError(
             f"training.jit: XLA cannot compile a step over {replicas} replicas. Train on one "
             "device, or set training.jit=false."
@@ -98,7 +123,25 @@ def make_strategy(config: TrainingConfig, cluster: Cluster) -> tf.distribute.Str
     return strategy
 
 
-def _on_this_machine(config: TrainingConfig) -> tf.distribute.Strategy:
+def _without_tensorflow(config: TrainingConfig, cluster: Cluster) -> PlainStrategy:
+    backend = keras.backend.backend()
+    if cluster.workers > 1:
+        raise ConfigError(f"TF_CONFIG: several machines need TensorFlow, received {backend}.")
+    if config.cpu_replicas > 1:
+        raise ConfigError(f"training.cpu_replicas: needs TensorFlow, received {backend}.")
+    known = keras.distribution.list_devices() if backend == "jax" else []
+    devices = [name.lower() for name in config.devices or known]
+    if missing := sorted(set(devices) - set(known)):
+        found = f"this machine has {', '.join(known)}" if known else f"{backend} chooses its own"
+        raise ConfigError(f"training.devices: {', '.join(missing)} not found; {found}.")
+    if len(devices) > 1:
+        keras.distribution.set_distribution(keras.distribution.DataParallel(devices=devices))
+    return PlainStrategy(max(1, len(devices)))
+
+
+def _on_this_machine(config: TrainingConfig) -> Any:
+    import tensorflow as tf
+
     if config.cpu_replicas > 1:
         cpu = tf.config.list_physical_devices("CPU")[0]
         replicas = [tf.config.LogicalDeviceConfiguration()] * config.cpu_replicas
@@ -115,7 +158,9 @@ def _on_this_machine(config: TrainingConfig) -> tf.distribute.Strategy:
     return tf.distribute.MirroredStrategy(devices)
 
 
-def _on_machines(config: TrainingConfig, cluster: Cluster) -> tf.distribute.Strategy:
+def _on_machines(config: TrainingConfig, cluster: Cluster) -> Any:
+    import tensorflow as tf
+
     if config.devices or config.cpu_replicas > 1:
         raise ConfigError(
             "training.devices and training.cpu_replicas cannot be set under TF_CONFIG: each worker "

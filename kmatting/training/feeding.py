@@ -63,12 +63,12 @@ def own_errors(*sources: Batches) -> Iterator[None]:
 
 
 class _Feed(keras.utils.PyDataset):
-    """Batches in order; Keras asks for them one by one."""
+    """Batches by number. Keras asks for them in order, and now and then starts anew."""
 
     def __init__(self, batches: Batches) -> None:
         super().__init__()
         self._batches = batches
-        self._iterator = iter(batches)
+        self._next = -1
 
     @property
     def num_batches(self) -> int | None:
@@ -76,8 +76,9 @@ class _Feed(keras.utils.PyDataset):
         return self._batches.steps
 
     def __getitem__(self, index: int) -> tuple[Any, ...]:
-        if index == 0 and self._batches.steps is not None:  # each validation starts anew
-            self._iterator = iter(self._batches)
+        if index != self._next:
+            self._iterator = self._batches.iterate(index)
+        self._next = index + 1
         return next(self._iterator)
 
 

@@ -1,11 +1,11 @@
-"""Fits the network; freezes the parts that the config says."""
+"""Trains the network and freezes the layers named by the config."""
 
 import contextlib
 import sys
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import keras
-import tensorflow as tf
 
 from kmatting.config import Config, ModelConfig
 from kmatting.data.pipeline import Data
@@ -20,7 +20,7 @@ _LONGEST_REASON = 200  # characters of what TensorFlow says
 
 def fit(
     model: keras.Model,
-    strategy: tf.distribute.Strategy,
+    strategy: Any,
     config: Config,
     data: Data,
     callbacks: Sequence[keras.callbacks.Callback],
@@ -74,9 +74,11 @@ def fit(
 def _clear_memory_error(config: Config) -> Iterator[None]:
     try:
         yield
-    except tf.errors.ResourceExhaustedError as error:
+    except Exception as error:
+        if not _is_out_of_memory(error):
+            raise
         height, width = config.data.size
-        reason = str(error.message).partition("\n")[0][:_LONGEST_REASON]
+        reason = str(getattr(error, "message", error)).partition("\n")[0][:_LONGEST_REASON]
         dense = config.model.encoder.startswith("densenet") and not config.training.recompute
         or_recompute = ", or set training.recompute=true" if dense else ""
         raise DeviceMemoryError(
@@ -84,6 +86,14 @@ def _clear_memory_error(config: Config) -> Iterator[None]:
             f"not fit into the memory of the device ({reason}). Reduce one of them by --set"
             f"{or_recompute}"
         ) from error
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Recognises the error of TensorFlow, JAX or PyTorch without importing any of them."""
+    name = type(error).__name__
+    return name in ("ResourceExhaustedError", "OutOfMemoryError") or (
+        name in ("XlaRuntimeError", "JaxRuntimeError") and "RESOURCE_EXHAUSTED" in str(error)
+    )
 
 
 def _freeze(model: keras.Model, config: ModelConfig, encoder: bool) -> None:

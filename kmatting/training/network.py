@@ -2,9 +2,9 @@
 
 import warnings
 from pathlib import Path
+from typing import Any
 
 import keras
-import tensorflow as tf
 
 from kmatting import models
 from kmatting.config import Config
@@ -18,7 +18,7 @@ from kmatting.training.optimizer import make_optimizer
 
 def make_network(
     config: Config,
-    strategy: tf.distribute.Strategy,
+    strategy: Any,
     steps_per_epoch: int,
     checkpoint: Path | None = None,
 ) -> keras.Model:
@@ -46,7 +46,7 @@ def make_network(
             models.recompute_dense_blocks(model)
         compile_model(model, make_optimizer(config.training, steps_per_epoch), config.training)
     scale_on_device(model)
-    if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
+    if replicas.is_on_several_machines(strategy):
         replicas.let_keras_fit(model)
     if checkpoint:
         _load_checkpoint(model, checkpoint)

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
-import tensorflow as tf
 from keras import ops
 
 from kmatting.config import TrainingConfig
@@ -20,7 +19,8 @@ class FusedAdam(keras.optimizers.Adam):
 
     `fit` leaves the weights as they were trained, also where they are averaged.
 
-    Private names of Keras are used. A test says when Keras's own Adam will do.
+    On Keras's other backends the update is Keras's own. Private names of Keras are used; a test
+    says when Keras's own Adam will do.
 
     Args:
         clip_norm: largest global norm of the gradients; larger ones are scaled down to it. None
@@ -43,16 +43,19 @@ class FusedAdam(keras.optimizers.Adam):
         With several replicas the clipping costs a second reduction of the gradients.
         """
         if self.clip_norm is not None:
-            whole = list(grads)
-            context = tf.distribute.get_replica_context()
-            if context.num_replicas_in_sync > 1:
-                whole = context.all_reduce(tf.distribute.ReduceOp.SUM, whole)
-            scale = self.clip_norm / ops.maximum(tf.linalg.global_norm(whole), self.clip_norm)
+            whole = _summed_over_replicas(grads) if _on_tensorflow() else grads
+            squares = [ops.sum(ops.square(ops.cast(each, "float32"))) for each in whole]
+            scale = self.clip_norm / ops.maximum(ops.sqrt(sum(squares)), self.clip_norm)
             grads = [gradient * ops.cast(scale, gradient.dtype) for gradient in grads]
         super().apply(grads, trainable_variables)
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         """Updates a variable and its two moments in place."""
+        if not _on_tensorflow():
+            super().update_step(gradient, variable, learning_rate)
+            return
+        import tensorflow as tf
+
         step = ops.cast(self.iterations + 1, "float32")
         index = self._get_variable_index(variable)
         tf.raw_ops.ResourceApplyAdam(
@@ -111,6 +114,19 @@ def _learning_rate(
         decay_steps=max(1, config.epochs * steps_per_epoch - warmup),
         alpha=schedule.final if schedule.kind == "cosine" else 1.0,
     )
+
+
+def _on_tensorflow() -> bool:
+    return keras.backend.backend() == "tensorflow"
+
+
+def _summed_over_replicas(gradients: Sequence[Any]) -> Sequence[Any]:
+    import tensorflow as tf
+
+    context = tf.distribute.get_replica_context()
+    if context.num_replicas_in_sync == 1:
+        return gradients
+    return context.all_reduce(tf.distribute.ReduceOp.SUM, list(gradients))
 
 
 def _handle(variable: Any) -> Any:

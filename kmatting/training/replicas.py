@@ -7,12 +7,14 @@ import contextlib
 import functools
 import zlib
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
-import tensorflow as tf
 
 from kmatting.errors import LostWorkerError, WorkersDifferError
+
+if TYPE_CHECKING:
+    import tensorflow as tf
 
 
 def let_keras_fit(model: keras.Model) -> None:
@@ -61,7 +63,16 @@ def _with_axis(step: Callable[[Any], dict[str, Any]]) -> Callable[[Any], dict[st
     return wrapped
 
 
-def distribute(strategy: tf.distribute.Strategy, dataset: tf.data.Dataset | None) -> Any:
+def is_on_several_machines(strategy: Any) -> bool:
+    """Returns whether a strategy is a `tf.distribute.MultiWorkerMirroredStrategy`."""
+    if keras.backend.backend() != "tensorflow":
+        return False
+    import tensorflow as tf
+
+    return isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
+
+
+def distribute(strategy: "tf.distribute.Strategy", dataset: "tf.data.Dataset | None") -> Any:
     """Gives each replica of this worker its part of a batch.
 
     Args:
@@ -73,7 +84,7 @@ def distribute(strategy: tf.distribute.Strategy, dataset: tf.data.Dataset | None
         would ask one another before each step whether it has ended. Under other strategies it is
         `dataset`.
     """
-    if dataset is None or not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
+    if dataset is None or not is_on_several_machines(strategy):
         return dataset
     part = dataset.element_spec[0].shape[0]
     replicas = len(strategy.extended.worker_devices)
@@ -81,7 +92,7 @@ def distribute(strategy: tf.distribute.Strategy, dataset: tf.data.Dataset | None
     return strategy.distribute_datasets_from_function(lambda _: batches)
 
 
-def check_alike(strategy: tf.distribute.Strategy, **facts: str | bytes) -> None:
+def check_alike(strategy: "tf.distribute.Strategy", **facts: str | bytes) -> None:
     """Checks that all workers agree.
 
     Args:
@@ -92,6 +103,8 @@ def check_alike(strategy: tf.distribute.Strategy, **facts: str | bytes) -> None:
         WorkersDifferError: on every worker, with the names of what differs.
         LostWorkerError: if another worker ended.
     """
+    import tensorflow as tf
+
     sums = [zlib.crc32(fact.encode() if isinstance(fact, str) else fact) for fact in facts.values()]
     with name_lost_worker():
         rows = strategy.gather(tf.constant([sums], tf.int64), axis=0).numpy()
@@ -103,7 +116,7 @@ def check_alike(strategy: tf.distribute.Strategy, **facts: str | bytes) -> None:
         )
 
 
-def wait_for_all(strategy: tf.distribute.Strategy) -> None:
+def wait_for_all(strategy: "tf.distribute.Strategy") -> None:
     """Waits until all workers get here, so that the chief has written its files.
 
     Args:
@@ -112,6 +125,8 @@ def wait_for_all(strategy: tf.distribute.Strategy) -> None:
     Raises:
         LostWorkerError: if another worker ended.
     """
+    import tensorflow as tf
+
     with name_lost_worker():
         strategy.gather(tf.zeros([1]), axis=0)
 
@@ -125,7 +140,9 @@ def name_lost_worker() -> Iterator[None]:
     """
     try:
         yield
-    except tf.errors.UnavailableError:
+    except Exception as error:
+        if type(error).__name__ != "UnavailableError":  # of tf.errors
+            raise
         raise LostWorkerError(
             "another worker ended or cannot be reached. See what it said, then start all again"
         ) from None
@@ -147,6 +164,8 @@ class MeanStatistics(keras.callbacks.Callback):
             for variable in model.non_trainable_variables
             if variable.name in ("moving_mean", "moving_variance")
         ]
+        import tensorflow as tf
+
         run = model.distribute_strategy.run
         self._set_to_mean = tf.function(lambda: run(self._set_replica_to_mean), autograph=False)
 
@@ -161,6 +180,8 @@ class MeanStatistics(keras.callbacks.Callback):
     def _set_replica_to_mean(self) -> None:
         if not self._statistics:
             return
+        import tensorflow as tf
+
         context = tf.distribute.get_replica_context()
         own = [tf.identity(variable) for variable in self._statistics]
         means = context.all_reduce(tf.distribute.ReduceOp.MEAN, own)
