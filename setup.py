@@ -82,6 +82,7 @@ setup(
     package_dir={"kmatting.saved_models": "saved_models"},
     package_data={
         "kmatting": ["py.typed"],
+        "kmatting.demo": ["examples/*.jpg"],
         "kmatting.saved_models": ["*.keras", "*.tflite", "README.md"],
     },
     python_requires=">=3.11",

@@ -62,7 +62,7 @@ class Browser:
         """Opens the page in a new tab, which becomes the current one; returns its handle."""
         self.driver.switch_to.new_window("tab")
         self.driver.get(url)
-        wait_for(lambda: self.button("Save alpha") and self.find("#photo input[type=file]"))
+        wait_for(lambda: self.button("Save matte") and self.find("#photo input[type=file]"))
         return self.driver.current_window_handle
 
     def close_pages(self):

@@ -347,12 +347,12 @@ def test_a_fault_of_ours_is_no_fault_of_the_visitor(model, tmp_path):
     with Server(model, tmp_path / "tmp", change=PLANTED) as server:
         message = "^Internal error, see the log of the server.$"
         assert_error(server.predict(None, png()), 500, message)
-        assert server.log().count("ValueError: planted in /srv") == 1
+        wait_for(lambda: server.log().count("ValueError: planted in /srv") == 1)
         _, path = server.upload("photo.png", png())
         done, output = server.call(photo=file(path))
         assert not done
         assert re.match(message, output["error"])
-        assert server.log().count("ValueError: planted in /srv") == 2
+        wait_for(lambda: server.log().count("ValueError: planted in /srv") == 2)
         assert server.predict(None, png(), foreground="none")[0] == 200  # and others are served
 
 
@@ -505,7 +505,7 @@ def test_old_files_that_no_page_needs_are_deleted(tmp_path):
         assert {str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*") if p.is_file()} == kept
 
 
-EXAMPLES = {"example-25.jpg", "example-9.jpg", "example-36.jpg"}
+EXAMPLES = {"fur.jpg", "horn.jpg", "star.jpg"}
 
 
 @needs_gradio
@@ -526,7 +526,7 @@ def test_what_a_call_without_a_page_leaves_is_deleted_when_it_is_old(server):
     assert server.call(photo=file(path))[0]
     assert {"left.png", "left.alpha.png", "left.cutout.png", "photo.jpg"} <= server.files()
     files = VisitorFiles(server.folder())
-    files.examples = set((server.folder() / "examples").rglob("*"))
+    files.examples = {each for name in EXAMPLES for each in server.folder().rglob(name)}
     files.delete_old(max_age=-1)
     assert server.files() == EXAMPLES
 
@@ -571,7 +571,6 @@ def test_nothing_but_uploads_is_read_or_served(server, model, tmp_path):
 
 WRONG_ARGUMENTS = [
     *({"photo": each} for each in ("abc", 5, [1], {}, file(5), file("a\0b"))),
-    *({"edges": each, "photo": "own"} for each in ("maybe", [1])),
     *({"erode": each, "photo": "own"} for each in ("x", [1], 1.5, float("inf"))),
     *({"colour": each, "photo": "own"} for each in ("rgba(1, 2", "#xyzxyz", 5, [1])),
     {"canvas": {"a": 1}, "photo": "own"},
@@ -612,6 +611,7 @@ def jpeg_of(width, height):
 # The first photo is at work until the file exists.
 AT_WORK = """
 import time
+from pathlib import Path
 from kmatting.demo import studio
 
 read = studio.read_photo
@@ -636,7 +636,6 @@ def test_a_full_line_before_the_route_is_said(model, tmp_path):
         statuses = sorted(each.result()[0] for each in answers)
         assert statuses == [200] * 3 + [503] * 6
         assert server.predict(None, png())[0] == 200
-        assert server.report is None
 
 
 def test_the_route_alone_needs_no_gradio(model, tmp_path):
@@ -686,14 +685,24 @@ def test_who_takes_nothing_is_cut_off(model, tmp_path):
     pytest.importorskip("fastapi")
     if not hasattr(socket, "TCP_USER_TIMEOUT"):
         pytest.skip("a setting of Linux")
-    asking = b"GET /openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n" * 20000
+    asking = b"GET /openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n" * 1000
     with Server(model, tmp_path / "tmp", "--no-page", change=HURRY) as server:
         with socket.socket() as client:
             client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             client.settimeout(60)
             client.connect(("127.0.0.1", server.port))
-            with pytest.raises(ConnectionError):
-                client.sendall(asking)
+            client.sendall(asking)  # the answers are more than all buffers hold
+            client.settimeout(1)
+
+            def is_cut_off():
+                try:
+                    client.send(b"more")
+                except ConnectionError:
+                    return True
+                except TimeoutError:  # the server's buffers are full
+                    return False
+
+            wait_for(is_cut_off)
         assert server.predict(None, png())[0] == 200
 
 
@@ -858,7 +867,7 @@ def test_the_page_saves_what_predict_writes(server, browser, model, photo, tmp_p
     browser.asked()
     browser.give(photo)
     expected = by_predict(model, photo, tmp_path / "out", "--composite", "#2f855a")
-    assert browser.save("alpha") == ("photo.alpha.png", expected[0])
+    assert browser.save("matte") == ("photo.alpha.png", expected[0])
     assert browser.save("cutout") == ("photo.cutout.png", expected[1])
     name, composite = browser.save("composite")
     assert name == "photo.composite.png"
@@ -910,10 +919,10 @@ def test_a_bad_photo_is_said_and_the_next_one_works(server, browser, model, phot
     browser.choose(tmp_path / "bad.jpg")
     wait_for(lambda: "bad.jpg: not an image that can be read" in browser.messages())
     assert browser.results() == set()  # not those of the former photo
-    assert not browser.button("Save alpha").is_enabled()
+    assert not browser.button("Save matte").is_enabled()
     photo.rename(tmp_path / "again.jpg")
     browser.give(tmp_path / "again.jpg")
-    assert browser.save("alpha")[0] == "again.alpha.png"
+    assert browser.save("matte")[0] == "again.alpha.png"
 
 
 @needs_gradio
@@ -923,7 +932,7 @@ def test_a_photo_can_be_removed(server, browser, photo):
     browser.give(photo)
     browser.remove_photo()
     assert browser.results() == set()
-    assert not browser.button("Save alpha").is_enabled()
+    assert not browser.button("Save matte").is_enabled()
     assert browser.messages() == ""
     browser.give(photo)
 
@@ -939,8 +948,8 @@ def test_the_photo_that_is_chosen_last_counts(server, browser, tmp_path):
         browser.choose(tmp_path / name)
 
     def saves_the_last():
-        button = browser.button("Save alpha")
-        return button and button.is_enabled() and browser.save("alpha")[0] == "photo2.alpha.png"
+        button = browser.button("Save matte")
+        return button and button.is_enabled() and browser.save("matte")[0] == "photo2.alpha.png"
 
     wait_for(saves_the_last)
 
@@ -952,7 +961,7 @@ def test_photos_can_be_pasted(server, browser, model, tmp_path):
     expected, _ = by_predict(model, tmp_path / "image.png", tmp_path / "out")
     browser.open(server.url)
     browser.paste(tmp_path / "image.png")
-    assert browser.save("alpha") == ("image.alpha.png", expected)
+    assert browser.save("matte") == ("image.alpha.png", expected)
 
 
 @needs_gradio
@@ -964,9 +973,9 @@ def test_visitors_keep_apart_and_leave_nothing_behind(server, browser, tmp_path)
         Image.fromarray(shaded(60, 90, seed)).save(path)
         tabs.append(browser.open(server.url))
         browser.give(path)
-        assert browser.save("alpha")[0] == f"{path.stem}.alpha.png"
+        assert browser.save("matte")[0] == f"{path.stem}.alpha.png"
     browser.driver.switch_to.window(tabs[0])
-    assert browser.save("alpha")[0] == "one.alpha.png"
+    assert browser.save("matte")[0] == "one.alpha.png"
     assert {"one.png", "one.cutout.png", "other.png", "other.cutout.png"} <= server.files()
     browser.driver.close()
     wait_for(lambda: not any(name.startswith("one") for name in server.files()))

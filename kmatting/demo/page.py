@@ -8,16 +8,15 @@ import gradio as gr
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 from gradio.route_utils import FnIndexInferError
-from PIL import Image
 
-from kmatting.data.synthetic import sample
 from kmatting.demo.files import VisitorFiles
 from kmatting.demo.guard import MAX_BYTES
 from kmatting.demo.steps import KINDS, Steps, Values
 from kmatting.demo.studio import SIZES, Studio
 
-_EXAMPLES = (25, 9, 36)  # numbers of synthetic samples
-_SIZE = (480, 640)  # of them, height and width
+_EXAMPLES = Path(__file__).parent / "examples"  # drawn by kmatting.data.synthetic
+
+_TITLES = dict(zip(KINDS, ("Cutout", "Matte", "Composite"), strict=True))
 
 # Lets visitors paste with Ctrl-V: Gradio has only a button for it, which not all browsers allow.
 # Hides the sign of a broken picture where the browser cannot show a photo, such as a TIFF.
@@ -99,23 +98,26 @@ def add_page(
 
 def build_page(studio: Studio, files: VisitorFiles, folder: Path, most_waiting: int) -> Page:
     """Builds the page; it belongs to one server."""
+    examples = [str(path) for path in sorted(_EXAMPLES.glob("*.jpg"))]
     with Page(files, title="kmatting", analytics_enabled=False) as page:
         gr.Markdown("## kmatting\nA photo goes in, its subject comes out.")
         with gr.Row():
             with gr.Column(scale=2, min_width=320):
                 photo = _photo_field("photo", "Photo", "Drop or paste a photo\nor click", 320)
-                gr.Examples(_examples(folder), photo, label="Examples")
+                gr.Examples(examples, photo, label="Examples")
                 files.examples = set(folder.rglob("*"))
                 options = _options(studio)
             with gr.Column(scale=3, min_width=320):
                 results: Components = {}
-                for kind, title in zip(KINDS, ("Cutout", "Matte", "Composite"), strict=True):
+                for kind, title in _TITLES.items():
                     with gr.Tab(title):
                         results[kind] = _comparison(f"Photo and {title.lower()}")
                         if kind == "composite":
                             backgrounds = _backgrounds()
                 with gr.Row():
-                    results |= {f"{kind}_file": _save_button(kind) for kind in KINDS}
+                    results |= {
+                        f"{kind}_file": _save_button(each) for kind, each in _TITLES.items()
+                    }
         steps = Steps(studio, files, folder)
         _connect(steps, {"photo": photo}, options, backgrounds, results)
         gr.State()  # has every page hold a heartbeat, by which `Guard` knows that it is open
@@ -231,17 +233,8 @@ def _comparison(label: str) -> gr.ImageSlider:
     )
 
 
-def _save_button(name: str) -> gr.DownloadButton:
-    return gr.DownloadButton(f"Save {name}", size="md", min_width=90, interactive=False)
-
-
-def _examples(folder: Path) -> list[str]:
-    """Draws photos that are free of rights."""
-    paths = [folder / "examples" / f"example-{number}.jpg" for number in _EXAMPLES]
-    (folder / "examples").mkdir()
-    for path, number in zip(paths, _EXAMPLES, strict=True):
-        Image.fromarray(sample(0, number, _SIZE)[0]).save(path, quality=90)
-    return [str(path) for path in paths]
+def _save_button(title: str) -> gr.DownloadButton:
+    return gr.DownloadButton(f"Save {title.lower()}", size="md", min_width=90, interactive=False)
 
 
 def _paths(value: Any) -> Iterator[Any]:

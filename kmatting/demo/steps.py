@@ -3,10 +3,8 @@
 Files are handed over, so that an open page holds no memory on the server.
 """
 
-import contextlib
 import re
 import secrets
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -46,11 +44,27 @@ class Steps:
     def make(self, session: str, values: Values) -> Values:
         """Makes all pictures of a photo."""
         self._files.keep(session, "composite", set())
-        return self._make(session, values, KINDS, "result")
+        return self._said(session, values, KINDS, "result")
 
     def compose(self, session: str, values: Values) -> Values:
         """Makes the composite anew, over another background."""
-        return self._make(session, values, ("composite",), "composite")
+        return self._said(session, values, ("composite",), "composite")
+
+    def _said(self, session: str, values: Values, kinds: tuple[str, ...], purpose: str) -> Values:
+        """Turns errors into messages for the visitor, who knows a file by its name alone."""
+        try:
+            return self._make(session, values, kinds, purpose)
+        except Exception as error:
+            if isinstance(error, MemoryError):
+                text = "Not enough memory for a photo of this size. Send a smaller one."
+            elif isinstance(error, OSError) and is_expected(error):
+                text = f"The server cannot write the result: {error.strerror}."
+            elif is_expected(error):
+                text = re.sub(re.escape(f"{self._folder}/") + r"[^/]*/", "", str(error))
+            else:
+                print_bug(error)
+                text = "Internal error, see the log of the server."
+            raise gr.Error(text, print_exception=False) from error
 
     def _make(self, session: str, values: Values, kinds: tuple[str, ...], purpose: str) -> Values:
         sent = {name: values[name] for name in ("photo", "background")}
@@ -67,44 +81,26 @@ class Steps:
         # Nobody can guess the folder's name and fetch a stranger's result. A new address each time,
         # or browsers show the picture that they know.
         folder = self._folder / secrets.token_hex(16)
-        with self._messages():
-            made = self._studio.make(
-                photo,
-                kinds,
-                options,
-                colour=values["colour"],
-                background=paths.get("background"),
-                size=values.get("size"),
-            )
-            before = _write_preview(folder / "photo.jpg", Image.fromarray(made.photo.flatten()))
-            result: Values = {}
-            for picture in made.pictures:
-                path = folder / output_name(photo.name, picture.name)
-                picture.write(path)
-                after = _write_preview(folder / f"{picture.name}.jpg", picture.image)
-                result[picture.name] = (before, after)
-                result[f"{picture.name}_file"] = gr.update(value=str(path), interactive=True)
+        made = self._studio.make(
+            photo,
+            kinds,
+            options,
+            colour=values["colour"],
+            background=paths.get("background"),
+            size=values.get("size"),
+        )
+        before = _write_preview(folder / "photo.jpg", Image.fromarray(made.photo.flatten()))
+        result: Values = {}
+        for picture in made.pictures:
+            path = folder / output_name(photo.name, picture.name)
+            picture.write(path)
+            after = _write_preview(folder / f"{picture.name}.jpg", picture.image)
+            result[picture.name] = (before, after)
+            result[f"{picture.name}_file"] = gr.update(value=str(path), interactive=True)
         self._files.keep(session, purpose, {folder})
         for remark in made.remarks:
             gr.Warning(f"{photo.name}: {remark}.")
         return result
-
-    @contextlib.contextmanager
-    def _messages(self) -> Iterator[None]:
-        """Turns errors into messages for the visitor, who knows a file by its name alone."""
-        try:
-            yield
-        except Exception as error:
-            if isinstance(error, MemoryError):
-                text = "Not enough memory for a photo of this size. Send a smaller one."
-            elif isinstance(error, OSError) and is_expected(error):
-                text = f"The server cannot write the result: {error.strerror}."
-            elif is_expected(error):
-                text = re.sub(re.escape(f"{self._folder}/") + r"[^/]*/", "", str(error))
-            else:
-                print_bug(error)
-                text = "Internal error, see the log of the server."
-            raise gr.Error(text, print_exception=False) from error
 
 
 def _path(file: Any) -> Path:
