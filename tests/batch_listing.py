@@ -34,7 +34,7 @@ class ListedFiles(MemoryFiles):
             yield FileMetadata(f"listed://photos/{number // 1000:05}/{number:08}.jpg", 1, 0)
 
     def exists(self, path):
-        return path.startswith("listed://mattes/") and not path.endswith("errors.jsonl")
+        return path.startswith("listed://mattes/") and not path.endswith(".jsonl")
 
     def delete(self, paths):
         pass
