@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 
 # Layers that would lose most and take little time: the colours, the channel attention, the logit.
-_FLOAT_LAYERS = ("normalisation", "c_wise", "logit")
-# So would layers with few weights, such as an encoder's first and its depthwise ones. Those of the
-# low-level branch lose nothing, and would take the most time, being at full resolution.
+_FLOAT_LAYERS = ("normalisation", "full_normalisation", "reduced", "c_wise", "logit")
+# So would layers with few weights, such as an encoder's first and its depthwise ones. Those at full
+# resolution lose nothing, and would take the most time.
 _FEW_WEIGHTS = 1024
-_LOW_LEVEL = "low_level_"
+_FULL_RESOLUTION = ("low_level_", "full_", "detail_", "fusion_")
 _CONVOLUTIONS = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
 _LARGEST_CODE = 127  # of a weight
 _LARGEST_BIAS = 2**30  # as a 32-bit code, with room for the sum that it is added to
@@ -123,7 +123,7 @@ def _float_operations(model: Any) -> list[Any]:
         # The largest code of an 8-bit sigmoid is 255/256: nothing would be opaque.
         if kind == "LOGISTIC" or label.startswith(_FLOAT_LAYERS):
             return True
-        if kind not in _CONVOLUTIONS or label.startswith(_LOW_LEVEL):
+        if kind not in _CONVOLUTIONS or label.startswith(_FULL_RESOLUTION):
             return False
         return _constant(model, operation.inputs[1]).size < _FEW_WEIGHTS
 
