@@ -14,10 +14,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from kmatting.inference.keras_model import load_model
     from kmatting.inference.matte import Matte
     from kmatting.inference.matter import Matter
     from kmatting.inference.remove import remove
+    from kmatting.networks.keras_model import load_model
 
 __all__ = ["Matte", "Matter", "__version__", "load_model", "remove"]
 
@@ -26,7 +26,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "Matte": "kmatting.inference.matte",
     "Matter": "kmatting.inference.matter",
-    "load_model": "kmatting.inference.keras_model",
+    "load_model": "kmatting.networks.keras_model",
     "remove": "kmatting.inference.remove",
 }
 

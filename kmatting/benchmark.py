@@ -30,11 +30,12 @@ import numpy as np
 from PIL import Image
 
 from kmatting.cli import at_least, command, make_parser, say
+from kmatting.errors import UsageError
 from kmatting.files import check_writable, whole_file
 from kmatting.images import write_image
-from kmatting.inference.formats import load_network
+from kmatting.networks.formats import load_network
+from kmatting.networks.shipped import shipped_model
 from kmatting.quiet import quiet
-from kmatting.shipped import shipped_model
 from kmatting.sizes import DEFAULT_SIZE, STRIDE
 
 EXAMPLES = """\
@@ -339,7 +340,7 @@ def _predict(source: Path, kind: str) -> tuple[float, float, float]:
         seconds = time.perf_counter() - start
         process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
-        raise ValueError(f"kmatting predict {source} failed with status {process.returncode}.")
+        raise UsageError(f"kmatting predict {source} failed with status {process.returncode}.")
     return seconds, usage.ru_utime + usage.ru_stime, _in_megabytes(usage.ru_maxrss)
 
 
@@ -436,7 +437,7 @@ def operations(graph: Any) -> int:
         else:
             continue
         if not (result.is_fully_defined() and kernel.is_fully_defined()):
-            raise ValueError(f"{node.name}: expected known shapes, received {result} and {kernel}.")
+            raise UsageError(f"{node.name}: expected known shapes, received {result} and {kernel}.")
         total += 2 * math.prod(result) * math.prod(kernel[:3])
     return total
 
@@ -575,7 +576,7 @@ def _format(row: Row) -> str:
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    from kmatting.config import ENCODERS
+    from kmatting.models.names import ENCODERS
 
     parser = make_parser(
         "benchmark", "Measure kmatting's speed on this machine, which should be idle.", EXAMPLES

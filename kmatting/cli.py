@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import IO, Any, NoReturn, Protocol
 
 from kmatting import __version__
+from kmatting.errors import Error, UsageError
 from kmatting.extras import EXTRA_OF, install_command
 from kmatting.sizes import STRIDE, Size
 
@@ -30,8 +31,8 @@ COMMANDS = {
     "batch": ("kmatting.batch.__main__", "predict millions of photos with Apache Beam"),
     "train": ("kmatting.train", "train a network on your own photos and mattes"),
     "export": ("kmatting.export", "export a trained network for a server or a phone"),
-    "shard": ("kmatting.data.shard", "pack training data into TFRecord files"),
-    "synthetic": ("kmatting.data.synthetic", "write synthetic training data"),
+    "shard": ("kmatting.shard", "pack training data into TFRecord files"),
+    "synthetic": ("kmatting.synthetic", "write synthetic training data"),
     "benchmark": ("kmatting.benchmark", "measure the speed of training and prediction"),
 }
 
@@ -52,7 +53,7 @@ def command(main: Main) -> Main:
     The function parses `argv`, works, and returns the exit status. What it raises ends in one line
     on standard error instead of a traceback:
 
-    - `ValueError`, `OSError`, `MemoryError`: status 2.
+    - `kmatting.errors.Error`, `OSError`, `MemoryError`: status 2.
     - `ModuleNotFoundError` of an optional package: status 2; the line names the extra to install.
     - Ctrl-C: status 130. SIGTERM: status 143. Both arrive as `KeyboardInterrupt`.
 
@@ -90,7 +91,7 @@ def command(main: Main) -> Main:
         except MemoryError as error:
             _complain(_with_notes("error: not enough memory", error))
             status = 2
-        except (ValueError, OSError) as error:
+        except (Error, OSError) as error:
             _complain(_with_notes(f"error: {error}", error))
             status = 2
         except SystemExit as stop:  # of argparse
@@ -276,7 +277,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         near = difflib.get_close_matches(name, COMMANDS, 1)
         hint = f" Did you mean {near[0]}?" if near else ""
-        raise ValueError(f"{name}: no such command.{hint} See kmatting --help.")
+        raise UsageError(f"{name}: no such command.{hint} See kmatting --help.")
     module, _ = COMMANDS[name]
     return importlib.import_module(module).main(rest)
 

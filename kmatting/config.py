@@ -16,23 +16,13 @@ from kmatting.data.config import LARGEST_SIZE
 from kmatting.data.config import Augmentation as Augmentation
 from kmatting.data.config import DataConfig as DataConfig
 from kmatting.data.samples import SourceSection
-from kmatting.section import ConfigError as ConfigError
-from kmatting.section import Section
+from kmatting.data.section import Section
+from kmatting.errors import ConfigError
+from kmatting.models.names import ENCODERS
 from kmatting.sizes import STRIDE
 
 _LARGEST_FILE = 100_000  # values in a config, aliases written out
 _LONGEST_VALUE = 100  # characters of a value that a message shows
-
-# Encoders by name, and the module of kmatting.models that builds each.
-ENCODERS = {
-    "densenet121": "densenet",
-    "densenet169": "densenet",
-    "densenet201": "densenet",
-    "efficientnet_lite0": "efficientnet_lite",
-    "efficientnet_lite1": "efficientnet_lite",
-    "efficientnet_lite2": "efficientnet_lite",
-    "efficientnet_v2b0": "efficientnet_v2",
-}
 
 
 class ModelConfig(Section):

@@ -29,17 +29,13 @@ from kmatting.cli import (
     make_parser,
     say,
 )
+from kmatting.errors import ImageError
 from kmatting.files import check_writable, whole_file
-from kmatting.images import (
-    ImageError,
-    faint_set,
-    read_alpha,
-    read_image,
-    scan_folder,
-    write_image,
-)
-from kmatting.inference.output_names import matte_stem
-from kmatting.metrics import (
+from kmatting.images import faint_set, read_alpha, read_image, scan_folder, write_image
+from kmatting.images.panel import draw_panel
+from kmatting.pictures.names import matte_stem
+from kmatting.quiet import quiet
+from kmatting.scoring.metrics import (
     BAND_WIDTH,
     FIGURES,
     SIGMA,
@@ -48,8 +44,6 @@ from kmatting.metrics import (
     unknown_band,
     unknown_of_trimap,
 )
-from kmatting.panel import draw_panel
-from kmatting.quiet import quiet
 from kmatting.sizes import Size, size_text
 
 EXAMPLES = """\
@@ -218,7 +212,7 @@ def run(arguments: argparse.Namespace) -> int:
     arguments.source = arguments.model or arguments.predictions or "the shipped model"
     if arguments.data is not None and arguments.model is None:
         # Imported here, since scoring files needs no network.
-        from kmatting.shipped import shipped_model
+        from kmatting.networks.shipped import shipped_model
 
         arguments.model = shipped_model()
     folders = {
@@ -383,7 +377,8 @@ def score_case(case: Case, predict: Callable[[Case], np.ndarray], band: int) -> 
         band: width of the unknown band in pixels, where there is no trimap.
 
     Returns:
-        Name, height, width, share of unknown pixels, and the figures of `kmatting.metrics.score`.
+        Name, height, width, share of unknown pixels, and the figures of
+        `kmatting.scoring.metrics.score`.
     """
     truth, prediction = read_mattes(case, predict)
     if case.trimap is None:

@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image
 
 from kmatting.cli import at_least, command, make_parser, parse_size
+from kmatting.errors import ModelError, UsageError
 from kmatting.exporting.checkpoint import default_name, find_checkpoint, load_checkpoint
 from kmatting.exporting.frames import join
 from kmatting.exporting.keras_file import export_keras
@@ -22,11 +23,10 @@ from kmatting.exporting.parity import milliseconds
 from kmatting.exporting.tflite import LIMITS, compare, convert, describe, write
 from kmatting.extras import install_command
 from kmatting.images import read_image, scan_folder
-from kmatting.inference.metadata import read_size
-from kmatting.inference.network import ModelError
-from kmatting.inference.runtime import limit_tensorflow
+from kmatting.networks.metadata import read_size
+from kmatting.networks.runtime import limit_tensorflow
+from kmatting.networks.shipped import SHIPPED_LICENCE, shipped_model
 from kmatting.quiet import quiet
-from kmatting.shipped import SHIPPED_LICENCE, shipped_model
 from kmatting.sizes import DEFAULT_SIZE, STRIDE, as_frame, size_text
 
 THREADS = 2  # for the times that are reported
@@ -152,7 +152,7 @@ def _check_tflite(
             flush=True,
         )
         if not parity.mean <= limit:
-            raise ValueError(
+            raise UsageError(
                 f"{target}: not written: its alphas at {size_text(size)} differ from the Keras "
                 f"model's by {parity.mean:.5f} in the mean, more than the limit of {limit:g}. Try "
                 "another variant, photos like yours for --calibration and --photos, or --limit."
@@ -230,20 +230,20 @@ def _photos(folder: Path | None, size: tuple[int, int], count: int) -> list[np.n
 def _check_arguments(args: argparse.Namespace) -> None:
     """Finds what is wrong with the arguments before TensorFlow is loaded."""
     if args.name is not None and not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", args.name):
-        raise ValueError(
+        raise UsageError(
             f"--name: expected letters, digits, `_`, `-` and `.`, received {args.name!r}."
         )
     if args.format != "tflite" and (args.size or args.variant or args.calibration):
-        raise ValueError(
+        raise UsageError(
             f"--size, --variant and --calibration go with --format tflite. A {args.format} export "
             "takes any size."
         )
     if args.format != "tflite" and args.limit is not None:
-        raise ValueError("--limit goes with --format tflite; the limits of the others are fixed.")
+        raise UsageError("--limit goes with --format tflite; the limits of the others are fixed.")
     if args.format not in ("saved_model", "onnx") and args.max_size:
-        raise ValueError("--max-size goes with --format saved_model or onnx.")
+        raise UsageError("--max-size goes with --format saved_model or onnx.")
     if args.format != "onnx" and args.rembg:
-        raise ValueError("--rembg goes with --format onnx.")
+        raise UsageError("--rembg goes with --format onnx.")
     args.variant = args.variant or ["float32"]
     calibrated = [variant for variant in args.variant if variant in CALIBRATED]
     if args.calibration is None and calibrated:
@@ -253,7 +253,7 @@ def _check_arguments(args: argparse.Namespace) -> None:
             file=sys.stderr,
         )
     if args.calibration is not None and not calibrated:
-        raise ValueError(
+        raise UsageError(
             f"--calibration goes with --variant int8 or integer, received {' '.join(args.variant)}."
         )
     if "int8" in args.variant and importlib.util.find_spec("ai_edge_quantizer") is None:
@@ -265,16 +265,16 @@ def _check_arguments(args: argparse.Namespace) -> None:
         listing = scan_folder(folder)
         if not listing.photos:
             reason = f" ({listing.note()})" if listing.note() else ""
-            raise ValueError(f"--{option} {folder}: no photos in this folder{reason}.")
+            raise UsageError(f"--{option} {folder}: no photos in this folder{reason}.")
         if listing.note():
             print(f"note: --{option} {folder}: {listing.note()}", file=sys.stderr)
     existing = next(
         folder for folder in (args.output, *args.output.absolute().parents) if folder.exists()
     )
     if not existing.is_dir():
-        raise ValueError(f"{args.output}: expected a folder to write to, but {existing} is a file.")
+        raise UsageError(f"{args.output}: expected a folder to write to, but {existing} is a file.")
     if not os.access(existing, os.W_OK):
-        raise ValueError(f"{args.output}: no permission to write to {existing}.")
+        raise UsageError(f"{args.output}: no permission to write to {existing}.")
 
 
 def _parse_size(text: str) -> tuple[int, int]:

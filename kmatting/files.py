@@ -10,6 +10,8 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
+from kmatting.errors import Error, UsageError
+
 _LONGEST_SUFFIX = 16  # characters; what is longer belongs to a name with a full stop in it
 
 
@@ -97,12 +99,12 @@ def check_writable(folder: Path) -> None:
     """
     place = next(each for each in (folder, *folder.absolute().parents) if each.exists())
     if not place.is_dir():
-        raise NotADirectoryError(f"{folder}: expected a folder, but {place} is a file.")
+        raise UsageError(f"{folder}: expected a folder, but {place} is a file.")
     try:
         with tempfile.TemporaryFile(dir=place):
             pass
     except OSError as error:
-        raise OSError(f"{folder}: cannot be written to: {error.strerror}.") from error
+        raise Error(f"{folder}: cannot be written to: {error.strerror}.") from error
 
 
 def _sync(path: Path) -> None:

@@ -25,9 +25,10 @@ from kmatting.cli import (
     make_parser,
     say,
 )
+from kmatting.errors import Error, ImageError, ImageWarning, UsageError
 from kmatting.files import check_writable
-from kmatting.images import ImageError, ImageWarning, Source, save_image, scan_folder, write_image
-from kmatting.inference.cutout import (
+from kmatting.images import Source, save_image, scan_folder, write_image
+from kmatting.inference.compose import (
     LOSSY_QUALITY,
     Colour,
     composite,
@@ -38,7 +39,7 @@ from kmatting.inference.cutout import (
 )
 from kmatting.inference.matte import Matte
 from kmatting.inference.matter import Matter
-from kmatting.inference.output_names import (
+from kmatting.pictures.names import (
     Job,
     check_names,
     composite_kinds,
@@ -175,7 +176,7 @@ def plan(args: argparse.Namespace) -> list[Job]:
         for kind, output in list(job.outputs.items()):
             path = Path(output)
             if _place(path) in originals:
-                raise ValueError(f"{path}: would replace a photo; choose another --output.")
+                raise UsageError(f"{path}: would replace a photo; choose another --output.")
             if path.exists():
                 existing.append(path)
                 if args.skip_existing:
@@ -184,7 +185,7 @@ def plan(args: argparse.Namespace) -> list[Job]:
                     del job.outputs[kind]
     if existing and not (args.overwrite or args.skip_existing):
         more = f" (and {len(existing) - 1} more)" if len(existing) > 1 else ""
-        raise ValueError(
+        raise UsageError(
             f"{existing[0]}{more} exists. Use --overwrite to replace it, or --skip-existing to "
             "keep it."
         )
@@ -200,7 +201,7 @@ def _check_origin(
     """Checks that a file that exists cannot have been made of another photo in the folder."""
     for other in photos_by_stem(photo.parent)[photo.stem]:
         if other.name != photo.name:
-            raise ValueError(name_clash(str(other), str(photo), output))
+            raise UsageError(name_clash(str(other), str(photo), output))
 
 
 def _photos_by_stem(folder: Path) -> dict[str, list[Path]]:
@@ -217,7 +218,7 @@ def _job(photo: Path, folder: Path, args: argparse.Namespace) -> Job:
     if args.folder is not None:
         target = args.folder / photo.parent.relative_to(folder)
     elif photo.is_fifo():
-        raise ValueError(f"{photo}: is a pipe; name the file to write with --output FILE.")
+        raise UsageError(f"{photo}: is a pipe; name the file to write with --output FILE.")
     else:
         target = photo.parent
     names = {
@@ -272,10 +273,10 @@ def _destination(jobs: Sequence[Job], args: argparse.Namespace) -> str:
 
 def _predict_pipe(args: argparse.Namespace) -> int:
     if args.output is None and sys.__stdout__ is None:
-        raise OSError("standard output is closed; name a file with --output.")
+        raise Error("standard output is closed; name a file with --output.")
     if args.file is not None:
         if args.file.exists() and not args.overwrite:
-            raise ValueError(f"{args.file} exists. Use --overwrite to replace it.")
+            raise UsageError(f"{args.file} exists. Use --overwrite to replace it.")
         check_writable(args.file.parent)
     backgrounds = _read_backgrounds(args)
     matter = _load(args)

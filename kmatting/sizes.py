@@ -3,6 +3,8 @@
 import operator
 from typing import Any
 
+from kmatting.errors import UsageError
+
 STRIDE = 16  # of the networks: heights and widths are multiples of it
 DEFAULT_SIZE = 512  # for a model that does not store the size it was trained at
 STRETCH = 2.0  # largest factor by which a photo's aspect ratio is changed towards a square
@@ -94,7 +96,7 @@ def whole_number(name: str, value: Any, lowest: int, highest: int) -> int:
         ) from None
     if not lowest <= number <= highest:
         received = number if abs(number) < 10**12 else f"one of {number.bit_length()} bits"
-        raise ValueError(
+        raise UsageError(
             f"{name}: expected a number from {lowest} to {highest}, received {received}."
         )
     return number

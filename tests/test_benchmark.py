@@ -123,8 +123,8 @@ def test_a_command_without_its_extra_says_so(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "kmatting.config", None)
     monkeypatch.delitem(sys.modules, "kmatting.config")
     monkeypatch.setitem(sys.modules, "pydantic", None)
-    monkeypatch.setitem(sys.modules, "kmatting.section", None)
-    monkeypatch.delitem(sys.modules, "kmatting.section")
+    monkeypatch.setitem(sys.modules, "kmatting.data.section", None)
+    monkeypatch.delitem(sys.modules, "kmatting.data.section")
     assert benchmark.main(["--data"]) == 2
     assert capsys.readouterr().err == (
         'error: pydantic is not installed: pip install -e ".[train]"\n'

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from kmatting.config import Config, ConfigError, load_config, save_config
+from kmatting.config import Config, load_config, save_config
+from kmatting.errors import ConfigError
 
 CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.yaml"))
 MINIMAL = {"data": {"train": [{"kind": "pairs", "images": "photos", "alphas": "mattes"}]}}

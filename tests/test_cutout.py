@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kmatting.images import ImageError
-from kmatting.inference import cutout as module
-from kmatting.inference.cutout import composite, cutout, read_background
+from kmatting.errors import ImageError
+from kmatting.inference import compose as module
+from kmatting.inference.compose import composite, cutout, read_background
 
 
 def test_cutout_joins_colours_and_matte():

@@ -8,8 +8,8 @@ from kmatting.data.backgrounds import open_backgrounds
 from kmatting.data.checking import FileChecker
 from kmatting.data.composites import Cutout, find_cutouts
 from kmatting.data.pairs import Pair, find_pairs
-from kmatting.data.samples import DataError, split, stem_fraction
-from kmatting.images import ImageError
+from kmatting.data.samples import split, stem_fraction
+from kmatting.errors import DataError, ImageError
 
 
 def check(samples):

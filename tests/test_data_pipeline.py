@@ -10,7 +10,8 @@ from PIL import Image
 
 from kmatting.config import DataConfig
 from kmatting.data import pipeline
-from kmatting.data.samples import DataError, stem_fraction
+from kmatting.data.samples import stem_fraction
+from kmatting.errors import DataError
 
 STILL = {"rotation_degrees": 0, "horizontal_flip": False, "vertical_flip": False}
 

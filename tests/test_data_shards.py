@@ -15,10 +15,11 @@ import tensorflow as tf
 from filelock import FileLock
 from PIL import Image
 
+from kmatting import shard
 from kmatting.config import DataConfig
-from kmatting.data import packing, pipeline, shard
+from kmatting.data import packing, pipeline
 from kmatting.data.pairs import find_pairs
-from kmatting.data.samples import DataError
+from kmatting.errors import DataError
 
 COUNT = 30
 

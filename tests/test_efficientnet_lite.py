@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from skimage import data
 
-from kmatting.config import ConfigError
+from kmatting.errors import ConfigError
 from kmatting.models import model1
 from kmatting.models.efficientnet_lite import imagenet_weights, load_weights
 from kmatting.models.encoder import build_encoder

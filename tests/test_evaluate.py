@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kmatting import evaluate, metrics
+from kmatting import evaluate
 from kmatting.images import read_alpha, write_image
+from kmatting.scoring import metrics
 
 SHAPES = {"ape": (40, 52), "bee": (61, 33), "cat": (48, 48)}
 

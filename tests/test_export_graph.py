@@ -52,8 +52,8 @@ def graph():
     """The functions, each traced once for all sizes."""
     import tensorflow as tf
 
-    from kmatting.exporting import foreground, resize
-    from kmatting.exporting import refine as refinement
+    from kmatting.exporting.graph import foreground, resize
+    from kmatting.exporting.graph import refine as refinement
 
     photo, matte = tf.TensorSpec((None, None, 3), tf.uint8), tf.TensorSpec((None, None))
     photos, size = tf.TensorSpec((1, None, None, 3), tf.uint8), tf.TensorSpec((2,), tf.int32)

@@ -7,12 +7,13 @@ import pytest
 from export_models import tiny_model
 
 from kmatting import load_model
-from kmatting.config import ConfigError, ModelConfig
+from kmatting.config import ModelConfig
 from kmatting.data.synthetic import sample
+from kmatting.errors import ConfigError
 from kmatting.export import main
 from kmatting.exporting import keras_file
-from kmatting.inference.metadata import read_size
 from kmatting.models import build_model
+from kmatting.networks.metadata import read_size
 from kmatting.training.run_folder import write_state
 
 

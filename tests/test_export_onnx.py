@@ -21,7 +21,7 @@ from kmatting import Matter, __version__, predict
 from kmatting.data.synthetic import sample
 from kmatting.export import main
 from kmatting.exporting import onnx as exporting
-from kmatting.shipped import SHIPPED_LICENCE
+from kmatting.networks.shipped import SHIPPED_LICENCE
 from kmatting.training.run_folder import write_state
 
 PAGE = Path(__file__).parent.parent / "docs" / "export.md"

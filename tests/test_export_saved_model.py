@@ -16,8 +16,8 @@ from export_models import alpha_by_keras, plain_model, tiny_model
 from PIL import Image
 
 from kmatting.export import main
-from kmatting.exporting import decode
 from kmatting.exporting import saved_model as serving
+from kmatting.exporting.graph import decode
 from kmatting.images import read_image
 from kmatting.inference.matter import Matter
 from kmatting.inference.refine import refine

@@ -17,7 +17,7 @@ from kmatting.data.synthetic import sample
 from kmatting.export import main
 from kmatting.exporting import tflite
 from kmatting.inference.matter import Matter
-from kmatting.inference.metadata import read_metadata
+from kmatting.networks.metadata import read_metadata
 from kmatting.training.run_folder import write_state
 
 litert = pytest.importorskip("ai_edge_litert.interpreter", reason="needs the extra `tflite`")

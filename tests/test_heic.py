@@ -14,8 +14,9 @@ from heic_files import auxiliary, colours, grid, mirrored, picture, rotated, wri
 
 from kmatting import export, predict
 from kmatting.data.pairs import find_pairs
+from kmatting.errors import ImageError, ImageWarning
 from kmatting.evaluate import main as evaluate
-from kmatting.images import ImageError, ImageWarning, image_size, read_alpha, read_photo
+from kmatting.images import image_size, read_alpha, read_photo
 
 PHOTO = data.astronaut()[:192, 120:376]
 CLOSE = 3  # levels in the mean, from HEVC and halved colours

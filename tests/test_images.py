@@ -15,9 +15,8 @@ import pytest
 from PIL import Image, ImageCms
 
 from kmatting import images
+from kmatting.errors import ImageError, ImageWarning
 from kmatting.images import (
-    ImageError,
-    ImageWarning,
     faint_set,
     image_size,
     image_suffixes,
@@ -792,7 +791,8 @@ def test_a_suffix_without_writer_is_refused(tmp_path):
 def test_the_ground_needs_nothing_of_the_extras():
     code = """
 import sys
-import kmatting.images, kmatting.files, kmatting.metrics, kmatting.panel, kmatting.data.synthetic
+import kmatting.images, kmatting.images.panel, kmatting.files, kmatting.scoring.metrics
+import kmatting.data.synthetic
 sys.exit(any(name in sys.modules for name in ("tensorflow", "keras", "pydantic", "yaml")))
 """
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

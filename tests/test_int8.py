@@ -5,7 +5,7 @@ from export_models import tiny_model
 from kmatting.data.synthetic import sample
 from kmatting.export import main
 from kmatting.exporting import int8, tflite
-from kmatting.inference.tflite import load_tflite
+from kmatting.networks.tflite import load_tflite
 
 pytest.importorskip("ai_edge_quantizer", reason="needs the extra `quantize`")
 litert = pytest.importorskip("ai_edge_litert.interpreter")

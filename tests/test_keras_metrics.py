@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import pytest
 
-from kmatting import metrics
+from kmatting.scoring import metrics
 from kmatting.training.keras_metrics import MAD, MSE, SAD
 
 FIGURES = {SAD: metrics.sad, MSE: metrics.mse, MAD: metrics.mad}

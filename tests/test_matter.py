@@ -18,13 +18,13 @@ from PIL import Image
 from skimage import data
 
 from kmatting import Matter
+from kmatting.errors import ImageError
 from kmatting.exporting import tflite
-from kmatting.images import ImageError
 from kmatting.inference import matter as matter_module
-from kmatting.inference import tflite as tflite_model
-from kmatting.inference.keras_model import load_model
-from kmatting.inference.runtime import tensorflow_memory
-from kmatting.shipped import shipped_model
+from kmatting.networks import tflite as tflite_model
+from kmatting.networks.keras_model import load_model
+from kmatting.networks.runtime import tensorflow_memory
+from kmatting.networks.shipped import shipped_model
 from kmatting.sizes import DEFAULT_SIZE, network_size
 from kmatting.training.run_folder import write_state
 
@@ -482,7 +482,7 @@ class TestLoadModel:
 
     def test_the_default_is_the_shipped_network(self, models, monkeypatch):
         monkeypatch.setattr(
-            "kmatting.inference.keras_model.shipped_model",
+            "kmatting.networks.keras_model.shipped_model",
             lambda suffix: {".keras": models / "red.keras"}[suffix],
         )
         assert load_model().count_params() == 3

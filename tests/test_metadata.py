@@ -4,7 +4,7 @@ import zipfile
 
 import pytest
 
-from kmatting.inference.metadata import METADATA, read_metadata, read_size
+from kmatting.networks.metadata import METADATA, read_metadata, read_size
 
 
 def write(path, content, **options):

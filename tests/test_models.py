@@ -9,10 +9,12 @@ import pytest
 import tensorflow as tf
 
 from kmatting import models
-from kmatting.config import ENCODERS, ConfigError, ModelConfig
+from kmatting.config import ModelConfig
+from kmatting.errors import ConfigError
 from kmatting.layers import FusedBatchNormalization
 from kmatting.models import densenet
 from kmatting.models.encoder import build_encoder
+from kmatting.models.names import ENCODERS
 from kmatting.models.weights import explain, load_weights
 
 

@@ -18,8 +18,9 @@ import kmatting.layers
 import kmatting.training.keras_metrics
 import kmatting.training.losses
 import kmatting.training.optimizer  # noqa: F401  these register what checkpoints hold
-from kmatting.config import Config, ConfigError, TrainingConfig
+from kmatting.config import Config, TrainingConfig
 from kmatting.data.pipeline import build
+from kmatting.errors import ConfigError
 from kmatting.training.devices import Cluster, make_strategy, read_cluster
 from kmatting.training.run_folder import read_state
 

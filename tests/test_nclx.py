@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from kmatting.nclx import is_other_than_srgb, to_srgb
+from kmatting.images.nclx import is_other_than_srgb, to_srgb
 
 
 def one(colour, primaries, transfer):

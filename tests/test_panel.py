@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from kmatting.panel import draw_panel
+from kmatting.images.panel import draw_panel
 
 
 def test_pictures_stand_in_rows_and_columns():

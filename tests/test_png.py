@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kmatting import png
-from kmatting.images import save_image
+from kmatting.images import png, save_image
 
 
 def pixels(channels, height=23, width=37):

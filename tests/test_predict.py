@@ -17,9 +17,10 @@ from photo_files import files, write_three
 from PIL import Image
 
 from kmatting import predict
-from kmatting.images import ImageError, read_alpha, read_photo
+from kmatting.errors import ImageError
+from kmatting.images import read_alpha, read_photo
 from kmatting.inference.matter import Matter
-from kmatting.inference.output_names import Job, check_names, is_output, matte_stem, output_name
+from kmatting.pictures.names import Job, check_names, is_output, matte_stem, output_name
 from kmatting.predict import find_photos
 
 PLAIN = ["--foreground", "none"]

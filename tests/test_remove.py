@@ -11,7 +11,7 @@ from PIL import Image
 from skimage import data
 
 import kmatting
-from kmatting.images import ImageWarning
+from kmatting.errors import ImageWarning
 
 
 @pytest.fixture(scope="module")

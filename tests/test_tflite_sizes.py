@@ -20,7 +20,7 @@ from kmatting.exporting import tflite
 from kmatting.exporting.frames import join
 from kmatting.images import read_alpha
 from kmatting.inference.matter import Matter
-from kmatting.inference.metadata import read_metadata
+from kmatting.networks.metadata import read_metadata
 
 litert = pytest.importorskip("ai_edge_litert.interpreter")
 

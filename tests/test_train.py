@@ -22,7 +22,7 @@ import kmatting.layers
 import kmatting.training.keras_metrics
 import kmatting.training.losses
 import kmatting.training.optimizer  # noqa: F401  these register what checkpoints hold
-from kmatting.inference.metadata import read_size
+from kmatting.networks.metadata import read_size
 from kmatting.training.run_folder import read_state
 
 TESTS = Path(__file__).parent

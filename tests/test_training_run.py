@@ -16,8 +16,9 @@ import tensorflow as tf
 from tiny_train import build_tiny
 
 from kmatting import models
-from kmatting.config import Config, ConfigError, TrainingConfig, save_config
-from kmatting.inference.metadata import METADATA
+from kmatting.config import Config, TrainingConfig, save_config
+from kmatting.errors import CheckpointError, ConfigError
+from kmatting.networks.metadata import METADATA
 from kmatting.train import main, train
 from kmatting.training import network
 from kmatting.training.callbacks import Checkpoint, CSVLog
@@ -26,14 +27,7 @@ from kmatting.training.ending import ends_data_threads
 from kmatting.training.losses import MattingLoss
 from kmatting.training.network import make_network
 from kmatting.training.optimizer import FusedAdam, make_optimizer
-from kmatting.training.run_folder import (
-    CheckpointError,
-    find_checkpoint,
-    lock,
-    open_run,
-    read_state,
-    write_state,
-)
+from kmatting.training.run_folder import find_checkpoint, lock, open_run, read_state, write_state
 
 DATA = {
     "train": [{"kind": "synthetic", "count": 8}],

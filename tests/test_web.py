@@ -22,7 +22,7 @@ from kmatting.images import read_photo
 from kmatting.inference.foreground import estimate_foreground
 from kmatting.inference.matter import Matter
 from kmatting.inference.refine import refine
-from kmatting.shipped import shipped_model
+from kmatting.networks.shipped import shipped_model
 
 WEB = Path(__file__).parent.parent / "web"
 NEEDED = ("npm", "chromium", "chromedriver")

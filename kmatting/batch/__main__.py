@@ -26,6 +26,7 @@ from kmatting.cli import (
     make_parser,
     say,
 )
+from kmatting.errors import UsageError
 from kmatting.images import Listing
 
 if TYPE_CHECKING:
@@ -120,7 +121,7 @@ def _prepare(
 ) -> "tuple[Settings, list[Glob], Pipeline]":
     """Finds out before the job starts whether it can run."""
     if args.workers > 1 and args.runner:
-        raise ValueError(f"--workers is for the local runner; {args.runner} has its own options.")
+        raise UsageError(f"--workers is for the local runner; {args.runner} has its own options.")
     logging.basicConfig(level=_SILENT)
     from apache_beam import Pipeline
 
@@ -159,7 +160,7 @@ def _beam_options(
     own = ("--direct_running_mode", "--direct_num_workers")
     for argument in arguments:
         if not args.runner and argument.startswith(own):
-            raise ValueError(f"{argument}: use --workers N instead.")
+            raise UsageError(f"{argument}: use --workers N instead.")
     defaults = [f"--default_sdk_harness_log_level={level}"]
     if args.runner:
         defaults += [f"--runner={args.runner}"]
@@ -171,12 +172,12 @@ def _beam_options(
             options = PipelineOptions([*defaults, *arguments])
             known = options.get_all_options()
     except SystemExit as error:
-        raise ValueError(errors.getvalue().strip().rpartition("error: ")[2]) from error
+        raise UsageError(errors.getvalue().strip().rpartition("error: ")[2]) from error
     if not args.runner:
         unknown = set(options.get_all_options(retain_unknown_options=True)) - set(known)
         if unknown:
             names = ", ".join(f"--{name}" for name in sorted(unknown))
-            raise ValueError(f"{names}: neither this command nor Beam has this option; see --help.")
+            raise UsageError(f"{names}: neither this command nor Beam has this option; see --help.")
     return options
 
 

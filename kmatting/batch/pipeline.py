@@ -53,11 +53,12 @@ from kmatting.batch.storage import (
     write_lines,
     write_whole,
 )
-from kmatting.images import ImageError, Photo, image_suffixes, read_photo
+from kmatting.errors import ImageError, UsageError
+from kmatting.images import Photo, image_suffixes, read_photo
+from kmatting.images.png import write_png
 from kmatting.inference.matte import Matte
 from kmatting.inference.matter import Matter
-from kmatting.inference.output_names import Job, is_output, name_clash, output_name
-from kmatting.png import write_png
+from kmatting.pictures.names import Job, is_output, name_clash, output_name
 from kmatting.quiet import quiet
 from kmatting.sizes import Size
 
@@ -88,7 +89,7 @@ class Settings:
         foreground: method of `kmatting.inference.foreground.estimate_foreground` for cutouts.
         size: as in `kmatting.inference.matter.Matter`.
         threads: as in `kmatting.inference.matter.Matter`, of each worker process.
-        keep_suffix: as in `kmatting.inference.output_names.output_name`.
+        keep_suffix: as in `kmatting.pictures.names.output_name`.
     """
 
     model: str | None
@@ -258,7 +259,7 @@ def check_files(settings: Settings, globs: Sequence[Glob]) -> None:
     """
     for glob in globs:
         if next(list_glob(glob), None) is None:
-            raise ValueError(
+            raise UsageError(
                 f"{glob.path}: matches no files. Expected a photo, a folder, or a glob such as "
                 "'photos/*.jpg', or 'photos/**.jpg' for the folders in it too."
             )
@@ -308,7 +309,7 @@ def load_matter(model: str | None, size: Size | None, threads: int | None) -> Ma
             with quiet():
                 return Matter(path, size, threads)
         except ValueError as error:
-            raise ValueError(str(error).replace(str(path), model)) from error
+            raise UsageError(str(error).replace(str(path), model)) from error
 
 
 class MattingHandler(ModelHandler[Photo, Matte | ValueError, Matter]):

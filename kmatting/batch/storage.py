@@ -14,6 +14,8 @@ from pathlib import Path, PurePosixPath
 from apache_beam.io.filesystem import CompressionTypes, FileSystem
 from apache_beam.io.filesystems import FileSystems
 
+from kmatting.errors import UsageError
+
 # Here a file appears when all of it is there, and a rename would be a copy.
 _OBJECT_STORES = ("gs", "s3", "azfs")
 _PARTIAL = ".partial"  # folder of the output in which files are written before they are renamed
@@ -317,7 +319,7 @@ def local_copy(model: str) -> Iterator[Path]:
             copy.parent.mkdir(parents=True, exist_ok=True)
             copy.write_bytes(read_bytes(url))
         if not urls:
-            raise ValueError(f"{model}: no such file.")
+            raise UsageError(f"{model}: no such file.")
         yield Path(folder, model.rpartition("/")[2])
 
 
@@ -332,10 +334,10 @@ def check_output(output: str, globs: Sequence[Glob]) -> None:
         ValueError: if not.
     """
     if is_inside(common_folder(globs) + "/", output):
-        raise ValueError(f"{output}: holds the photos; choose another --output.")
+        raise UsageError(f"{output}: holds the photos; choose another --output.")
     probe = FileSystems.join(partial_folder(output), "probe")
     try:
         write_lines(probe, [], "text/plain")
         delete(probe)
     except OSError as error:
-        raise ValueError(f"{output}: cannot be written to ({error}).") from error
+        raise UsageError(f"{output}: cannot be written to ({error}).") from error

@@ -12,9 +12,10 @@ from tqdm import tqdm
 
 from kmatting import __version__
 from kmatting.data.cache import cache_folder, digest, signature
-from kmatting.data.samples import AnySample, DataError, Sample
+from kmatting.data.samples import AnySample, Sample
+from kmatting.errors import DataError, ImageError
 from kmatting.files import whole_file
-from kmatting.images import ImageError, faint_set
+from kmatting.images import faint_set
 
 _LISTED = 20  # problems that a message spells out
 _FORMAT = f"kmatting {__version__}, Pillow {PIL.__version__}"  # another reader may judge otherwise

@@ -13,7 +13,8 @@ from kmatting.data.folders import list_stems, match_folders
 from kmatting.data.foregrounds import ForegroundCache
 from kmatting.data.pairs import compare_sizes
 from kmatting.data.samples import Checker, Draw, Size, SourceSection, split, stem_fraction
-from kmatting.images import ImageError, read_alpha, read_photo
+from kmatting.errors import ImageError
+from kmatting.images import read_alpha, read_photo
 
 
 class CompositeSource(SourceSection):

@@ -4,8 +4,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Discriminator, Field, Tag, field_validator
 
+from kmatting.data.section import Section
 from kmatting.data.sources import Source
-from kmatting.section import Section
 from kmatting.sizes import STRIDE
 
 LARGEST_SIZE = 8192  # pixels a side; a larger one is a slip, and would fill any memory

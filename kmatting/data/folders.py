@@ -5,8 +5,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from kmatting.images import ImageError, scan_folder
-from kmatting.inference.output_names import matte_stem
+from kmatting.errors import ImageError
+from kmatting.images import scan_folder
+from kmatting.pictures.names import matte_stem
 
 
 @dataclass

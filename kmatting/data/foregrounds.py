@@ -14,7 +14,8 @@ from PIL import Image
 from kmatting import __version__
 from kmatting.data.cache import cache_folder, signature
 from kmatting.data.samples import Sample, Size, reduction
-from kmatting.images import ImageError, read_photo, write_image
+from kmatting.errors import ImageError
+from kmatting.images import read_photo, write_image
 from kmatting.inference.foreground import estimate_foreground
 
 LIMIT = 4_000_000_000  # bytes of the cache

@@ -25,9 +25,10 @@ from pydantic import AfterValidator, BaseModel, Field, ValidationError, model_va
 from tqdm import tqdm
 
 from kmatting.data.pairs import Pair, PairSet, compare_sizes
-from kmatting.data.samples import Checker, DataError, SourceSection
+from kmatting.data.samples import Checker, SourceSection
+from kmatting.errors import DataError, Error, ImageError
 from kmatting.files import sync_folder, sync_tree
-from kmatting.images import ImageError, read_alpha, read_image
+from kmatting.images import read_alpha, read_image
 from kmatting.quiet import quiet
 
 MANIFEST = "manifest.json"
@@ -276,7 +277,7 @@ def _record_writer(path: Path) -> Iterator[Callable[[bytes], None]]:
         with tf.io.TFRecordWriter(str(path)) as writer:
             yield writer.write
     except tf.errors.OpError as error:  # a full disk, for one
-        raise OSError(f"{path}: cannot be written: {error.message}.") from error
+        raise Error(f"{path}: cannot be written: {error.message}.") from error
 
 
 def _serialised(pair: Pair, image: bytes, alpha: bytes) -> bytes:

@@ -20,7 +20,8 @@ from kmatting.data.samples import (
     split,
     stem_fraction,
 )
-from kmatting.images import ImageError, read_alpha, read_image
+from kmatting.errors import ImageError
+from kmatting.images import read_alpha, read_image
 
 
 class PairsSource(SourceSection):

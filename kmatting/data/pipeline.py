@@ -18,9 +18,9 @@ import tensorflow as tf
 from kmatting.data.augment import augment, without_outline
 from kmatting.data.checking import FileChecker
 from kmatting.data.config import DataConfig
-from kmatting.data.samples import DataError, SampleSet
+from kmatting.data.samples import SampleSet
 from kmatting.data.sources import open_sources
-from kmatting.images import ImageError
+from kmatting.errors import DataError, ImageError
 
 
 def build(

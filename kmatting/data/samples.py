@@ -9,14 +9,10 @@ from typing import Protocol, Self, TypeVar
 import numpy as np
 from pydantic import Field
 
-from kmatting.section import Section
+from kmatting.data.section import Section
 
 Size = tuple[int, int]
 Draw = tuple[int, int]
-
-
-class DataError(ValueError):
-    """Training data that cannot be used; the message lists everything wrong with it."""
 
 
 class Sample(Protocol):

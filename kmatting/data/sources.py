@@ -16,7 +16,8 @@ from kmatting.data.composites import CompositeSource
 from kmatting.data.packing import ShardsSource
 from kmatting.data.pairs import PairsSource
 from kmatting.data.procedural import SyntheticSource
-from kmatting.data.samples import DataError, SampleSet
+from kmatting.data.samples import SampleSet
+from kmatting.errors import DataError
 
 Source = Annotated[
     PairsSource | ShardsSource | CompositeSource | BackgroundsSource | SyntheticSource,

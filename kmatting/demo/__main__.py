@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from kmatting.cli import add_model, add_size, add_threads, at_least, command, make_parser, say
+from kmatting.errors import UsageError
 from kmatting.inference.matter import Matter
 from kmatting.quiet import quiet
 
@@ -67,7 +68,7 @@ def listen(host: str, port: int) -> socket.socket:
     try:
         return socket.create_server((host, port), family=family)
     except OSError as error:
-        raise ValueError(
+        raise UsageError(
             f"cannot listen at {host}, port {port}: {error.strerror}. Choose another --port or "
             "--host."
         ) from error

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from kmatting.errors import UsageError
+
 MAX_AGE = 3600  # seconds that a file is kept which no open page needs, such as that of an HTTP call
 _INTERVAL = 60  # seconds between two searches for such files
 
@@ -42,7 +44,7 @@ class VisitorFiles:
             ValueError: if it is not.
         """
         if not isinstance(path, str) or self._folder not in Path(path).resolve().parents:
-            raise ValueError(f"expected a file that was uploaded here, received {str(path)[:80]!r}")
+            raise UsageError(f"expected a file that was uploaded here, received {str(path)[:80]!r}")
 
     def open_page(self, session: str) -> None:
         """Notes that a page is open.

@@ -17,11 +17,12 @@ import numpy as np
 from PIL import Image, ImageColor
 
 from kmatting.demo.files import VisitorFiles
-from kmatting.images import ImageError, Photo, image_size, read_photo, write_image
-from kmatting.inference.cutout import Colour, composite
+from kmatting.errors import ImageError
+from kmatting.images import Photo, image_size, read_photo, write_image
+from kmatting.inference.compose import Colour, composite
 from kmatting.inference.foreground import FOREGROUND_METHODS
 from kmatting.inference.matter import Matter
-from kmatting.inference.output_names import output_name
+from kmatting.pictures.names import output_name
 
 MAX_PIXELS = 50_000_000
 SIZES = (128, 1024)  # smallest and largest size that a visitor may choose

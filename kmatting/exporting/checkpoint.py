@@ -5,8 +5,8 @@ import re
 from pathlib import Path
 from typing import Any
 
-from kmatting.inference.keras_model import load_model
-from kmatting.inference.network import ModelError
+from kmatting.errors import ModelError, UsageError
+from kmatting.networks.keras_model import load_model
 
 
 def find_checkpoint(path: str | os.PathLike[str]) -> Path:
@@ -26,13 +26,13 @@ def find_checkpoint(path: str | os.PathLike[str]) -> Path:
         for checkpoint in _checkpoints():
             if (path / checkpoint).is_file():
                 return path / checkpoint
-        raise ValueError(
+        raise UsageError(
             f"{path}: expected the folder of a run, but it holds no {_checkpoints()[0]}."
         )
     if not path.exists():
-        raise ValueError(f"{path}: no such file or folder; expected a run or a .keras file.")
+        raise UsageError(f"{path}: no such file or folder; expected a run or a .keras file.")
     if path.suffix != ".keras":
-        raise ValueError(f"{path}: expected the folder of a run or a .keras file.")
+        raise UsageError(f"{path}: expected the folder of a run or a .keras file.")
     return path
 
 

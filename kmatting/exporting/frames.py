@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from kmatting.inference.network import FRAME_SIGNATURE, SIGNATURE
+from kmatting.networks.network import FRAME_SIGNATURE, SIGNATURE
 from kmatting.sizes import size_text
 
 

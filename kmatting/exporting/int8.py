@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from kmatting.errors import UsageError
+
 # Layers that would lose most and take little time: the colours, the channel attention, the logit.
 _FLOAT_LAYERS = ("normalisation", "full_normalisation", "reduced", "c_wise", "logit")
 # So would layers with few weights, such as an encoder's first and its depthwise ones. Those at full
@@ -57,7 +59,7 @@ def quantize(content: bytes, photos: Sequence[np.ndarray]) -> bytes:
     from ai_edge_quantizer import quantizer
 
     if not photos:
-        raise ValueError("Expected at least one photo to calibrate on, received none.")
+        raise UsageError("Expected at least one photo to calibrate on, received none.")
     model = flatbuffer_utils.read_model_from_bytearray(content)
     activations = _measure(content, model, photos)
     floats = {_label(model, operation) for operation in _float_operations(model)}

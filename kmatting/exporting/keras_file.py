@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from kmatting.errors import UsageError
 from kmatting.files import whole_file
-from kmatting.inference.keras_model import load_model
-from kmatting.inference.metadata import METADATA
+from kmatting.networks.keras_model import load_model
+from kmatting.networks.metadata import METADATA
 
 if TYPE_CHECKING:
     import keras
@@ -54,7 +55,7 @@ def export_keras(
             _halve(whole, partial, size)
             difference = _mean_difference(model, load_model(partial), photos)
             if not difference <= LIMIT:
-                raise ValueError(
+                raise UsageError(
                     f"{path}: not written: with float16 weights its alphas differ by "
                     f"{difference:.5f} in the mean, more than {LIMIT:g}."
                 )
@@ -97,7 +98,7 @@ def _cast(name: str, values: np.ndarray) -> np.ndarray:
     with np.errstate(over="ignore"):
         cast = values.astype(np.float16)
     if not np.isfinite(cast).all():
-        raise ValueError(f"the weights {name} do not fit into float16.")
+        raise UsageError(f"the weights {name} do not fit into float16.")
     return cast
 
 

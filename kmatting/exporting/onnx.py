@@ -14,10 +14,11 @@ import tensorflow as tf
 import tf2onnx  # noqa: F401  Keras exports by it; a missing one shall be named at once
 
 from kmatting import __version__
+from kmatting.errors import Error, UsageError
 from kmatting.exporting.parity import Parity, compare
 from kmatting.files import whole_file
-from kmatting.inference.metadata import METADATA
-from kmatting.inference.onnx import INPUT, OUTPUT, open_session
+from kmatting.networks.metadata import METADATA
+from kmatting.networks.onnx import INPUT, OUTPUT, open_session
 from kmatting.sizes import STRIDE
 
 LIMIT = 1e-5  # largest mean difference of the alphas that is accepted
@@ -64,10 +65,10 @@ def export_onnx(
         try:
             partial.write_bytes(content)
         except OSError as error:
-            raise OSError(f"{path}: cannot be written: {error.strerror}.") from error
+            raise Error(f"{path}: cannot be written: {error.strerror}.") from error
         parity = compare(_runner(partial, rembg), photos, expected)
         if not parity.mean <= LIMIT:
-            raise ValueError(
+            raise UsageError(
                 f"{path}: not written: its alphas differ from the Keras model's by "
                 f"{parity.mean:.2g} in the mean, more than the limit of {LIMIT:g}."
             )

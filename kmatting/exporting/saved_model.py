@@ -20,12 +20,13 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
-from kmatting.exporting.decode import MAX_PIXELS, check_files, decode, over_white
-from kmatting.exporting.foreground import estimate_foreground
-from kmatting.exporting.refine import refine
-from kmatting.exporting.resize import resize
-from kmatting.inference.metadata import METADATA
-from kmatting.inference.network import PLAIN_SIGNATURE, SIGNATURE
+from kmatting.errors import Error, UsageError
+from kmatting.exporting.graph.decode import MAX_PIXELS, check_files, decode, over_white
+from kmatting.exporting.graph.foreground import estimate_foreground
+from kmatting.exporting.graph.refine import refine
+from kmatting.exporting.graph.resize import resize
+from kmatting.networks.metadata import METADATA
+from kmatting.networks.network import PLAIN_SIGNATURE, SIGNATURE
 from kmatting.sizes import LONGEST, STRETCH, STRIDE
 
 MAX_BATCH = 16  # photos of the network's full size in one run of the network
@@ -83,7 +84,7 @@ def export_saved_model(
     """
     home = Path(output) / name
     if version is not None and (home / str(version)).exists():
-        raise ValueError(
+        raise UsageError(
             f"{home / str(version)}: this version exists. Leave the version out for the next free "
             "one, or choose another."
         )
@@ -98,7 +99,7 @@ def export_saved_model(
             if warmup:
                 write_warmup(partial, name, max_size)
         except (tf.errors.OpError, OSError) as error:
-            raise OSError(f"{home}: cannot be written: {_reason(error)}.") from error
+            raise Error(f"{home}: cannot be written: {_reason(error)}.") from error
         _check(partial, model, photos)
         return _publish(partial, home, version, {"size": size, "max_size": max_size})
 
@@ -309,7 +310,7 @@ def _publish(
         number = version or next_version(home)
         folder = home / str(number)
         if version and folder.exists():  # another export was faster
-            raise ValueError(f"{folder}: this version exists.")
+            raise UsageError(f"{folder}: this version exists.")
         metadata = {"name": home.name, "version": number, **description}
         (partial / _EXTRA / METADATA).write_text(json.dumps(metadata) + "\n")
         try:
@@ -342,7 +343,7 @@ def _check(folder: Path, model: keras.Model, photos: Sequence[np.ndarray]) -> No
         received = loaded.signatures[PLAIN_SIGNATURE](image=tf.constant(image))["alpha"].numpy()
         difference = float(np.abs(received - expected).max())
         if not difference <= LIMIT:
-            raise ValueError(
+            raise UsageError(
                 f"The SavedModel's alpha differs from the Keras model's by {difference:.2g}, more "
                 f"than the limit of {LIMIT:.0e}. Nothing was written."
             )

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from kmatting.errors import Error
 from kmatting.exporting import parity
 from kmatting.exporting.frames import signature_name
 from kmatting.exporting.int8 import quantize
 from kmatting.exporting.parity import Parity
 from kmatting.files import whole_file
-from kmatting.inference.metadata import METADATA
-from kmatting.inference.tflite import load_tflite
+from kmatting.networks.metadata import METADATA
+from kmatting.networks.tflite import load_tflite
 
 if TYPE_CHECKING:
     import keras
@@ -85,14 +86,14 @@ def convert(
         converter.inference_input_type = converter.inference_output_type = tf.uint8
     content = converter.convert()
     if b"serving_default" not in content:  # the converter goes on without its temporary file
-        raise OSError(
+        raise Error(
             f"TensorFlow could not convert by way of {tempfile.gettempdir()}: is that disk full?"
         )
     return content
 
 
 def write(path: str | os.PathLike[str], content: bytes, metadata: dict[str, Any]) -> None:
-    """Writes a TFLite file with its metadata, see `kmatting.inference.metadata`.
+    """Writes a TFLite file with its metadata, see `kmatting.networks.metadata`.
 
     Args:
         path: the destination; written beside and renamed.
@@ -109,7 +110,7 @@ def write(path: str | os.PathLike[str], content: bytes, metadata: dict[str, Any]
         with whole_file(path) as partial:
             partial.write_bytes(buffer.getvalue())
     except OSError as error:
-        raise OSError(f"{path}: cannot be written: {error.strerror}.") from error
+        raise Error(f"{path}: cannot be written: {error.strerror}.") from error
 
 
 def describe(

@@ -7,6 +7,7 @@ background as it is, it shows a halo of the old one, so the subject's own colour
 import numpy as np
 from PIL import Image
 
+from kmatting.errors import UsageError
 from kmatting.inference.tiles import covered, tiles
 
 FOREGROUND_METHODS = ("ml", "fast", "none")
@@ -49,9 +50,9 @@ def estimate_foreground(image: np.ndarray, alpha: np.ndarray, method: str = "ml"
         Multi-Level Foreground Estimation", ICPR 2020.
     """
     if method not in FOREGROUND_METHODS:
-        raise ValueError(f"Expected foreground 'ml', 'fast' or 'none', received {method!r}.")
+        raise UsageError(f"Expected foreground 'ml', 'fast' or 'none', received {method!r}.")
     if image.dtype != np.uint8 or image.shape != (*alpha.shape, 3):
-        raise ValueError(
+        raise UsageError(
             "Expected a uint8 image (H, W, 3) and an alpha (H, W) of its size, received "
             f"{image.dtype} {image.shape} and {alpha.shape}."
         )

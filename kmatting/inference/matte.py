@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from kmatting.images import ImageError, Photo, Source, write_image
-from kmatting.inference.cutout import (
+from kmatting.errors import UsageError
+from kmatting.images import Photo, Source, write_image
+from kmatting.images.regions import largest_component
+from kmatting.inference.compose import (
     COMPOSITE_OPTIONS,
     CUTOUT_OPTIONS,
     Colour,
@@ -22,16 +24,11 @@ from kmatting.inference.cutout import (
     with_metadata,
 )
 from kmatting.inference.foreground import estimate_foreground
-from kmatting.metrics import largest_component
 from kmatting.sizes import whole_number
 
 _OPAQUE_SHARE = 0.001  # of the photo: a smaller subject counts as none
 _VISIBLE = 0.05  # alpha below which a pixel does not count as a part of the subject
 _MOST_PIXELS = 65536  # of a margin or a radius
-
-
-class PhotoError(ImageError):
-    """A photo that can be read but has no matte; the message names it and says why."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -107,7 +104,7 @@ class Matte:
         visible = self.alpha >= _VISIBLE
         rows, columns = (np.flatnonzero(visible.any(axis)) for axis in (1, 0))
         if not rows.size:
-            raise ValueError("The matte is empty: there is no subject to crop to.")
+            raise UsageError("The matte is empty: there is no subject to crop to.")
         part = (
             slice(max(0, rows[0] - margin), rows[-1] + 1 + margin),
             slice(max(0, columns[0] - margin), columns[-1] + 1 + margin),
@@ -130,7 +127,7 @@ class Matte:
             ValueError: if the value is out of range.
         """
         if not 0 < value <= 1:
-            raise ValueError(f"value: expected a number above 0 and at most 1, received {value}.")
+            raise UsageError(f"value: expected a number above 0 and at most 1, received {value}.")
         return Matte(self.photo, (self.prediction >= value).astype(np.float32))
 
     def erode(self, pixels: int) -> "Matte":
@@ -194,7 +191,7 @@ class Matte:
             ValueError: if `bits` is neither 8 nor 16.
         """
         if bits not in (8, 16):
-            raise ValueError(f"bits: expected 8 or 16, received {bits}.")
+            raise UsageError(f"bits: expected 8 or 16, received {bits}.")
         dtype = np.uint8 if bits == 8 else np.uint16
         return Image.fromarray(np.rint(self.alpha * np.iinfo(dtype).max).astype(dtype))
 
@@ -224,7 +221,7 @@ class Matte:
             foreground: as in `foreground`.
             background: None for the cutout, else as in `composite`.
             keep_metadata: whether the file gets the photo's EXIF data and ICC profile, see
-                `kmatting.inference.cutout.with_metadata`.
+                `kmatting.inference.compose.with_metadata`.
 
         Raises:
             ValueError: if the format is another or has no transparency, or as in `foreground`.
@@ -239,7 +236,7 @@ class Matte:
                 hint = (
                     " For others, choose a background: matte.save('photo.jpg', background='white')."
                 )
-            raise ValueError(f"{path}: expected a format {kind} ({', '.join(allowed)}).{hint}")
+            raise UsageError(f"{path}: expected a format {kind} ({', '.join(allowed)}).{hint}")
         if background is None:
             picture = self.cutout(foreground)
         else:
@@ -255,7 +252,7 @@ class Matte:
 
         Args:
             background: a colour or an image, as in
-                `kmatting.inference.cutout.read_background`. An image is scaled to cover the photo
+                `kmatting.inference.compose.read_background`. An image is scaled to cover the photo
                 and cropped around its centre.
             foreground: as in `foreground`.
 
@@ -290,7 +287,7 @@ class Matte:
         Returns:
             PIL image in mode RGB.
         """
-        from kmatting.panel import draw_panel  # here, as its fonts take time to load
+        from kmatting.images.panel import draw_panel  # here, as its fonts take time to load
 
         small = self._reduced(cell)
         colours = small.foreground(foreground)

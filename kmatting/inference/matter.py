@@ -17,13 +17,14 @@ from typing import Any, TypeVar
 import numpy as np
 from PIL import Image
 
-from kmatting.images import ImageError, Photo, Source, image_size, read_photo
-from kmatting.inference.formats import load_network
-from kmatting.inference.matte import Matte, PhotoError
-from kmatting.inference.network import ModelError, Network
+from kmatting.errors import ImageError, ModelError, PhotoError, UsageError
+from kmatting.images import Photo, Source, image_size, read_photo
+from kmatting.inference.matte import Matte
 from kmatting.inference.refine import refine
-from kmatting.inference.runtime import processors
-from kmatting.shipped import shipped_model
+from kmatting.networks.formats import load_network
+from kmatting.networks.network import Network
+from kmatting.networks.runtime import processors
+from kmatting.networks.shipped import shipped_model
 from kmatting.sizes import (
     DEFAULT_SIZE,
     STRIDE,
@@ -227,19 +228,19 @@ class Matter:
             return None
         if self.frame:
             if as_frame(size) != self.frame:
-                raise ValueError(
+                raise UsageError(
                     f"{self._path}: runs at {size_text(self.frame)} pixels only, received size "
                     f"{size_text(size)}. Leave out the size, or load a model at that size."
                 )
             return None
         if isinstance(size, tuple):
-            raise ValueError(
+            raise UsageError(
                 f"{self._path}: follows the shape of each photo, received size {size_text(size)}. "
                 f"Give one number, such as {round(math.prod(size) ** 0.5)}."
             )
         most = self._network.max_size
         if most is not None and size > most:
-            raise ValueError(
+            raise UsageError(
                 f"{self._path}: reduces photos to {most}x{most} pixels itself, received size "
                 f"{size}. Use at most {most}, or export the model again with a larger --max-size."
             )
@@ -317,7 +318,7 @@ def _whole_numbers(size: Size | None) -> Size | None:
     if not isinstance(size, tuple):
         return None if size is None else whole_number("size", size, STRIDE, _LARGEST_SIZE)
     if len(size) != 2:
-        raise ValueError(f"size: expected one number, or height and width, received {size}.")
+        raise UsageError(f"size: expected one number, or height and width, received {size}.")
     height, width = (whole_number("size", side, STRIDE, _LARGEST_SIZE) for side in size)
     return height, width
 

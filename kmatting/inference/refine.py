@@ -24,6 +24,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from PIL import Image
 
+from kmatting.errors import UsageError
 from kmatting.inference.tiles import Interpolation, tiles
 
 EPSILON = 1e-4  # variance of colours in [0, 1] under which a window counts as flat
@@ -66,7 +67,7 @@ def refine(alpha: np.ndarray, image: np.ndarray) -> np.ndarray:
         arXiv 1505.00996.
     """
     if alpha.ndim != 2 or image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
-        raise ValueError(
+        raise UsageError(
             "Expected a matte (h, w) and a uint8 photo (H, W, 3), received "
             f"{alpha.shape} and {image.dtype} {image.shape}."
         )
@@ -131,7 +132,7 @@ def _fit(
         error: float32 array (h, w), squared error of the fit on the softened photo.
     """
     if not np.isfinite(alpha).all():
-        raise ValueError("Expected a matte of finite numbers, received some that are none.")
+        raise UsageError("Expected a matte of finite numbers, received some that are none.")
     slope = np.zeros((3, *alpha.shape), np.float32)
     error = np.zeros(alpha.shape, np.float32)
     offset = alpha.copy()  # right wherever the matte is flat

@@ -10,8 +10,8 @@ import numpy as np
 from PIL import Image
 
 from kmatting.images import Source
+from kmatting.images.png import write_png
 from kmatting.inference.matter import Matter
-from kmatting.png import write_png
 
 _loading = threading.Lock()
 

@@ -5,6 +5,8 @@ from typing import Any
 import keras
 from keras import ops
 
+from kmatting.errors import UsageError
+
 
 @keras.saving.register_keras_serializable(package="kmatting")
 class CWise(keras.layers.Layer):
@@ -36,7 +38,7 @@ class CWise(keras.layers.Layer):
     def __init__(self, ratio: int = 16, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         if ratio < 1:
-            raise ValueError(f"Expected a ratio of at least 1, received {ratio}.")
+            raise UsageError(f"Expected a ratio of at least 1, received {ratio}.")
         self.ratio = ratio
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
@@ -104,7 +106,7 @@ class SWise(keras.layers.Layer):
     def __init__(self, kernel_size: int = 7, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         if kernel_size < 1 or kernel_size % 2 == 0:
-            raise ValueError(f"Expected an odd kernel_size, received {kernel_size}.")
+            raise UsageError(f"Expected an odd kernel_size, received {kernel_size}.")
         self.kernel_size = kernel_size
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
@@ -140,7 +142,7 @@ class SWise(keras.layers.Layer):
 
 def _known_channels(layer: keras.layers.Layer, input_shape: tuple[int | None, ...]) -> int:
     if len(input_shape) != 4 or input_shape[-1] is None:
-        raise ValueError(
+        raise UsageError(
             f"{type(layer).__name__}: expected input of shape (N, H, W, C) with known C, "
             f"received {tuple(input_shape)}."
         )

@@ -6,6 +6,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from kmatting.errors import UsageError
+
 
 @keras.saving.register_keras_serializable(package="kmatting")
 class BilinearUpsampling(keras.layers.Layer):
@@ -28,7 +30,7 @@ class BilinearUpsampling(keras.layers.Layer):
     def __init__(self, factor: int = 2, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         if factor < 1:
-            raise ValueError(f"Expected a factor of at least 1, received {factor}.")
+            raise UsageError(f"Expected a factor of at least 1, received {factor}.")
         self.factor = factor
 
     def call(self, inputs: Any) -> Any:

@@ -1,8 +1,10 @@
 """Builds the two matting networks from their blocks."""
 
+from typing import TYPE_CHECKING
+
 import keras
 
-from kmatting.config import ConfigError, ModelConfig
+from kmatting.errors import ConfigError
 from kmatting.layers import CWise, ResizeLike, SWise
 from kmatting.models.blocks import (
     DETAIL_FUSION_FILTERS,
@@ -17,7 +19,10 @@ from kmatting.models.blocks import (
 )
 from kmatting.models.encoder import build_encoder, with_reduced_image
 from kmatting.models.weights import explain, has_layer, load_high_level, load_weights
-from kmatting.shipped import shipped_model
+from kmatting.networks.shipped import shipped_model
+
+if TYPE_CHECKING:
+    from kmatting.config import ModelConfig
 
 
 def model1(
@@ -29,7 +34,7 @@ def model1(
     """Builds Model 1: a high-level branch for semantics, a low-level branch for structure, fusion.
 
     Args:
-        encoder: a name in `kmatting.config.ENCODERS`.
+        encoder: a name in `kmatting.models.names.ENCODERS`.
         encoder_weights: `imagenet`, the path of a weights file, or `none`.
         skips: whether the decoder also gets the encoder's features at strides 8, 4 and 2.
         high_level_size: the high-level branch sees the image reduced to the area of a square of
@@ -110,7 +115,7 @@ def _build(
     return keras.Model(branch.input, alpha, name=name)
 
 
-def build_model(config: ModelConfig) -> keras.Model:
+def build_model(config: "ModelConfig") -> keras.Model:
     """Builds the network of a config.
 
     Args:

@@ -8,7 +8,7 @@ from typing import Any
 import keras
 from keras import layers
 
-from kmatting.config import ConfigError
+from kmatting.errors import ConfigError
 from kmatting.extras import install_command
 from kmatting.layers import FusedBatchNormalization, ResizeLike
 from kmatting.models.blocks import BATCH_NORM_MOMENTUM, normalised_image
@@ -163,7 +163,7 @@ def load_weights(encoder: keras.Model, path: Path) -> None:
         expected = [tuple(weight.shape) for weight in layer.weights]
         received = [None if array is None else array.shape for array in weights]
         if received != expected:
-            raise ValueError(f"{path}: {prefix}: expected shapes {expected}, received {received}")
+            raise ConfigError(f"{path}: {prefix}: expected shapes {expected}, received {received}")
         layer.set_weights(weights)
 
 

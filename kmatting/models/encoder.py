@@ -5,19 +5,20 @@ from typing import Any
 
 import keras
 
-from kmatting.config import ENCODERS, ConfigError
+from kmatting.errors import ConfigError
 from kmatting.layers import ReduceTo
 from kmatting.models.blocks import FULL
+from kmatting.models.names import ENCODERS
 
 
 def build_encoder(encoder: str, weights: str) -> keras.Model:
     """Builds an encoder that takes plain pixels.
 
-    The module that `kmatting.config.ENCODERS` names does it, by its function `build(encoder,
+    The module that `kmatting.models.names.ENCODERS` names does it, by its function `build(encoder,
     weights)`, which has the same arguments and returns the same as this one.
 
     Args:
-        encoder: a name in `kmatting.config.ENCODERS`.
+        encoder: a name in `kmatting.models.names.ENCODERS`.
         weights: `imagenet`, the path of a weights file, or `none`.
 
     Returns:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import keras
 
-from kmatting.config import ConfigError
+from kmatting.errors import ConfigError
 from kmatting.layers import FusedBatchNormalization
 from kmatting.models.blocks import BATCH_NORM_MOMENTUM, normalised_image
 from kmatting.models.weights import CHOICES, explain

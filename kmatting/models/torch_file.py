@@ -9,6 +9,8 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from kmatting.errors import ConfigError
+
 _DTYPES = {"FloatStorage": np.dtype("<f4"), "LongStorage": np.dtype("<i8")}
 
 
@@ -39,7 +41,7 @@ def read_torch_file(path: Path) -> dict[str, np.ndarray]:
         # pickle raises nearly any type on a damaged file.
         except Exception as error:
             reason = str(error) or type(error).__name__
-            raise ValueError(
+            raise ConfigError(
                 f"{path}: not a state dict in PyTorch's format before 1.6 ({reason})"
             ) from error
 

@@ -11,6 +11,7 @@ from typing import BinaryIO
 import h5py
 import keras
 
+from kmatting.errors import ConfigError
 from kmatting.models.blocks import FULL
 
 # Parts of a network with two resolutions that one without does not have, or not of this width.
@@ -40,7 +41,7 @@ def load_weights(model: keras.Model, path: Path) -> None:
         with path.open("rb") as file:
             stored = _count_arrays(file)
     if stored > len(model.variables):
-        raise ValueError(f"expected {len(model.variables)} weights, received {stored}")
+        raise ConfigError(f"expected {len(model.variables)} weights, received {stored}")
     model.load_weights(path)
 
 

@@ -15,11 +15,12 @@ import tensorflow as tf
 
 from kmatting.config import Config
 from kmatting.data.pipeline import Data
+from kmatting.errors import CheckpointError, NaNLossError
 from kmatting.files import whole_file
 from kmatting.images import write_image
-from kmatting.panel import draw_panel
+from kmatting.images.panel import draw_panel
 from kmatting.training import replicas
-from kmatting.training.run_folder import BEST, LAST, CheckpointError, RunState, write_state
+from kmatting.training.run_folder import BEST, LAST, RunState, write_state
 
 _PANEL_COLOUR = np.array([0.1, 0.7, 0.3], "float32")
 
@@ -68,10 +69,6 @@ def make_callbacks(
             Checkpoint(folder, config.data.size, state.best),
         ]
     return callbacks
-
-
-class NaNLossError(ValueError):
-    """The loss became NaN or infinite; the message says in which step, and what may help."""
 
 
 class StopOnNaN(keras.callbacks.Callback):

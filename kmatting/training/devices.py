@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import tensorflow as tf
 
-from kmatting.config import ConfigError, TrainingConfig
+from kmatting.config import TrainingConfig
+from kmatting.errors import ConfigError
 
 
 @dataclass(frozen=True)

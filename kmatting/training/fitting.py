@@ -9,15 +9,12 @@ import tensorflow as tf
 
 from kmatting.config import Config, ModelConfig
 from kmatting.data.pipeline import Data
+from kmatting.errors import DeviceMemoryError
 from kmatting.models import encoder_layers
 from kmatting.training import replicas
 from kmatting.training.compiling import compile_model
 
 _LONGEST_REASON = 200  # characters of what TensorFlow says
-
-
-class DeviceMemoryError(OSError):
-    """A step of training that needs more memory than the device has."""
 
 
 def fit(

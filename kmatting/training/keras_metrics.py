@@ -11,6 +11,8 @@ from typing import Any
 import keras
 from keras import ops
 
+from kmatting.errors import UsageError
+
 _PIXELS = (1, 2, 3)  # all axes of a batch of alphas but the first
 
 
@@ -35,7 +37,7 @@ class _PerImageMean(keras.metrics.Mean):
         y_true = ops.cast(ops.convert_to_tensor(y_true), self.dtype)
         y_pred = ops.cast(ops.convert_to_tensor(y_pred), self.dtype)
         if not _same_shape(y_true.shape, y_pred.shape):
-            raise ValueError(
+            raise UsageError(
                 f"Metric '{self.name}': expected y_true and y_pred of the same shape (N, H, W, 1), "
                 f"received {tuple(y_true.shape)} and {tuple(y_pred.shape)}."
             )

@@ -8,11 +8,11 @@ import tensorflow as tf
 
 from kmatting import models
 from kmatting.config import Config
+from kmatting.errors import CheckpointError
 from kmatting.models.weights import explain, load_weights
 from kmatting.training import replicas
 from kmatting.training.compiling import compile_model
 from kmatting.training.optimizer import make_optimizer
-from kmatting.training.run_folder import CheckpointError
 
 
 def make_network(

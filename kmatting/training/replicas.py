@@ -12,13 +12,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-
-class WorkersDifferError(ValueError):
-    """The workers of a cluster were started with different settings."""
-
-
-class LostWorkerError(OSError):
-    """Another worker of the cluster ended or cannot be reached."""
+from kmatting.errors import LostWorkerError, WorkersDifferError
 
 
 def let_keras_fit(model: keras.Model) -> None:

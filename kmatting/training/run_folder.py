@@ -14,9 +14,10 @@ from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from kmatting import __version__
-from kmatting.config import Config, ConfigError, load_config, save_config
+from kmatting.config import Config, load_config, save_config
+from kmatting.errors import CheckpointError, ConfigError
 from kmatting.files import whole_file
-from kmatting.inference.metadata import METADATA, read_metadata
+from kmatting.networks.metadata import METADATA, read_metadata
 
 CONFIG = "config.yaml"
 LAST = "last.keras"
@@ -24,10 +25,6 @@ BEST = "best.keras"
 LOCK = "run.lock"
 
 _Count = Annotated[int, Field(ge=0, strict=True)]
-
-
-class CheckpointError(ValueError):
-    """A run that cannot be resumed because a file of it is damaged; the message names the file."""
 
 
 class RunState(BaseModel):

@@ -8,7 +8,8 @@ Examples:
     ...         sink.write(matte.cutout(), frame.time, frame.duration)
 """
 
-from kmatting.video.frame import Frame, VideoError
+from kmatting.errors import VideoError
+from kmatting.video.frame import Frame
 from kmatting.video.mattes import matte_frames
 from kmatting.video.read import Video, open_video, read_frames
 from kmatting.video.write import VideoSink

@@ -19,10 +19,11 @@ from kmatting.cli import (
     make_parser,
     say,
 )
+from kmatting.errors import UsageError
 from kmatting.files import check_writable
-from kmatting.inference.cutout import Colour, composite, cutout
+from kmatting.inference.compose import Colour, composite, cutout
 from kmatting.inference.matter import Matter
-from kmatting.inference.runtime import processors
+from kmatting.networks.runtime import processors
 from kmatting.quiet import quiet
 from kmatting.video.ahead import map_ahead
 from kmatting.video.background import Background
@@ -189,11 +190,11 @@ def _check_output(parser: argparse.ArgumentParser, args: argparse.Namespace) -> 
         )
     if args.output.exists() and form is not None:
         if args.output.is_dir():
-            raise IsADirectoryError(f"{args.output}: is a folder, expected a file.")
+            raise UsageError(f"{args.output}: is a folder, expected a file.")
         if args.input.exists() and args.output.samefile(args.input):
-            raise ValueError(f"{args.output}: would replace the input; choose another --output.")
+            raise UsageError(f"{args.output}: would replace the input; choose another --output.")
         if not args.overwrite:
-            raise ValueError(f"{args.output} exists. Use --overwrite to replace it.")
+            raise UsageError(f"{args.output} exists. Use --overwrite to replace it.")
     check_writable(args.output.parent)
 
 

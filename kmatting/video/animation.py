@@ -6,8 +6,9 @@ from pathlib import Path
 
 from PIL import Image, ImageSequence
 
+from kmatting.errors import VideoError
 from kmatting.images import MAX_PIXELS, read_photo
-from kmatting.video.frame import Frame, VideoError
+from kmatting.video.frame import Frame
 
 _FORMATS = ("GIF", "WEBP", "PNG", "AVIF")
 _MILLISECOND = Fraction(1, 1000)

@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
-from kmatting.inference.cutout import Colour, read_background
+from kmatting.errors import VideoError
+from kmatting.inference.compose import Colour, read_background
 from kmatting.video.animation import is_animation
-from kmatting.video.frame import Frame, VideoError
+from kmatting.video.frame import Frame
 from kmatting.video.read import open_video
 
 _SUFFIXES = (

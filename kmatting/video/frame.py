@@ -6,10 +6,6 @@ from fractions import Fraction
 from kmatting.images import Photo
 
 
-class VideoError(ValueError):
-    """A video that cannot be read or written; the message names it and says why in one line."""
-
-
 @dataclass(frozen=True)
 class Frame:
     """A frame of a video.

@@ -11,10 +11,11 @@ import av
 import numpy as np
 from av.stream import Disposition
 
+from kmatting.errors import VideoError
 from kmatting.images import MAX_PIXELS, list_images, read_alpha
 from kmatting.video.animation import Animation, is_animation
 from kmatting.video.convert import Converter
-from kmatting.video.frame import Frame, VideoError
+from kmatting.video.frame import Frame
 
 _MICROSECOND = Fraction(1, 1_000_000)  # in which a container states its start and duration
 _USUAL_RATE = 30  # frames a second, where a file says nothing

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from kmatting.metrics import dtssd, score, unknown_band
-from kmatting.video.frame import VideoError
+from kmatting.errors import VideoError
+from kmatting.scoring.metrics import dtssd, score, unknown_band
 from kmatting.video.read import read_mattes
 
 
@@ -26,7 +26,8 @@ def score_video(
 
     Yields:
         For each frame its name, height, width, share of unknown pixels, the figures of
-        `kmatting.metrics.score`, and "dtssd" and "dtssd_unknown", which are NaN in the first frame.
+        `kmatting.scoring.metrics.score`, and "dtssd" and "dtssd_unknown", which are NaN in the
+        first frame.
 
     Raises:
         VideoError: if a video cannot be read, or the two differ in their size or number of frames.

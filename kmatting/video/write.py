@@ -13,10 +13,10 @@ import numpy as np
 from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc
 from PIL import Image
 
+from kmatting.errors import Error, VideoError
 from kmatting.files import whole_file, whole_folder
 from kmatting.images import write_image
 from kmatting.video.formats import FORMATS, Format
-from kmatting.video.frame import VideoError
 from kmatting.video.sound import Sound
 
 _TICK = Fraction(1, 90_000)  # seconds; frames of 24, 25, 30 and 60 a second fall on whole ticks
@@ -331,4 +331,4 @@ def _named(path: Path) -> Any:
     try:
         yield
     except av.FFmpegError as error:
-        raise OSError(f"{path}: cannot be written: {error.strerror}.") from error
+        raise Error(f"{path}: cannot be written: {error.strerror}.") from error

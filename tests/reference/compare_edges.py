@@ -16,12 +16,12 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageOps
 from scipy import ndimage
 
-from kmatting import metrics
 from kmatting.data import synthetic
 from kmatting.images import read_image
 from kmatting.inference import matter as matter_module
 from kmatting.inference import refine as refine_module
 from kmatting.inference.foreground import estimate_foreground
+from kmatting.scoring import metrics
 
 SIZE = (480, 640)
 SCENES = 4  # of each kind

@@ -12,11 +12,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from kmatting import Matter, metrics
+from kmatting import Matter
 from kmatting.images import Photo, list_images, read_alpha, read_image
 from kmatting.inference.foreground import estimate_foreground
-from kmatting.inference.output_names import matte_stem
 from kmatting.inference.refine import refine
+from kmatting.pictures.names import matte_stem
+from kmatting.scoring import metrics
 from kmatting.video.steady import steady
 
 WIDTH, HEIGHT = 848, 480

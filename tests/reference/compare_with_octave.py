@@ -1,4 +1,4 @@
-"""Compares kmatting.metrics with score_mattes.m, a second implementation that runs in Octave.
+"""Compares our metrics with score_mattes.m, a second implementation that runs in Octave.
 
 Not part of the test suite, since it needs Octave and its image package
 (`apt-get install octave octave-image`). Without folders it makes its own mattes.
@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from kmatting.images import list_images, read_alpha
-from kmatting.metrics import BAND_WIDTH, FIGURES, score, unknown_band
+from kmatting.scoring.metrics import BAND_WIDTH, FIGURES, score, unknown_band
 
 HERE = Path(__file__).parent
 Pairs = list[tuple[np.ndarray, np.ndarray]]

@@ -1,5 +1,5 @@
 % Scores mattes by the formulas of Rhemann et al. 2009, in single precision as MATLAB code for 8-bit
-% mattes usually does. Written for comparison with kmatting.metrics; runs in Octave and MATLAB.
+% mattes usually does. Written for comparison with kmatting.scoring.metrics; runs in Octave and MATLAB.
 %
 % list:   text file; each line names three files, separated by tabs: true alpha, predicted alpha, and
 %         a trimap in which 128 is unknown. Each holds height and width as little-endian uint32,

@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from kmatting.inference.network import ModelError, Network, loading
+from kmatting.errors import ModelError
+from kmatting.networks.network import Network, loading
 from kmatting.sizes import Size, as_frame
 
 
@@ -25,23 +26,23 @@ def load_network(path: Path, threads: int | None = None, size: Size | None = Non
     """
     if path.is_dir():
         with loading(path, "a SavedModel"):
-            from kmatting.inference.saved_model import load_saved_model, version_folder
+            from kmatting.networks.saved_model import load_saved_model, version_folder
 
             return load_saved_model(version_folder(path), threads)
     if path.suffix.lower() == ".keras":
         with loading(path, "a Keras model"):
-            from kmatting.inference.keras_model import load_keras
+            from kmatting.networks.keras_model import load_keras
 
             return load_keras(path, threads)
     if path.suffix.lower() == ".tflite":
         with loading(path, "a TFLite model"):
-            from kmatting.inference.tflite import load_tflite
+            from kmatting.networks.tflite import load_tflite
 
             frame = None if size is None else as_frame(size)
             return load_tflite(path.read_bytes(), threads, frame)
     if path.suffix.lower() == ".onnx":
         with loading(path, "an ONNX model"):
-            from kmatting.inference.onnx import load_onnx
+            from kmatting.networks.onnx import load_onnx
 
             return load_onnx(path, threads)
     raise ModelError(

@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from kmatting.inference.metadata import METADATA, parse_metadata
-from kmatting.inference.network import ModelError, Network, fixed_frame
-from kmatting.inference.runtime import keep_in_forks, processors
+from kmatting.errors import ModelError
+from kmatting.networks.metadata import METADATA, parse_metadata
+from kmatting.networks.network import Network, fixed_frame
+from kmatting.networks.runtime import keep_in_forks, processors
 
 INPUT, OUTPUT = "image", "alpha"
 _ERRORS = 3  # level of ONNX Runtime's log: no notes on the graph and the machine

@@ -22,10 +22,11 @@ from typing import IO, Any
 import numpy as np
 from PIL import ExifTags, Image, ImageCms, ImageFile, ImageOps
 
+from kmatting.errors import ImageError, ImageWarning
 from kmatting.extras import install_command
 from kmatting.files import whole_file
-from kmatting.nclx import is_other_than_srgb, to_srgb
-from kmatting.png import can_write_png, write_png
+from kmatting.images.nclx import is_other_than_srgb, to_srgb
+from kmatting.images.png import can_write_png, write_png
 
 MAX_PIXELS = 178_956_970  # where Pillow itself refuses
 OPAQUE_LEVEL = 128  # a set of mattes whose levels all lie below is taken for a mistake
@@ -74,14 +75,6 @@ _NAME_LENGTH = 500  # characters of a path that a message shows
 Source = (
     str | os.PathLike[str] | bytes | bytearray | memoryview | IO[bytes] | np.ndarray | Image.Image
 )
-
-
-class ImageError(ValueError):
-    """A photo or matte that cannot be read; the message names it and says why in one line."""
-
-
-class ImageWarning(UserWarning):
-    """A file with several frames or pages, of which one was read; the message names it."""
 
 
 @dataclass(frozen=True)
@@ -375,7 +368,7 @@ def write_image(
 
 
 def save_image(file: IO[bytes], image: Image.Image, suffix: str, **options: Any) -> None:
-    """Writes an image to a file that is open, as PNG by `kmatting.png`, else by Pillow.
+    """Writes an image to a file that is open, as PNG by `kmatting.images.png`, else by Pillow.
 
     Args:
         file: a binary file, open for reading and writing.

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from PIL import ExifTags, Image, ImageCms, ImageColor, ImageOps
 
-from kmatting.images import ImageError, Photo, Source, read_image
+from kmatting.errors import ImageError
+from kmatting.images import Photo, Source, read_image
 from kmatting.inference.tiles import tiles
 
 LOSSY_QUALITY = 90  # of JPEG and WebP

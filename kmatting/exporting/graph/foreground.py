@@ -7,8 +7,8 @@ from typing import Any
 
 import tensorflow as tf
 
-from kmatting.exporting.resize import resize
-from kmatting.exporting.tiles import enlarge_tile, over_tiles
+from kmatting.exporting.graph.resize import resize
+from kmatting.exporting.graph.tiles import enlarge_tile, over_tiles
 from kmatting.inference import foreground as reference
 
 _TILE = 256  # pixels a side

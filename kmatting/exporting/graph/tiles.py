@@ -5,7 +5,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from kmatting.exporting.resize import transform
+from kmatting.exporting.graph.resize import transform
 
 
 def over_tiles(tile: Callable[[Any], Any], size: Any, side: int, spec: tf.TensorSpec) -> Any:

@@ -14,6 +14,8 @@ import zlib
 from pathlib import Path
 from typing import Any
 
+from kmatting.errors import ModelError
+
 METADATA = "kmatting.json"
 _ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, lzma.LZMAError)
 
@@ -35,11 +37,11 @@ def read_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
     try:
         content = _content(path)
     except (ValueError, RuntimeError, EOFError, *_ZIP_ERRORS) as error:
-        raise ValueError(f"{path}: damaged {METADATA} ({error}).") from error
+        raise ModelError(f"{path}: damaged {METADATA} ({error}).") from error
     try:
         return {} if content is None else parse_metadata(content)
     except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
+        raise ModelError(f"{path}: {error}") from error
 
 
 def parse_metadata(content: str | bytes) -> dict[str, Any]:
@@ -57,11 +59,11 @@ def parse_metadata(content: str | bytes) -> dict[str, Any]:
     try:
         metadata = json.loads(content)
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"damaged {METADATA} ({error}).") from error
+        raise ModelError(f"damaged {METADATA} ({error}).") from error
     if not isinstance(metadata, dict):
-        raise ValueError(f"damaged {METADATA}: expected an object.")
+        raise ModelError(f"damaged {METADATA}: expected an object.")
     if not (metadata.get("max_size") is None or _is_side(metadata["max_size"])):
-        raise ValueError(f"damaged {METADATA}: expected max_size to be a number of pixels.")
+        raise ModelError(f"damaged {METADATA}: expected max_size to be a number of pixels.")
     return metadata
 
 
@@ -75,7 +77,7 @@ def _content(path: Path) -> bytes | None:
     with zipfile.ZipFile(path) as archive:
         count = archive.namelist().count(METADATA)
         if count > 1:
-            raise ValueError(f"it is there {count} times")
+            raise ModelError(f"it is there {count} times")
         return archive.read(METADATA) if count else None
 
 
@@ -95,7 +97,7 @@ def read_size(path: str | os.PathLike[str]) -> tuple[int, int] | None:
     if size is None:
         return None
     if not (isinstance(size, list) and len(size) == 2 and all(map(_is_side, size))):
-        raise ValueError(f"{path}: damaged {METADATA}: expected a size of two numbers of pixels.")
+        raise ModelError(f"{path}: damaged {METADATA}: expected a size of two numbers of pixels.")
     height, width = size
     return height, width
 

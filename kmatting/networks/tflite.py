@@ -11,15 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from kmatting.inference.network import (
-    FRAME_SIGNATURE,
-    SIGNATURE,
-    ModelError,
-    Network,
-    fixed_frame,
-    only_one,
-)
-from kmatting.inference.runtime import keep_in_forks, processors
+from kmatting.errors import ModelError
+from kmatting.networks.network import FRAME_SIGNATURE, SIGNATURE, Network, fixed_frame, only_one
+from kmatting.networks.runtime import keep_in_forks, processors
 from kmatting.sizes import size_text
 
 _MOST_THREADS = 8  # by default: more do not make a small network faster

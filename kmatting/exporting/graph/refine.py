@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from kmatting.exporting.resize import resize
-from kmatting.exporting.tiles import cut, enlarge_tile, over_tiles
+from kmatting.exporting.graph.resize import resize
+from kmatting.exporting.graph.tiles import cut, enlarge_tile, over_tiles
 from kmatting.inference import refine as reference
 
 _WIDEST = math.ceil(3 * max(reference.SOFTNESS))  # reach of the widest Gaussian

@@ -5,16 +5,10 @@ from pathlib import Path
 
 import numpy as np
 
-from kmatting.inference.metadata import read_metadata
-from kmatting.inference.network import (
-    PLAIN_SIGNATURE,
-    SIGNATURE,
-    ModelError,
-    Network,
-    fixed_frame,
-    only_one,
-)
-from kmatting.inference.runtime import limit_tensorflow, refuse_fork, tensorflow_memory
+from kmatting.errors import ModelError
+from kmatting.networks.metadata import read_metadata
+from kmatting.networks.network import PLAIN_SIGNATURE, SIGNATURE, Network, fixed_frame, only_one
+from kmatting.networks.runtime import limit_tensorflow, refuse_fork, tensorflow_memory
 
 
 def load_saved_model(path: Path, threads: int | None = None) -> Network:

@@ -7,7 +7,7 @@ import weakref
 from collections.abc import Iterator
 from typing import Any
 
-from kmatting.inference.network import ModelError
+from kmatting.errors import ModelError
 
 _tensorflow_process: int | None = None  # id of the process that loaded the first network
 _kept_in_forks: weakref.WeakSet[Any] = weakref.WeakSet()

@@ -8,15 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from kmatting.errors import ModelError
 from kmatting.extras import EXTRA_OF, install_command
 
 SIGNATURE = "serving_default"  # of exported models
 PLAIN_SIGNATURE = "network"  # of those that also reduce photos and refine mattes: the network alone
 FRAME_SIGNATURE = "matte_{}"  # of each size in a `.tflite` file of several, such as matte_288x512
-
-
-class ModelError(ValueError):
-    """A model that cannot be used; the message says why."""
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from kmatting.errors import UsageError
+
 _GAP = 6
 _CAPTION = 16
 
@@ -31,7 +33,7 @@ def draw_panel(
         ValueError: if there are no rows, or rows differ in length.
     """
     if not rows or len({len(row) for row in rows}) != 1 or not rows[0]:
-        raise ValueError(
+        raise UsageError(
             f"Expected rows of one common length, received lengths {[len(row) for row in rows]}."
         )
     pictures = [[_fitted(picture, cell) for picture in row] for row in rows]

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kmatting.inference.metadata import read_size
-from kmatting.inference.network import ModelError, Network, fixed_frame, loading
-from kmatting.inference.runtime import limit_tensorflow, refuse_fork, tensorflow_memory
-from kmatting.shipped import shipped_model
+from kmatting.errors import ModelError
+from kmatting.networks.metadata import read_size
+from kmatting.networks.network import Network, fixed_frame, loading
+from kmatting.networks.runtime import limit_tensorflow, refuse_fork, tensorflow_memory
+from kmatting.networks.shipped import shipped_model
 
 if TYPE_CHECKING:
     import keras

@@ -17,6 +17,9 @@ Mattes that reach both 0 and 1 score the same either way.
 
 import numpy as np
 
+from kmatting.errors import UsageError
+from kmatting.images.regions import largest_component
+
 SIGMA = 1.4  # of the Gaussian in the gradient error, in pixels
 BAND_WIDTH = 10  # dilation of the unknown band of a true alpha, in pixels
 
@@ -217,7 +220,7 @@ def dtssd(
     error = np.subtract(*_pair(prediction, truth), dtype=np.int16)
     before = np.subtract(*_pair(previous_prediction, previous_truth), dtype=np.int16)
     if error.shape != before.shape:
-        raise ValueError(
+        raise UsageError(
             f"Expected two frames of one shape, received {error.shape} and {before.shape}."
         )
     squared = np.square((error - before).astype(np.int32))
@@ -242,7 +245,7 @@ def unknown_band(truth: np.ndarray, width: int = BAND_WIDTH) -> np.ndarray:
         ValueError: if the alpha has a wrong shape, dtype or range, or the width is negative.
     """
     if width < 0:
-        raise ValueError(f"Expected a band width of 0 or more pixels, received {width}.")
+        raise UsageError(f"Expected a band width of 0 or more pixels, received {width}.")
     levels = to_levels(truth)
     return _dilated(levels < 255, width) & _dilated(levels > 0, width)
 
@@ -263,7 +266,7 @@ def unknown_of_trimap(trimap: np.ndarray) -> np.ndarray:
     levels = to_levels(trimap)
     greys = np.flatnonzero(np.bincount(levels.ravel(), minlength=256)[1:255]) + 1
     if greys.size > 1:
-        raise ValueError(
+        raise UsageError(
             "Expected a trimap of 0, one grey level (such as 128) and 255, received "
             f"{greys.size} grey levels between {greys[0]} and {greys[-1]}. "
             "Save trimaps as PNG, without smoothing."
@@ -285,21 +288,21 @@ def to_levels(alpha: np.ndarray) -> np.ndarray:
     """
     alpha = np.asarray(alpha)
     if alpha.ndim != 2 or alpha.size == 0:
-        raise ValueError(f"Expected an alpha of shape (H, W), received shape {alpha.shape}.")
+        raise UsageError(f"Expected an alpha of shape (H, W), received shape {alpha.shape}.")
     if alpha.dtype == np.uint8:
         return alpha
     if not np.issubdtype(alpha.dtype, np.floating):
-        raise ValueError(f"Expected an alpha of dtype uint8 or float, received {alpha.dtype}.")
+        raise UsageError(f"Expected an alpha of dtype uint8 or float, received {alpha.dtype}.")
     low, high = float(alpha.min()), float(alpha.max())
     if not (low >= 0 and high <= 1):  # also catches NaN
-        raise ValueError(f"Expected a float alpha in [0, 1], received values in [{low}, {high}].")
+        raise UsageError(f"Expected a float alpha in [0, 1], received values in [{low}, {high}].")
     return np.rint(alpha.astype(np.float32) * 255).astype(np.uint8)
 
 
 def _pair(truth: np.ndarray, prediction: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     truth, prediction = to_levels(truth), to_levels(prediction)
     if truth.shape != prediction.shape:
-        raise ValueError(
+        raise UsageError(
             f"Expected two alphas of one shape, received {truth.shape} and {prediction.shape}. "
             "Bring the prediction to the size of the truth first."
         )
@@ -308,7 +311,7 @@ def _pair(truth: np.ndarray, prediction: np.ndarray) -> tuple[np.ndarray, np.nda
 
 def _checked_region(region: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     if region.shape != shape or region.dtype != np.bool_:
-        raise ValueError(
+        raise UsageError(
             f"Expected a region of dtype bool and shape {shape}, "
             f"received {region.dtype} of shape {region.shape}."
         )
@@ -403,62 +406,6 @@ def _disconnected(levels: np.ndarray, connected_level: np.ndarray) -> np.ndarray
     above = levels.astype(np.int16) * 2 - connected_level
     above[above < 77] = 0  # theta is 0.15 * 510 = 76.5
     return above
-
-
-def largest_component(filled: np.ndarray) -> np.ndarray:
-    """Finds the largest 4-connected component; of components of equal size, the first by column.
-
-    Works on horizontal runs of filled pixels: runs that touch from one row to the next are joined,
-    all at once, until each points to the first run of its component.
-
-    Args:
-        filled: bool array (H, W).
-
-    Returns:
-        bool array (H, W), all false if nothing is filled.
-    """
-    height, width = filled.shape
-    stride = width + 1  # an empty column at the end of each row, so that no run spans two rows
-    flat = np.zeros(height * stride + 1, np.bool_)
-    flat[1:].reshape(height, stride)[:, :width] = filled
-    borders = np.flatnonzero(flat[1:] != flat[:-1])
-    starts, ends = borders[0::2], borders[1::2]
-    if not starts.size:
-        return np.zeros(filled.shape, np.bool_)
-
-    component = _joined(*_touching(starts, ends, stride), runs=starts.size)
-    sizes = np.bincount(component, weights=ends - starts)
-    largest = np.isin(component, np.flatnonzero(sizes == sizes.max()))
-    column_order = starts[largest] % stride * height + starts[largest] // stride
-    chosen = component == component[largest][np.argmin(column_order)]
-
-    steps = np.zeros(height * stride, np.int8)
-    steps[starts[chosen]] = 1
-    steps[ends[chosen]] = -1
-    return np.cumsum(steps, dtype=np.int8).view(np.bool_).reshape(height, stride)[:, :width]
-
-
-def _touching(starts: np.ndarray, ends: np.ndarray, stride: int) -> tuple[np.ndarray, np.ndarray]:
-    """Pairs each run with those of the next row that overlap it; returns both runs' numbers."""
-    first = np.searchsorted(ends, starts + stride, side="right")
-    counts = np.searchsorted(starts, ends + stride, side="left") - first
-    upper = np.repeat(np.arange(starts.size), counts)
-    position_in_group = np.arange(upper.size) - np.repeat(np.cumsum(counts) - counts, counts)
-    return upper, np.repeat(first, counts) + position_in_group
-
-
-def _joined(upper: np.ndarray, lower: np.ndarray, runs: int) -> np.ndarray:
-    """Gives each run the lowest number of the runs it is connected to through pairs."""
-    root = np.arange(runs)
-    while True:
-        upper, lower = root[upper], root[lower]
-        apart = upper != lower
-        if not apart.any():
-            return root
-        upper, lower = upper[apart], lower[apart]
-        root[np.maximum(upper, lower)] = np.minimum(upper, lower)
-        while not np.array_equal(root, higher := root[root]):
-            root = higher
 
 
 def _dilated(filled: np.ndarray, width: int) -> np.ndarray:

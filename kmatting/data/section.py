@@ -3,10 +3,6 @@
 from pydantic import BaseModel, ConfigDict
 
 
-class ConfigError(ValueError):
-    """A config that cannot be used; the message lists everything wrong with it, by name."""
-
-
 class Section(BaseModel):
     """A part of a config. Unknown keys are errors, and defaults are checked like other values."""
 

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
 
+from kmatting.errors import UsageError
 from kmatting.images import image_suffixes
 
 KINDS = ("alpha", "cutout", "composite", "panel")
@@ -96,7 +97,7 @@ def composite_kinds(backgrounds: Sequence[str]) -> dict[str, str]:
         label = re.sub(r"\W+", "-", name.lower()).strip("-") or "image"
         kind = _COMPOSITE + label[:_LABEL_LENGTH]
         if kind in kinds:
-            raise ValueError(
+            raise UsageError(
                 f"backgrounds {kinds[kind]} and {background} would both be written to one file; "
                 "rename one, or run them one after the other."
             )
@@ -135,7 +136,7 @@ def check_names(jobs: Iterable[Job]) -> None:
     if clashes:
         first, second, output = clashes[0]
         more = f" ({len(clashes) - 1} more photos clash.)" if len(clashes) > 1 else ""
-        raise ValueError(name_clash(first, second, output) + more)
+        raise UsageError(name_clash(first, second, output) + more)
 
 
 def name_clash(first: str, second: str, output: str) -> str:

@@ -1,0 +1,1 @@
+"""Model files: what loads each format, their metadata, and the shipped ones."""

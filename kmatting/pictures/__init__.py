@@ -1,0 +1,1 @@
+"""What is written for a photo: names of files, and the pictures themselves."""

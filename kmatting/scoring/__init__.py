@@ -1,0 +1,1 @@
+"""Scoring mattes against true alphas."""
