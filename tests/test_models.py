@@ -186,7 +186,7 @@ class TestTwoResolutions:
             for network in (plain[0], model)
         ]
         np.testing.assert_array_equal(*features)
-        for name in ("stem_conv", "block6_project_bn"):
+        for name in ("stem_conv", "block4_project_bn"):
             for weight, copy in zip(
                 plain[0].get_layer(name).weights,
                 model.get_layer(f"full_{name}").weights,
@@ -213,7 +213,7 @@ def test_encoder_layers_are_those_up_to_the_cut(small_model, small_config):
         "densenet121": {"conv1_conv", "conv4_block24_concat", "pool4_relu"},
         "efficientnet_lite0": {
             "stem_conv", "block15_project_bn", "features", "full_stem_conv",
-            "full_block6_project_bn",
+            "full_block4_project_bn",
         },
     }  # fmt: skip
     assert first_and_last[small_config.encoder] <= names
