@@ -59,6 +59,7 @@ EXTRAS = {
         "pytest>=8",
         "pytest-xdist>=3.6",
         "hypothesis>=6.100",
+        "jax>=0.7",
         "pymatting>=1.1.13",
         "scikit-image>=0.24",
         "selenium>=4.30",

@@ -173,6 +173,11 @@ class Config(Section):
                 "training.recompute: expected an encoder with dense blocks, received "
                 f"model.encoder {self.model.encoder}"
             )
+        if self.training.recompute and self.model.high_level_size:
+            raise ValueError(
+                "training.recompute: expected a network of one resolution, received "
+                f"model.high_level_size {self.model.high_level_size}"
+            )
         return self
 
 

@@ -192,6 +192,19 @@ def test_recomputation_needs_dense_blocks(write):
     assert "expected an encoder with dense blocks, received model.encoder eff" in message
 
 
+def test_recomputation_needs_one_resolution(write):
+    overrides = ["training.recompute=true", "model.high_level_size=320"]
+    message = error_of(write(MINIMAL), overrides)
+    assert "expected a network of one resolution, received model.high_level_size 320" in message
+
+
+@pytest.mark.parametrize("size", ["0", "40", "16384", "-320"])
+def test_high_level_size_is_checked(write, size):
+    message = error_of(write(MINIMAL), [f"model.high_level_size={size}"])
+    assert "model.high_level_size: " in message
+    assert f"received {size}" in message
+
+
 def test_devices_and_replicas_exclude_each_other(write):
     overrides = ["training.devices=[GPU:0]", "training.cpu_replicas=2"]
     assert "received both" in error_of(write(MINIMAL), overrides)

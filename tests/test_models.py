@@ -147,56 +147,66 @@ class TestDenseNet201:
         assert receptive_field(full_model, "s_wise") == 15
 
 
-class TestTwoResolutions:
-    @pytest.fixture(scope="class")
-    def plain(self, tmp_path_factory):
-        """A network of one resolution, and its file."""
-        model = models.model2("efficientnet_lite0", "none", skips=True)
-        path = tmp_path_factory.mktemp("plain") / "plain.keras"
-        model.save(path)
-        return model, path
+@pytest.fixture(scope="module")
+def one_resolution(tmp_path_factory):
+    """A network of one resolution, and its file."""
+    model = models.model2("efficientnet_lite0", "none", skips=True)
+    path = tmp_path_factory.mktemp("one_resolution") / "model.keras"
+    model.save(path)
+    return model, path
 
-    @pytest.fixture(scope="class")
-    def model(self, plain):
-        """A network of two resolutions that starts from it."""
-        return models.build_model(
-            ModelConfig(
-                name="model2",
-                encoder="efficientnet_lite0",
-                skips=True,
-                high_level_size=32,
-                weights=plain[1],
-            )
+
+@pytest.fixture(scope="module")
+def two_resolutions(one_resolution):
+    """A network of two resolutions that starts from it."""
+    return models.build_model(
+        ModelConfig(
+            name="model2",
+            encoder="efficientnet_lite0",
+            skips=True,
+            high_level_size=32,
+            weights=one_resolution[1],
         )
+    )
 
-    def test_details_reach_the_alpha_but_not_the_high_level_branch(self, model, photos):
+
+class TestTwoResolutions:
+    def test_details_reach_the_alpha_but_not_the_high_level_branch(self, two_resolutions, photos):
         image = 0.25 + photos(1, 64, 64) / 2
         checks = np.indices((64, 64)).sum(0)[..., None] % 2 - 0.5  # of mean 0 in each block
-        high_level = keras.Model(model.input, [model.get_layer("reduced").output, model.output])
+        high_level = keras.Model(
+            two_resolutions.input,
+            [two_resolutions.get_layer("reduced").output, two_resolutions.output],
+        )
         reduced, alpha = high_level(image)
         reduced_too, other_alpha = high_level((image + 0.3 * checks).astype("float32"))
         assert reduced.shape == (1, 32, 32, 3)
         np.testing.assert_allclose(reduced, reduced_too, atol=1e-6)
         assert np.abs(other_alpha - alpha).max() > 1e-3
 
-    def test_high_level_branch_starts_from_a_network_of_one_resolution(self, plain, model, photos):
+    def test_high_level_branch_starts_from_a_network_of_one_resolution(
+        self, one_resolution, two_resolutions, photos
+    ):
         image = photos(1, 32, 32)  # not reduced
         features = [
             keras.Model(network.input, network.get_layer("high_level_2_relu").output)(image)
-            for network in (plain[0], model)
+            for network in (one_resolution[0], two_resolutions)
         ]
         np.testing.assert_array_equal(*features)
-        for name in ("stem_conv", "block6_project_bn"):
+        for name in ("stem_conv", "block4_project_bn"):
             for weight, copy in zip(
-                plain[0].get_layer(name).weights,
-                model.get_layer(f"full_{name}").weights,
+                one_resolution[0].get_layer(name).weights,
+                two_resolutions.get_layer(f"full_{name}").weights,
                 strict=True,
             ):
                 np.testing.assert_array_equal(weight, copy)
 
-    def test_what_does_not_fit_is_named(self, plain):
+    def test_what_does_not_fit_is_named(self, one_resolution):
         config = ModelConfig(
-            name="model2", encoder="efficientnet_lite0", high_level_size=32, weights=plain[1]
+            name="model2",
+            encoder="efficientnet_lite0",
+            high_level_size=32,
+            weights=one_resolution[1],
         )
         with pytest.raises(ConfigError, match=r"does not fit .* high_level_8_conv: expected"):
             models.build_model(config)
@@ -213,7 +223,7 @@ def test_encoder_layers_are_those_up_to_the_cut(small_model, small_config):
         "densenet121": {"conv1_conv", "conv4_block24_concat", "pool4_relu"},
         "efficientnet_lite0": {
             "stem_conv", "block15_project_bn", "features", "full_stem_conv",
-            "full_block6_project_bn",
+            "full_block4_project_bn",
         },
     }  # fmt: skip
     assert first_and_last[small_config.encoder] <= names

@@ -15,11 +15,11 @@ from kmatting.errors import UsageError
 
 # Layers kept in float, since 8 bits cost accuracy there and save little time: the colours, the
 # channel attention, the logit.
-_FLOAT_LAYERS = ("normalisation", "c_wise", "logit")
-# So are layers with few weights, such as an encoder's first and its depthwise ones. The low-level
-# branch is the exception: it runs at full resolution, and 8 bits do it no harm.
+_FLOAT_LAYERS = ("normalisation", "full_normalisation", "reduced", "c_wise", "logit")
+# So are layers with few weights, such as an encoder's first and its depthwise ones. Those that run
+# at full resolution are the exception: 8 bits do them no harm, and they would take the most time.
 _FEW_WEIGHTS = 1024
-_LOW_LEVEL = "low_level_"
+_FULL_RESOLUTION = ("low_level_", "full_", "detail_", "fusion_")
 _CONVOLUTIONS = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
 _LARGEST_CODE = 127  # of a weight
 _LARGEST_BIAS = 2**30  # as a 32-bit code, with room for the sum that it is added to
@@ -126,7 +126,7 @@ def _float_operations(model: Any) -> list[Any]:
         # The largest code of an 8-bit sigmoid is 255/256: nothing would be opaque.
         if kind == "LOGISTIC" or label.startswith(_FLOAT_LAYERS):
             return True
-        if kind not in _CONVOLUTIONS or label.startswith(_LOW_LEVEL):
+        if kind not in _CONVOLUTIONS or label.startswith(_FULL_RESOLUTION):
             return False
         return _constant(model, operation.inputs[1]).size < _FEW_WEIGHTS
 

@@ -94,18 +94,16 @@ def _build(
     spatial_attention: keras.layers.Layer | None = None,
 ) -> keras.Model:
     """Builds a network from its encoder, and from attention if it has some."""
+    full_image = branch.get_layer("normalisation").output
     details: list[Any] = []
-    low_level_filters: tuple[int, ...] = LOW_LEVEL_FILTERS
-    fusion_filters: tuple[int, ...] = FUSION_FILTERS
-    if high_level_size is None:
-        full_image = branch.get_layer("normalisation").output
-    else:
+    filters: list[tuple[int, ...]] = [LOW_LEVEL_FILTERS, FUSION_FILTERS]
+    if high_level_size is not None:
         branch, full_image, details = with_reduced_image(branch, high_level_size)
-        low_level_filters, fusion_filters = DETAIL_LOW_LEVEL_FILTERS, DETAIL_FUSION_FILTERS
+        filters = [DETAIL_LOW_LEVEL_FILTERS, DETAIL_FUSION_FILTERS]
     semantics, *skipped = branch.outputs
     if channel_attention:
         semantics = channel_attention(semantics)
-    structure = apply_low_level_branch(full_image, low_level_filters)
+    structure = apply_low_level_branch(full_image, filters[0])
     if spatial_attention:
         structure = spatial_attention(structure)
     semantics = apply_decoder(semantics, skipped if skips else ())
@@ -113,7 +111,7 @@ def _build(
     if skips and details:
         semantics = apply_detail_decoder(semantics, details)
     semantics = ResizeLike(name="high_level")(semantics, structure)
-    alpha = apply_fusion(semantics, structure, fusion_filters, estimate)
+    alpha = apply_fusion(semantics, structure, filters[1], estimate)
     return keras.Model(branch.input, alpha, name=name)
 
 
@@ -130,10 +128,10 @@ def build_model(config: "ModelConfig") -> keras.Model:
         ConfigError: if weights are missing or do not fit.
     """
     builder = {"model1": model1, "model2": model2}[config.name]
-    parts: dict[str, Any] = {"skips": config.skips, "high_level_size": config.high_level_size}
+    parts = config.skips, config.high_level_size
     if config.weights is None:
-        return builder(config.encoder, config.encoder_weights, **parts)
-    model = builder(config.encoder, "none", **parts)
+        return builder(config.encoder, config.encoder_weights, *parts)
+    model = builder(config.encoder, "none", *parts)
     path = shipped_model(".keras") if str(config.weights) == "shipped" else config.weights
     try:
         if config.high_level_size and path.suffix == ".keras" and not has_layer(path, "reduced"):
