@@ -1,20 +1,49 @@
-"""Writes sources.json from the unpacked packs: one line a model, with its author and terms.
+"""Writes the list of sources from what `renders.fetch` brought.
 
     python -m renders.catalogue PACKS > renders/sources.json
+
+One line a model: its author and its terms as its own licence file states them, else as the
+catalogue that it comes in does.
 """
 
 from __future__ import annotations
 
 import hashlib
+import html
 import json
 import re
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
-DEBIAN = {
-    "package": "sweethome3d-furniture", "version": "1.8-1", "from": "Debian 12, main",
-    "page": "https://www.sweethome3d.com/freeModels.jsp",
-    "sha256": "",
+PACKS = {
+    "sweethome3d-furniture": {
+        "from": "Debian 12 (main), package sweethome3d-furniture 1.8-1",
+        "page": "https://www.sweethome3d.com/freeModels.jsp",
+        "licence": "each model's own, below",
+        "sha256": "3ccb90c63f9525e887a767b9cd5c8b6933b8b6b2973a615a5359ee68a2118668",
+    },
+    "mpfb2": {
+        "from": "https://github.com/makehumancommunity/mpfb2",
+        "commit": "80919fa4682335c41847f761a4d79dcad4124732",
+        "author": "MakeHuman community, Data Collection AB",
+        "licence": "CC0-1.0",
+        "paths": ["LICENSE.ASSETS.md", "src/mpfb/data/3dobjs/base.obj", "src/mpfb/data/targets"],
+    },
+    "drei-assets": {
+        "from": "https://github.com/pmndrs/drei-assets",
+        "commit": "456060a26bbeb8fdf79326f224b6d99b8bcce736",
+        "author": "Poly Haven", "licence": "CC0-1.0", "paths": ["hdri"],
+    },
+    "3d-demo-data": {
+        "from": "https://github.com/gkjohnson/3d-demo-data",
+        "commit": "a79b5400ba8ed5bdeffebc10ce5adeecda7c3ebc",
+        "author": "Poly Haven", "licence": "CC0-1.0", "paths": ["hdri"],
+    },
+    "bpy": {
+        "from": "PyPI, bpy 5.0.1: datafiles/studiolights/world",
+        "author": "Greg Zaal, Poly Haven", "licence": "CC0-1.0",
+    },
 }
 # The terms of each catalogue, as its LICENSE.TXT states them.
 SWEET_HOME = {
@@ -28,37 +57,67 @@ def digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def sweet_home(folder: Path, licence: str) -> list[dict]:
-    """Returns the models of one unpacked Sweet Home 3D catalogue."""
+def terms(folder: Path, catalogue: str) -> str:
+    """Returns the licence of a model: its own file's, else its catalogue's."""
+    files = sorted(p for p in folder.iterdir() if "licen" in p.name.lower())
+    if not files:
+        return catalogue
+    text = " ".join(html.unescape(re.sub("<[^>]*>", " ", files[0].read_text(errors="replace"))).split())
+    found = re.search(r"Creative Commons (Zero|Attribution 3\.0)(?! *(?:Share|Non|No))", text)
+    if found is None:
+        raise ValueError(f"{files[0]}: expected CC0 or CC BY 3.0, found neither")
+    return "CC0-1.0" if found[1] == "Zero" else "CC-BY-3.0"
+
+
+def sweet_home(folder: Path, licence: str) -> Iterable[dict]:
+    """Yields the models of one unpacked Sweet Home 3D catalogue."""
     text = (folder / "PluginFurnitureCatalog.properties").read_text(encoding="latin-1")
     fields: dict[str, dict[str, str]] = {}
     for line in text.splitlines():
         if match := re.match(r"(\w+)#(\d+)=(.*)", line):
             fields.setdefault(match[2], {})[match[1]] = match[3].strip()
-    found = []
+    short = folder.name.replace("-", "").lower()
     for entry in fields.values():
         path = folder / entry.get("model", "/-").lstrip("/")
-        if not path.is_file():
-            continue
-        found.append({
-            "name": f"{folder.name.replace('-', '').lower()}_{re.sub(r'[^A-Za-z0-9]+', '', path.stem)}",
-            "kind": "person" if folder.name == "Reallusion" else "furniture",
-            "title": entry["name"].encode("latin-1").decode("unicode_escape"),
-            "author": entry.get("creator", "unknown"), "licence": licence,
-            "pack": "sweethome3d-furniture", "path": str(path.relative_to(folder.parent)),
-            "sha256": digest(path),
-        })
-    return found
+        if path.is_file():
+            yield {
+                "name": f"{short}_{re.sub(r'[^A-Za-z0-9]+', '', path.stem)}",
+                "kind": "person" if folder.name == "Reallusion" else "furniture",
+                "title": entry["name"].encode("latin-1").decode("unicode_escape"),
+                "author": entry.get("creator", "unknown"),
+                "licence": terms(path.parent, licence),
+                "pack": "sweethome3d-furniture",
+                "path": str(path.relative_to(folder.parent)),
+                "sha256": digest(path),
+            }
+
+
+def panoramas(packs: Path) -> Iterable[dict]:
+    """Yields the panoramas that light the scenes, all by Poly Haven."""
+    for pack in ("bpy", "drei-assets", "3d-demo-data"):
+        for path in sorted((packs / pack).rglob("*.*")):
+            if path.suffix in {".hdr", ".exr"}:
+                yield {"name": path.stem, "author": PACKS[pack]["author"], "licence": "CC0-1.0",
+                       "pack": pack, "path": str(path.relative_to(packs)), "sha256": digest(path)}
 
 
 def main() -> None:
     """Writes the list to the standard output."""
     packs = Path(sys.argv[1])
     models = [m for name, licence in SWEET_HOME.items() for m in sweet_home(packs / name, licence)]
-    names = [m["name"] for m in models]
-    print(len(names), len(set(names)), file=sys.stderr)
-    lines = ",\n".join(json.dumps(m, ensure_ascii=False) for m in models)
-    print(f'{{"packs": {json.dumps({"sweethome3d-furniture": DEBIAN})},\n"models": [\n{lines}\n]}}')
+    seen: dict[str, dict] = {}
+    for panorama in panoramas(packs):  # some repositories bring the same one
+        seen.setdefault(panorama["name"], panorama)
+    rooms = {
+        "packs": [json.dumps({"name": k, **v}) for k, v in PACKS.items()],
+        "panoramas": [json.dumps(p) for p in seen.values()],
+        "models": [json.dumps(m, ensure_ascii=False) for m in models],
+    }
+    print("{")
+    for name, rows in rooms.items():
+        end = "" if name == "models" else ","
+        print(f'"{name}": [\n' + ",\n".join(rows) + f"\n]{end}")
+    print("}")
 
 
 if __name__ == "__main__":

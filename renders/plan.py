@@ -68,6 +68,16 @@ def models(listed: dict) -> list[Model]:
     return sorted(found, key=lambda m: (not THIN.search(f"{m.title} {m.name}"), _hash(m.name)))
 
 
+def panoramas(listed: dict, packs: Path, unseen: bool = False) -> list[Path]:
+    """Returns the panoramas that light training, or those kept for the benchmark."""
+    return [packs / p["path"] for p in listed["panoramas"] if benchmark_only(p["name"]) == unseen]
+
+
+def benchmark_only(name: str) -> bool:
+    """Returns whether a panorama of this name lights the benchmark and no training."""
+    return _hash(name) % 4 == 0
+
+
 def held_out(name: str) -> bool:
     """Returns whether a model or a panorama of this name is kept from all training."""
     return _hash(name) % 100 < HELD_OUT

@@ -105,7 +105,6 @@ def main() -> None:
     """Renders until the plan or the time is at its end."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--packs", type=Path, required=True)
-    parser.add_argument("--panoramas", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--held-out", type=Path, required=True)
     parser.add_argument("--size", type=int, default=640)
@@ -115,8 +114,9 @@ def main() -> None:
     parser.add_argument("--only", default="")
     parser.add_argument("--limit", type=int, default=10**9)
     options = parser.parse_args()
-    panoramas = sorted(p for p in options.panoramas.iterdir() if p.suffix in {".hdr", ".exr"})
-    todo = [j for j in jobs(plan.sources(), options.packs, range(*options.seeds)) if options.only in j[0].file]
+    listed = plan.sources()
+    lit_by = plan.panoramas(listed, options.packs)
+    todo = [j for j in jobs(listed, options.packs, range(*options.seeds)) if options.only in j[0].file]
     options.out.mkdir(parents=True, exist_ok=True)
     options.held_out.mkdir(parents=True, exist_ok=True)
     for job, model in tqdm(todo[: options.limit], unit="picture", mininterval=10):
@@ -130,7 +130,7 @@ def main() -> None:
         line = {"file": job.file, "size": options.size, **_terms(job, model)}
         try:
             with _hushed():
-                made = render(job, model, options.packs, panoramas, options)
+                made = render(job, model, options.packs, lit_by, options)
             picture.save(made.pop("rgba"), path)
             line |= made
         except (objects.Broken, RuntimeError) as error:
