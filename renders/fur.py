@@ -9,6 +9,8 @@ import numpy as np
 from . import shapes
 from .grow import Style, grow, melanin
 
+Part = tuple[np.ndarray, np.ndarray, float]  # centre, radii, length of the fur
+SNOUT = 8  # its place among the parts of an animal
 KINDS = ("bear", "cat", "rabbit", "mouse", "ball", "rug", "fox", "sheep")
 
 
@@ -48,7 +50,7 @@ def build(rng: np.random.Generator, packs: Path, name: str) -> dict:
         tints = (skin * (1 - patch) + second * patch) * np.exp(rng.normal(0, 0.2, (len(place), 1)))
         shapes.strands(points, 0.0022 if style.length < 0.2 else 0.0028, tints, strands)
     if name not in {"ball", "rug"}:
-        _face(parts[1], rng)
+        _face(parts[1], parts[SNOUT], rng)
     return {"yaw": (-1.2, 1.2), "pitch": (-0.1, 0.45), "fill": (0.75, 1.05)}
 
 
@@ -70,7 +72,7 @@ def _coat(name: str, rng: np.random.Generator) -> Style:
     )
 
 
-def _animal(name: str, rng: np.random.Generator) -> list[tuple[np.ndarray, np.ndarray, float]]:
+def _animal(name: str, rng: np.random.Generator) -> list[Part]:
     """Returns ellipsoids: centre, radii, how long their fur is. The second is the head."""
     wide, tall = rng.uniform(0.85, 1.15, 2)
     head = rng.uniform(0.5, 0.68)
@@ -121,22 +123,22 @@ def _animal(name: str, rng: np.random.Generator) -> list[tuple[np.ndarray, np.nd
     return [(np.array(c, float), np.array(r, float), s) for c, r, s in parts]
 
 
-def _ball(rng: np.random.Generator) -> list[tuple[np.ndarray, np.ndarray, float]]:
+def _ball(rng: np.random.Generator) -> list[Part]:
     return [(np.zeros(3), rng.uniform(0.5, 1, 3), float(rng.uniform(1, 3)))]
 
 
-def _rug(rng: np.random.Generator) -> list[tuple[np.ndarray, np.ndarray, float]]:
+def _rug(rng: np.random.Generator) -> list[Part]:
     return [(np.zeros(3), np.array([1.0, rng.uniform(0.5, 0.9), 0.08]), float(rng.uniform(1, 2)))]
 
 
-def _face(head: tuple[np.ndarray, np.ndarray, float], rng: np.random.Generator) -> None:
+def _face(head: Part, snout: Part, rng: np.random.Generator) -> None:
     centre, radii, _ = head
     black = shapes.plain((0.006, 0.005, 0.005), 0.08)
     size = radii[0] * rng.uniform(0.12, 0.2)
     for side in (-1, 1):
         at = centre + radii * shapes.unit(np.array([side * 0.42, -1.0, 0.22]))
         shapes.ball(at, np.full(3, size), black)
-    nose = centre + np.array([0, -radii[1] * 1.5, -radii[2] * 0.1])
+    nose = snout[0] + snout[1] * np.array([0, -1.02, 0.25])
     shapes.ball(nose, radii[0] * np.array([0.15, 0.12, 0.1]), black)
     if rng.random() < 0.75:
         count = int(rng.integers(5, 11))

@@ -93,7 +93,12 @@ def _terms(job: plan.Job, model: plan.Model | None) -> dict:
             "model": model.path,
         }
     body = {"pack": "mpfb2", "model": "base.obj"} if job.kind == "hair" else {}
-    return {"title": f"{job.name} ({job.kind})", "author": "kmatting", "licence": "CC0-1.0", **body}
+    return {
+        "title": f"{job.name} ({job.kind})",
+        "author": "the authors of kmatting",
+        "licence": "CC0-1.0",
+        **body,
+    }
 
 
 @contextmanager
@@ -142,7 +147,8 @@ def main() -> None:
         try:
             with hushed():
                 made = render(job, model, options.packs, lit_by, options)
-            picture.save(made.pop("rgba"), path)
+            terms = {k.capitalize(): line[k] for k in ("title", "author", "licence")}
+            picture.save(made.pop("rgba"), path, terms)
             line |= made
         except (objects.Broken, RuntimeError) as error:
             line["error"] = str(error)

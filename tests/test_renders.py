@@ -96,9 +96,11 @@ def test_srgb_of_known_values():
 
 def test_a_saved_picture_is_whole_and_leaves_nothing_beside(tmp_path):
     rgba = np.random.default_rng(0).integers(0, 256, (9, 7, 4), np.uint8)
-    picture.save(rgba, tmp_path / "new" / "one.png")
+    picture.save(rgba, tmp_path / "new" / "one.png", {"Author": "Zoë", "Licence": "CC0-1.0"})
     assert [p.name for p in (tmp_path / "new").iterdir()] == ["one.png"]
-    assert np.array_equal(np.array(Image.open(tmp_path / "new" / "one.png")), rgba)
+    with Image.open(tmp_path / "new" / "one.png") as saved:
+        assert np.array_equal(np.array(saved), rgba)
+        assert saved.text == {"Author": "Zoë", "Licence": "CC0-1.0"}
 
 
 def test_a_model_s_own_licence_file_wins(tmp_path):

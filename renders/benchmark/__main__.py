@@ -49,6 +49,13 @@ class Scene:
         """Stem of the photo's files."""
         return f"{self.group}-{self.job.name}-{self.job.seed - FIRST_SEED:03d}"
 
+    @property
+    def terms(self) -> tuple[str, str, str]:
+        """Title, author and licence of what is shown."""
+        if self.model:
+            return self.model.title, self.model.author, self.model.licence
+        return self.job.name, "the authors of kmatting", "CC0-1.0"
+
 
 def scenes(listed: dict, packs: Path) -> Iterator[Scene]:
     """Yields the scenes, the groups in turn, so that the first N are a small benchmark."""
@@ -139,7 +146,8 @@ def main() -> None:
             options.out / "images" / f"{scene.name}.jpg", quality=95, subsampling=0
         )
         Image.fromarray(rgba[..., 3]).save(options.out / "alphas" / f"{scene.name}.png")
-        picture.save(rgba, truth)
+        title, author, licence = scene.terms
+        picture.save(rgba, truth, {"Title": title, "Author": author, "Licence": licence})
         tqdm.write(f"{scene.name}: {time.process_time() - start:.0f} processor seconds")
     _list(chosen, options.out)
 
@@ -150,20 +158,13 @@ def _list(chosen: list[Scene], out: Path) -> None:
         table = csv.writer(file)
         table.writerow(["image", "alpha", "foreground", "group", "title", "author", "licence"])
         for scene in chosen:
-            title, author, licence = (
-                (scene.model.title, scene.model.author, scene.model.licence)
-                if scene.model
-                else (scene.job.name, "the authors of kmatting", "CC0-1.0")
-            )
             table.writerow(
                 [
                     f"images/{scene.name}.jpg",
                     f"alphas/{scene.name}.png",
                     f"foregrounds/{scene.name}.png",
                     scene.group,
-                    title,
-                    author,
-                    licence,
+                    *scene.terms,
                 ]
             )
 
