@@ -124,7 +124,7 @@ def main() -> None:
     parser.add_argument("--packs", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--scenes", type=int, default=SCENES, help="how many, from the first on")
-    parser.add_argument("--samples", type=int, default=16)
+    parser.add_argument("--samples", type=int, default=12)
     parser.add_argument("--alpha-samples", type=int, default=128)
     options = parser.parse_args()
     listed = plan.sources()
