@@ -217,3 +217,21 @@ def test_the_same_seed_gives_the_same_picture_and_alpha_is_exact():
     difference = np.abs(first[..., 3].astype(int) - finer[..., 3]) / 255
     assert difference.mean() < 0.02
     assert 0.02 < (finer[..., 3] > 127).mean() < 0.9
+
+
+@needs_bpy
+def test_the_benchmark_shows_only_what_no_training_saw(listed, tmp_path):
+    from renders import render
+    from renders.benchmark import __main__ as benchmark
+
+    for model in plan.models(listed):
+        path = tmp_path / model.path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    scenes = list(benchmark.scenes(listed, tmp_path))
+    assert Counter(s.group for s in scenes) == dict.fromkeys(benchmark.GROUPS, 30)
+    assert len({s.name for s in scenes}) == 240
+    assert {s.group for s in scenes[:8]} == set(benchmark.GROUPS)
+    assert all(plan.held_out(s.model.name) for s in scenes if s.model)
+    trained = {job.seed for job, model in render.jobs(listed, tmp_path, range(4)) if model is None}
+    assert max(trained) < benchmark.FIRST_SEED
