@@ -13,6 +13,7 @@ from .grow import Style, grow, melanin
 
 BODY = Path("mpfb2/src/mpfb/data")
 STYLES = ("short", "bob", "long", "curly", "afro", "braids", "ponytail", "buzz", "wind", "beard")
+CLOSE = {"short", "braids", "ponytail", "buzz", "beard"}
 
 
 def build(rng: np.random.Generator, packs: Path, name: str) -> dict:
@@ -221,8 +222,8 @@ def _hair(
             0.25,
             0.08,
         ),
-        "braids": Style(0.3 * head, 8, 0.12, 0.15, 0.06, clump=0.2, flyaways=0.05),
-        "ponytail": Style(0.4 * head, 8, 0.1, 0.05, 0.05, clump=0.2, flyaways=0.05),
+        "braids": Style(0.5 * head, 12, 0.12, 0.15, 0.06, clump=0.2, flyaways=0.05),
+        "ponytail": Style(0.5 * head, 12, 0.1, 0.05, 0.05, clump=0.2, flyaways=0.05),
         "buzz": Style(rng.uniform(0.03, 0.09) * head, 4, 1, 0, 0.2, clump=0),
         "wind": Style(
             rng.uniform(0.8, 1.8) * head, 20, 0.4, 0.12, 0.15, 0.015 * head, 3, 0.5, 0.12
@@ -242,6 +243,10 @@ def _hair(
         comb = shapes.unit(away)
     elif name == "short" and rng.random() < 0.5:
         comb = np.array([rng.uniform(-1, 1), rng.uniform(-1, 1), 0.3])
+    if name in CLOSE:  # what lies close shows the skin between its strands: it is coloured
+        cap = faces[_scalp(vertices, faces, at, 0.02)]
+        lifted = vertices + shapes.unit(vertices - centre) * head * 0.004
+        _mesh(lifted, cap, shapes.plain(tuple(tint * 0.6), 0.8))
     collide = tree if style.length > head * 0.25 else None
     points = grow(place, normal, np.broadcast_to(comb, place.shape), style, rng, collide)
     thick = head * float(rng.uniform(0.0011, 0.0019))
