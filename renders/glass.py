@@ -34,10 +34,7 @@ def _walled(
     outside = np.stack([np.interp(at, range(len(knots)), knots[:, i]) for i in (0, 1)], -1)
     for _ in range(12):
         outside[1:-1] = (outside[:-2] + 2 * outside[1:-1] + outside[2:]) / 4
-    bowl = outside[
-        outside[:, 1]
-        > rng.uniform(0.02, 0.06) + outside[outside[:, 0].argmin() if wall < 0 else 0, 1]
-    ]
+    bowl = outside[outside[:, 1] > outside[0, 1] + rng.uniform(0.02, 0.06)]
     inside = bowl[::-1] - np.array([wall, 0])
     inside[:, 0] = np.maximum(inside[:, 0], 0.001)
     foot = np.array([[0.001, outside[0, 1]]])

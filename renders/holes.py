@@ -115,7 +115,10 @@ def _basket(rng: np.random.Generator) -> dict:
     )
     angle = np.linspace(0, 2 * np.pi, count * 8 + 1)[:-1]
     height = np.linspace(-0.6, 0.6, rows)
-    belly = lambda z: 0.75 + 0.25 * np.sin((z + 0.6) * 1.6)  # noqa: E731
+
+    def belly(z: np.ndarray) -> np.ndarray:
+        return 0.75 + 0.25 * np.sin((z + 0.6) * 1.6)
+
     weave = [
         np.stack(
             [

@@ -86,15 +86,11 @@ def ball(
     centre: np.ndarray,
     radii: np.ndarray | float,
     material: bpy.types.Material,
-    turn: np.ndarray | None = None,
 ) -> bpy.types.Object:
-    """Adds an ellipsoid; `turn` is a 3x3 matrix."""
+    """Adds an ellipsoid."""
     u, v = np.meshgrid(np.linspace(0, 2 * np.pi, 33)[:-1], np.linspace(0, np.pi, 17))
     unit = np.stack([np.cos(u) * np.sin(v), np.sin(u) * np.sin(v), np.cos(v)], -1).reshape(-1, 3)
-    points = unit * radii
-    if turn is not None:
-        points = points @ np.asarray(turn).T
-    return surface(points + centre, sheet_faces(17, 32, round_=True), material)
+    return surface(unit * radii + centre, sheet_faces(17, 32, round_=True), material)
 
 
 def sheet_faces(rows: int, columns: int, round_: bool = False) -> list[tuple[int, ...]]:
@@ -199,10 +195,3 @@ def smooth_noise(points: np.ndarray, scale: float, rng: np.random.Generator) -> 
         wave, phase = rng.normal(0, scale, 3), rng.uniform(0, 2 * np.pi)
         total += np.sin(points @ wave + phase)[..., None] * rng.normal(0, 1, 3)
     return total / 2.5
-
-
-def walk(rng: np.random.Generator, knots: int, step: float, bend: float) -> np.ndarray:
-    """Returns a path (K, 3) that wanders: each step turns a little further."""
-    turn = np.cumsum(rng.normal(0, bend, (knots, 3)), 0) * 0.5
-    way = unit(rng.normal(0, 1, 3) + np.cumsum(turn, 0) * 0.15)
-    return np.cumsum(way * step, 0)
