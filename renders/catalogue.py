@@ -33,24 +33,13 @@ PACKS = {
     "drei-assets": {
         "from": "https://github.com/pmndrs/drei-assets",
         "commit": "456060a26bbeb8fdf79326f224b6d99b8bcce736",
-<<<<<<< HEAD
-        "author": "Poly Haven", "licence": "CC0-1.0", "paths": ["hdri"],
-=======
         "author": "Poly Haven",
         "licence": "CC0-1.0",
         "paths": ["hdri"],
->>>>>>> renders
     },
     "3d-demo-data": {
         "from": "https://github.com/gkjohnson/3d-demo-data",
         "commit": "a79b5400ba8ed5bdeffebc10ce5adeecda7c3ebc",
-<<<<<<< HEAD
-        "author": "Poly Haven", "licence": "CC0-1.0", "paths": ["hdri"],
-    },
-    "bpy": {
-        "from": "PyPI, bpy 5.0.1: datafiles/studiolights/world",
-        "author": "Greg Zaal, Poly Haven", "licence": "CC0-1.0",
-=======
         "author": "Poly Haven",
         "licence": "CC0-1.0",
         "paths": ["hdri"],
@@ -59,7 +48,6 @@ PACKS = {
         "from": "PyPI, bpy 5.0.1: datafiles/studiolights/world",
         "author": "Greg Zaal, Poly Haven",
         "licence": "CC0-1.0",
->>>>>>> renders
     },
 }
 # The terms of each catalogue, as its LICENSE.TXT states them.
@@ -91,13 +79,9 @@ def terms(folder: Path, catalogue: str) -> str:
     files = sorted(p for p in folder.iterdir() if "licen" in p.name.lower())
     if not files:
         return catalogue
-<<<<<<< HEAD
-    text = " ".join(html.unescape(re.sub("<[^>]*>", " ", files[0].read_text(errors="replace"))).split())
-=======
     text = " ".join(
         html.unescape(re.sub("<[^>]*>", " ", files[0].read_text(errors="replace"))).split()
     )
->>>>>>> renders
     found = re.search(r"Creative Commons (Zero|Attribution 3\.0)(?! *(?:Share|Non|No))", text)
     if found is None:
         raise ValueError(f"{files[0]}: expected CC0 or CC BY 3.0, found neither")
@@ -119,11 +103,7 @@ def sweet_home(folder: Path, licence: str) -> Iterable[dict]:
                 "name": f"{short}_{re.sub(r'[^A-Za-z0-9]+', '', path.stem)}",
                 "kind": "person" if folder.name == "Reallusion" else "furniture",
                 "title": entry["name"].encode("latin-1").decode("unicode_escape"),
-<<<<<<< HEAD
-                "author": entry.get("creator", "unknown"),
-=======
                 "author": CREDITED.get(folder.name, entry.get("creator", "unknown")),
->>>>>>> renders
                 "licence": terms(path.parent, licence),
                 "pack": "sweethome3d-furniture",
                 "path": str(path.relative_to(folder.parent)),
@@ -136,10 +116,6 @@ def panoramas(packs: Path) -> Iterable[dict]:
     for pack in ("bpy", "drei-assets", "3d-demo-data"):
         for path in sorted((packs / pack).rglob("*.*")):
             if path.suffix in {".hdr", ".exr"}:
-<<<<<<< HEAD
-                yield {"name": path.stem, "author": PACKS[pack]["author"], "licence": "CC0-1.0",
-                       "pack": pack, "path": str(path.relative_to(packs)), "sha256": digest(path)}
-=======
                 yield {
                     "name": path.stem,
                     "author": PACKS[pack]["author"],
@@ -148,7 +124,6 @@ def panoramas(packs: Path) -> Iterable[dict]:
                     "path": str(path.relative_to(packs)),
                     "sha256": digest(path),
                 }
->>>>>>> renders
 
 
 def main() -> None:

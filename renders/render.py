@@ -130,13 +130,9 @@ def main() -> None:
     options = parser.parse_args()
     listed = plan.sources()
     lit_by = plan.panoramas(listed, options.packs)
-<<<<<<< HEAD
-    todo = [j for j in jobs(listed, options.packs, range(*options.seeds)) if options.only in j[0].file]
-=======
     todo = [
         j for j in jobs(listed, options.packs, range(*options.seeds)) if options.only in j[0].file
     ]
->>>>>>> renders
     options.out.mkdir(parents=True, exist_ok=True)
     options.held_out.mkdir(parents=True, exist_ok=True)
     for job, model in tqdm(todo[: options.limit], unit="picture", mininterval=10):
@@ -149,16 +145,10 @@ def main() -> None:
         start = time.process_time()
         line = {"file": job.file, "size": options.size, **_terms(job, model)}
         try:
-<<<<<<< HEAD
-            with _hushed():
-                made = render(job, model, options.packs, lit_by, options)
-            picture.save(made.pop("rgba"), path)
-=======
             with hushed():
                 made = render(job, model, options.packs, lit_by, options)
             terms = {k.capitalize(): line[k] for k in ("title", "author", "licence")}
             picture.save(made.pop("rgba"), path, terms)
->>>>>>> renders
             line |= made
         except (objects.Broken, RuntimeError) as error:
             line["error"] = str(error)
