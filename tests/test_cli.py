@@ -316,3 +316,14 @@ def test_a_folder_to_write_is_not_called_as_a_file(tmp_path, monkeypatch, capsys
         r"error: \S+ \S+: names a \.\w+ file, expected a folder", capsys.readouterr().err
     )
     assert list(tmp_path.iterdir()) == []
+
+
+def test_progress_in_a_terminal_is_a_bar(monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    assert list(terminal.progress("abc", 3, "photo", "scoring")) == ["a", "b", "c"]
+    assert "scoring: 100%" in sys.stderr.getvalue()
+    assert "3/3" in sys.stderr.getvalue()
