@@ -118,7 +118,9 @@ def test_calibrates_on_synthetic_photos_if_none_are_given(model, tmp_path, capsy
 
 def test_says_what_to_install(model, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    command = ["--model", "none.keras", "--format", "tflite", "--output", str(tmp_path / "out")]
+    (tmp_path / "none.keras").touch()  # no network: it must not be asked for
+    command = ["--model", str(tmp_path / "none.keras"), "--format", "tflite"]
+    command += ["--output", str(tmp_path / "out")]
     assert main([*command, "--variant", "int8"]) == 2
     error = capsys.readouterr().err.splitlines()[-1]
     assert error == 'error: ai_edge_quantizer is not installed: pip install -e ".[quantize]"'
