@@ -6,7 +6,7 @@ import pickle
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import ExifTags, Image, ImageCms
@@ -199,6 +199,7 @@ def mattes(draw):
     return make_matte(alpha)
 
 
+@settings(deadline=None)  # a busy machine is no fault
 @given(mattes(), st.integers(0, 15))
 def test_crop_keeps_all_of_the_subject(matte, margin):
     visible = matte.alpha >= 0.05
@@ -224,6 +225,7 @@ def test_crop_moves_photo_and_matte_alike(disc):
     np.testing.assert_array_equal(cropped.prediction, disc.prediction[part])
 
 
+@settings(deadline=None)  # a busy machine is no fault
 @given(mattes(), st.floats(0, 1, exclude_min=True))
 def test_threshold(matte, value):
     hard = matte.threshold(value)
@@ -237,6 +239,7 @@ def test_thresholds_out_of_range(disc, value):
         disc.threshold(value)
 
 
+@settings(deadline=None)  # a busy machine is no fault
 @given(mattes(), st.integers(-14, 14))
 def test_erode_takes_the_extreme_of_each_square(matte, pixels):
     height, width = matte.alpha.shape
@@ -250,6 +253,7 @@ def test_erode_takes_the_extreme_of_each_square(matte, pixels):
     np.testing.assert_array_equal(matte.erode(pixels).alpha, expected)
 
 
+@settings(deadline=None)  # a busy machine is no fault
 @given(mattes())
 def test_keep_largest(matte):
     kept = matte.keep_largest()

@@ -14,6 +14,3 @@ datas = [
 hiddenimports = [*_HOMES.values(), *MODEL_FILES.values()]
 if find_spec("pillow_heif"):
     hiddenimports.append("pillow_heif")
-# Only models of other formats need these, and an app would grow by gigabytes. One that runs such
-# models names them: `--hidden-import tensorflow`.
-excludedimports = ["keras", "onnxruntime", "tensorflow"]
