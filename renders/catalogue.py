@@ -33,22 +33,30 @@ PACKS = {
     "drei-assets": {
         "from": "https://github.com/pmndrs/drei-assets",
         "commit": "456060a26bbeb8fdf79326f224b6d99b8bcce736",
-        "author": "Poly Haven", "licence": "CC0-1.0", "paths": ["hdri"],
+        "author": "Poly Haven",
+        "licence": "CC0-1.0",
+        "paths": ["hdri"],
     },
     "3d-demo-data": {
         "from": "https://github.com/gkjohnson/3d-demo-data",
         "commit": "a79b5400ba8ed5bdeffebc10ce5adeecda7c3ebc",
-        "author": "Poly Haven", "licence": "CC0-1.0", "paths": ["hdri"],
+        "author": "Poly Haven",
+        "licence": "CC0-1.0",
+        "paths": ["hdri"],
     },
     "bpy": {
         "from": "PyPI, bpy 5.0.1: datafiles/studiolights/world",
-        "author": "Greg Zaal, Poly Haven", "licence": "CC0-1.0",
+        "author": "Greg Zaal, Poly Haven",
+        "licence": "CC0-1.0",
     },
 }
 # The terms of each catalogue, as its LICENSE.TXT states them.
 SWEET_HOME = {
-    "BlendSwap-CC-0": "CC0-1.0", "BlendSwap-CC-BY": "CC-BY-3.0", "KatorLegaz": "CC-BY-3.0-US",
-    "Reallusion": "CC-BY-3.0-US", "Scopia": "CC-BY-3.0",
+    "BlendSwap-CC-0": "CC0-1.0",
+    "BlendSwap-CC-BY": "CC-BY-3.0",
+    "KatorLegaz": "CC-BY-3.0-US",
+    "Reallusion": "CC-BY-3.0-US",
+    "Scopia": "CC-BY-3.0",
 }
 
 
@@ -62,7 +70,9 @@ def terms(folder: Path, catalogue: str) -> str:
     files = sorted(p for p in folder.iterdir() if "licen" in p.name.lower())
     if not files:
         return catalogue
-    text = " ".join(html.unescape(re.sub("<[^>]*>", " ", files[0].read_text(errors="replace"))).split())
+    text = " ".join(
+        html.unescape(re.sub("<[^>]*>", " ", files[0].read_text(errors="replace"))).split()
+    )
     found = re.search(r"Creative Commons (Zero|Attribution 3\.0)(?! *(?:Share|Non|No))", text)
     if found is None:
         raise ValueError(f"{files[0]}: expected CC0 or CC BY 3.0, found neither")
@@ -97,8 +107,14 @@ def panoramas(packs: Path) -> Iterable[dict]:
     for pack in ("bpy", "drei-assets", "3d-demo-data"):
         for path in sorted((packs / pack).rglob("*.*")):
             if path.suffix in {".hdr", ".exr"}:
-                yield {"name": path.stem, "author": PACKS[pack]["author"], "licence": "CC0-1.0",
-                       "pack": pack, "path": str(path.relative_to(packs)), "sha256": digest(path)}
+                yield {
+                    "name": path.stem,
+                    "author": PACKS[pack]["author"],
+                    "licence": "CC0-1.0",
+                    "pack": pack,
+                    "path": str(path.relative_to(packs)),
+                    "sha256": digest(path),
+                }
 
 
 def main() -> None:

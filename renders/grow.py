@@ -29,8 +29,12 @@ class Style:
 
 
 def grow(
-    root: np.ndarray, normal: np.ndarray, comb: np.ndarray, style: Style,
-    rng: np.random.Generator, body: BVHTree | None = None,
+    root: np.ndarray,
+    normal: np.ndarray,
+    comb: np.ndarray,
+    style: Style,
+    rng: np.random.Generator,
+    body: BVHTree | None = None,
 ) -> np.ndarray:
     """Returns strands (N, K, 3).
 
@@ -68,15 +72,24 @@ def _strays(
 ) -> np.ndarray:
     """Returns how single strands leave their lock, (N, K, 3): further towards the tip."""
     steps = rng.normal(0, 1, (len(root), style.knots, 3)) * style.length / style.knots
-    drift = rng.normal(0, 1, (len(root), 1, 3)) * style.length * np.where(wild, 0.35, 0.12)[:, None, None]
+    drift = (
+        rng.normal(0, 1, (len(root), 1, 3))
+        * style.length
+        * np.where(wild, 0.35, 0.12)[:, None, None]
+    )
     share = np.linspace(0, 1, style.knots)[None, :, None]
     loose = np.where(wild, 4, 1)[:, None, None] * style.messy
     return (np.cumsum(steps, 1) * 0.5 * share + drift * share**1.5) * loose
 
 
 def _paths(
-    root: np.ndarray, normal: np.ndarray, comb: np.ndarray, style: Style, wild: np.ndarray,
-    rng: np.random.Generator, body: BVHTree | None,
+    root: np.ndarray,
+    normal: np.ndarray,
+    comb: np.ndarray,
+    style: Style,
+    wild: np.ndarray,
+    rng: np.random.Generator,
+    body: BVHTree | None,
 ) -> np.ndarray:
     count, knots = len(root), style.knots
     short = np.where(wild, rng.uniform(0.5, 1.2, count), 1)
@@ -122,10 +135,15 @@ def _outside(points: np.ndarray, body: BVHTree, margin: float) -> np.ndarray:
     moved = points.copy()
     for index, point in enumerate(points):
         near, normal, _, _ = body.find_nearest(point)
-        if near is not None and (
-            (point[0] - near[0]) * normal[0] + (point[1] - near[1]) * normal[1]
-            + (point[2] - near[2]) * normal[2]
-        ) < margin:
+        if (
+            near is not None
+            and (
+                (point[0] - near[0]) * normal[0]
+                + (point[1] - near[1]) * normal[1]
+                + (point[2] - near[2]) * normal[2]
+            )
+            < margin
+        ):
             moved[index] = (near + normal * margin)[:]
     return moved
 
@@ -133,11 +151,20 @@ def _outside(points: np.ndarray, body: BVHTree, margin: float) -> np.ndarray:
 def melanin(rng: np.random.Generator, count: int, spread: float = 0.12) -> np.ndarray:
     """Returns colours (N, 3) of natural or dyed hair, each strand a little different."""
     palette = [
-        (0.012, 0.009, 0.008), (0.03, 0.018, 0.012), (0.07, 0.035, 0.018), (0.14, 0.07, 0.03),
-        (0.30, 0.17, 0.07), (0.55, 0.38, 0.19), (0.75, 0.62, 0.42), (0.35, 0.09, 0.03),
-        (0.5, 0.48, 0.46), (0.85, 0.84, 0.82),
+        (0.012, 0.009, 0.008),
+        (0.03, 0.018, 0.012),
+        (0.07, 0.035, 0.018),
+        (0.14, 0.07, 0.03),
+        (0.30, 0.17, 0.07),
+        (0.55, 0.38, 0.19),
+        (0.75, 0.62, 0.42),
+        (0.35, 0.09, 0.03),
+        (0.5, 0.48, 0.46),
+        (0.85, 0.84, 0.82),
     ]
     base = np.array(palette[int(rng.integers(len(palette)))])
     if rng.random() < 0.07:  # dyed
         base = rng.uniform(0.02, 0.6, 3)
-    return base * np.exp(rng.normal(0, spread, (count, 1))) * np.exp(rng.normal(0, 0.03, (count, 3)))
+    return (
+        base * np.exp(rng.normal(0, spread, (count, 1))) * np.exp(rng.normal(0, 0.03, (count, 3)))
+    )

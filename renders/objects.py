@@ -33,12 +33,14 @@ def mend(rng: np.random.Generator) -> None:
     """Mends what imports get wrong, and varies plain materials a little.
 
     A texture that is missing would shine magenta: the material's own colour takes its place. A
-    texture's alpha cuts leaves out of planes, as the models' own viewer does it. 
+    texture's alpha cuts leaves out of planes, as the models' own viewer does it.
     """
     tint = rng.random() < 0.35
     for material in bpy.data.materials:
         tree = material.node_tree
-        shader = next((n for n in tree.nodes if n.type == "BSDF_PRINCIPLED"), None) if tree else None
+        shader = (
+            next((n for n in tree.nodes if n.type == "BSDF_PRINCIPLED"), None) if tree else None
+        )
         if shader is None:
             continue
         for node in [n for n in tree.nodes if n.type == "TEX_IMAGE"]:
@@ -60,8 +62,9 @@ def _there(image: bpy.types.Image) -> bool:
     return image.packed_file is not None or Path(bpy.path.abspath(image.filepath)).is_file()
 
 
-def _cut_out(tree: bpy.types.NodeTree, colour: bpy.types.NodeSocket,
-             alpha: bpy.types.NodeSocket) -> None:
+def _cut_out(
+    tree: bpy.types.NodeTree, colour: bpy.types.NodeSocket, alpha: bpy.types.NodeSocket
+) -> None:
     node = colour.links[0].from_node
     if node.type != "TEX_IMAGE" or alpha.links or node.image.channels != 4:
         return

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 VISIBLE = 1 / 512  # less alpha than this is saved as 0 in 8 bits: its colour is no measurement
 
@@ -54,9 +55,12 @@ def straight(premultiplied: np.ndarray, alpha: np.ndarray) -> np.ndarray:
     return np.round(np.clip(rgba, 0, 1) * 255).astype(np.uint8)
 
 
-def save(rgba: np.ndarray, path: Path) -> None:
-    """Writes a PNG beside its place, then renames it: what is there is whole."""
+def save(rgba: np.ndarray, path: Path, terms: dict[str, str]) -> None:
+    """Writes a PNG with its terms inside; beside its place first: what is there is whole."""
+    text = PngInfo()
+    for key, value in terms.items():
+        text.add_itxt(key, value)
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_suffix(".part")
-    Image.fromarray(rgba, "RGBA").save(beside, format="PNG", optimize=False)
+    Image.fromarray(rgba, "RGBA").save(beside, format="PNG", pnginfo=text)
     beside.replace(path)

@@ -21,7 +21,6 @@ from tqdm import tqdm
 
 from . import fur, glass, holes, objects, people, picture, plan, stage, thin
 
-
 SCENES = {
     "hair": (people.build, people.STYLES),
     "fur": (fur.build, fur.KINDS),
@@ -46,14 +45,19 @@ def jobs(listed: dict, packs: Path, seeds: range) -> Iterator[tuple[plan.Job, pl
 def procedural(round_: int) -> Iterator[plan.Job]:
     """Yields jobs without a model, each kind in turn, hair and fur more often."""
     turn = itertools.cycle(["hair", "fur", "thin", "hair", "holes", "fur", "thin", "glass"])
-    names = {kind: itertools.cycle(module_names) for kind, (_, module_names) in SCENES.items()}
+    names = {kind: itertools.cycle(known) for kind, (_, known) in SCENES.items()}
     for index in itertools.count():
         kind = next(turn)
         yield plan.Job(kind, next(names[kind]), 1000 * round_ + index)
 
 
-def render(job: plan.Job, model: plan.Model | None, packs: Path, panoramas: list[Path],
-           options: argparse.Namespace) -> dict:
+def render(
+    job: plan.Job,
+    model: plan.Model | None,
+    packs: Path,
+    panoramas: list[Path],
+    options: argparse.Namespace,
+) -> dict:
     """Renders one picture. Returns it and what the log says of it."""
     rng = job.rng()
     scene = stage.empty()
@@ -81,14 +85,24 @@ def render(job: plan.Job, model: plan.Model | None, packs: Path, panoramas: list
 
 def _terms(job: plan.Job, model: plan.Model | None) -> dict:
     if model:
-        return {"title": model.title, "author": model.author, "licence": model.licence,
-                "pack": model.pack, "model": model.path}
+        return {
+            "title": model.title,
+            "author": model.author,
+            "licence": model.licence,
+            "pack": model.pack,
+            "model": model.path,
+        }
     body = {"pack": "mpfb2", "model": "base.obj"} if job.kind == "hair" else {}
-    return {"title": f"{job.name} ({job.kind})", "author": "kmatting", "licence": "CC0-1.0", **body}
+    return {
+        "title": f"{job.name} ({job.kind})",
+        "author": "the authors of kmatting",
+        "licence": "CC0-1.0",
+        **body,
+    }
 
 
 @contextmanager
-def _hushed() -> Iterator[None]:
+def hushed() -> Iterator[None]:
     """Keeps Blender's own lines off the standard output."""
     sys.stdout.flush()
     kept = os.dup(1)
@@ -116,7 +130,9 @@ def main() -> None:
     options = parser.parse_args()
     listed = plan.sources()
     lit_by = plan.panoramas(listed, options.packs)
-    todo = [j for j in jobs(listed, options.packs, range(*options.seeds)) if options.only in j[0].file]
+    todo = [
+        j for j in jobs(listed, options.packs, range(*options.seeds)) if options.only in j[0].file
+    ]
     options.out.mkdir(parents=True, exist_ok=True)
     options.held_out.mkdir(parents=True, exist_ok=True)
     for job, model in tqdm(todo[: options.limit], unit="picture", mininterval=10):
@@ -129,9 +145,10 @@ def main() -> None:
         start = time.process_time()
         line = {"file": job.file, "size": options.size, **_terms(job, model)}
         try:
-            with _hushed():
+            with hushed():
                 made = render(job, model, options.packs, lit_by, options)
-            picture.save(made.pop("rgba"), path)
+            terms = {k.capitalize(): line[k] for k in ("title", "author", "licence")}
+            picture.save(made.pop("rgba"), path, terms)
             line |= made
         except (objects.Broken, RuntimeError) as error:
             line["error"] = str(error)

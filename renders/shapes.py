@@ -51,7 +51,10 @@ def hairy(roughness: float = 0.35) -> bpy.types.Material:
     material, shader = _principled()
     tree = material.node_tree
     tree.nodes.remove(shader)
-    hair, tint = tree.nodes.new("ShaderNodeBsdfHairPrincipled"), tree.nodes.new("ShaderNodeAttribute")
+    hair, tint = (
+        tree.nodes.new("ShaderNodeBsdfHairPrincipled"),
+        tree.nodes.new("ShaderNodeAttribute"),
+    )
     hair.parametrization, hair.model = "COLOR", "CHIANG"
     hair.inputs["Roughness"].default_value = roughness
     tint.attribute_name = "tint"
@@ -80,7 +83,10 @@ def surface(
 
 
 def ball(
-    centre: np.ndarray, radii: np.ndarray | float, material: bpy.types.Material, turn: np.ndarray | None = None
+    centre: np.ndarray,
+    radii: np.ndarray | float,
+    material: bpy.types.Material,
+    turn: np.ndarray | None = None,
 ) -> bpy.types.Object:
     """Adds an ellipsoid; `turn` is a 3x3 matrix."""
     u, v = np.meshgrid(np.linspace(0, 2 * np.pi, 33)[:-1], np.linspace(0, np.pi, 17))
@@ -95,9 +101,14 @@ def sheet_faces(rows: int, columns: int, round_: bool = False) -> list[tuple[int
     """Returns the quads of a grid of vertices; `round_` joins its last column to its first."""
     wide = columns if round_ else columns - 1
     return [
-        (r * columns + c, r * columns + (c + 1) % columns,
-         (r + 1) * columns + (c + 1) % columns, (r + 1) * columns + c)
-        for r in range(rows - 1) for c in range(wide)
+        (
+            r * columns + c,
+            r * columns + (c + 1) % columns,
+            (r + 1) * columns + (c + 1) % columns,
+            (r + 1) * columns + c,
+        )
+        for r in range(rows - 1)
+        for c in range(wide)
     ]
 
 
@@ -106,7 +117,12 @@ def lathe(profile: np.ndarray, material: bpy.types.Material) -> bpy.types.Object
     angle = np.linspace(0, 2 * np.pi, 65)[:-1]
     radius, height = profile[:, :1], profile[:, 1:]
     points = np.stack(
-        [radius * np.cos(angle), radius * np.sin(angle), np.broadcast_to(height, (len(profile), 64))], -1
+        [
+            radius * np.cos(angle),
+            radius * np.sin(angle),
+            np.broadcast_to(height, (len(profile), 64)),
+        ],
+        -1,
     )
     return surface(points.reshape(-1, 3), sheet_faces(len(profile), 64, round_=True), material)
 
@@ -131,7 +147,11 @@ def tubes(
 
 
 def strands(
-    points: np.ndarray, radius: float, tints: np.ndarray, material: bpy.types.Material, tip: float = 0.15
+    points: np.ndarray,
+    radius: float,
+    tints: np.ndarray,
+    material: bpy.types.Material,
+    tip: float = 0.15,
 ) -> bpy.types.Object:
     """Adds hair: points (N, K, 3), colours (N, 3); the radius falls to `tip` of it at the end."""
     count, knots = points.shape[:2]
@@ -157,7 +177,7 @@ def _linked(data: bpy.types.ID) -> bpy.types.Object:
 def roots(
     vertices: np.ndarray, faces: np.ndarray, count: int, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Returns random points on triangles: places (N, 3), normals (N, 3) and their triangles (N,)."""
+    """Returns random points on triangles: places (N, 3), normals (N, 3), triangles (N,)."""
     corners = vertices[faces]
     cross = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
     area = np.linalg.norm(cross, axis=1)

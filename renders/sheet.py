@@ -1,6 +1,6 @@
 """Makes a sheet of pictures to look at: each over a checkerboard, its alpha below.
 
-    python -m renders.sheet SHEET.png PICTURE.png ...
+python -m renders.sheet SHEET.png PICTURE.png ...
 """
 
 from __future__ import annotations

@@ -96,6 +96,12 @@ def light(scene: bpy.types.Scene, hdri: Path, rng: np.random.Generator) -> None:
         holder.rotation_euler = (-holder.location).to_track_quat("-Z", "Y").to_euler()
 
 
+def grey(scene: bpy.types.Scene) -> None:
+    """Lights the scene evenly, by a grey sky without a picture."""
+    scene.world = bpy.data.worlds.new("world")
+    scene.world.use_nodes = True
+
+
 def _mean(image: bpy.types.Image) -> float:
     """Returns the mean luminance of a panorama, each row weighted by its solid angle."""
     width, height = image.size
@@ -230,14 +236,17 @@ def render(scene: bpy.types.Scene, samples: int, alpha_samples: int, seed: int) 
         colour = _pass(scene, Path(folder) / "colour.exr")
         cycles.use_denoising = False
         cycles.samples, cycles.use_adaptive_sampling = alpha_samples, False
-        glass = any([_emit(m) for m in _materials(scene)])
+        glass = [_emit(m) for m in _materials(scene)]  # each is to be turned
         scene.world.node_tree.nodes["Background"].inputs["Strength"].default_value = 0
         for item in scene.objects:
             item.hide_render = item.hide_render or item.type == "LIGHT"
-        if not glass:
+        if not any(glass):
             cycles.max_bounces = 0
             cycles.use_adaptive_sampling = True
             cycles.adaptive_threshold, cycles.adaptive_min_samples = 0.005, 16
+        else:  # each sample either passes or not: more of them, and through more walls
+            cycles.samples = 3 * alpha_samples
+            cycles.max_bounces = cycles.transmission_bounces = 16
         alpha = _pass(scene, Path(folder) / "alpha.exr")[..., 3]
     return straight(colour[..., :3], alpha)
 
@@ -256,13 +265,20 @@ def _pass(scene: bpy.types.Scene, path: Path) -> np.ndarray:
 
 
 def _materials(scene: bpy.types.Scene) -> Iterator[bpy.types.Material]:
-    used = {slot.material.name: slot.material for o in shown(scene) for slot in o.material_slots
-            if slot.material}
+    used = {
+        slot.material.name: slot.material
+        for o in shown(scene)
+        for slot in o.material_slots
+        if slot.material
+    }
     yield from used.values()
 
 
 def _emit(material: bpy.types.Material) -> bool:
-    """Turns a material white and shining, its alpha kept. Returns whether it is glass, left alone."""
+    """Turns a material white and shining, its alpha kept; glass is left alone.
+
+    Returns whether it is glass.
+    """
     tree = material.node_tree
     if tree is None:
         return False

@@ -1,0 +1,1 @@
+"""A benchmark with exact truth: scenes by seed that no training saw."""
