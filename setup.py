@@ -63,6 +63,8 @@ EXTRAS = {
         "pymatting>=1.1.13",
         "scikit-image>=0.24",
         "selenium>=4.30",
+        "nbclient>=0.10",
+        "ipykernel>=6.29",
     ],
     "lint": ["mypy>=1.15", "ruff>=0.11", "types-PyYAML", "types-tqdm", "build>=1.2"],
 }
@@ -80,9 +82,12 @@ setup(
     keywords=["matting", "alpha matte", "background removal", "keras", "tensorflow", "tflite"],
     classifiers=[
         "Development Status :: 4 - Beta",
+        "Environment :: Console",
         "Intended Audience :: Developers",
         "Intended Audience :: Science/Research",
+        "Operating System :: POSIX :: Linux",
         "Programming Language :: Python :: 3",
+        "Programming Language :: Python :: 3 :: Only",
         "Programming Language :: Python :: 3.11",
         "Programming Language :: Python :: 3.12",
         "Programming Language :: Python :: 3.13",
@@ -90,6 +95,7 @@ setup(
         "Topic :: Multimedia :: Graphics",
         "Topic :: Scientific/Engineering :: Artificial Intelligence",
         "Topic :: Scientific/Engineering :: Image Processing",
+        "Topic :: Scientific/Engineering :: Image Recognition",
         "Typing :: Typed",
     ],
     # saved_models/ lies beside the package in a clone, and in it where it is installed.

@@ -1,4 +1,4 @@
-"""Lets the steps of a pipeline work at the same time, in threads."""
+"""Iterators that work ahead of their caller, in threads."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -18,7 +18,7 @@ def ahead(items: Iterable[Item], depth: int = 1) -> Iterator[Item]:
 
     Args:
         items: what to iterate over, in the thread.
-        depth: number of items made ahead. No more than these are held.
+        depth: number of items made ahead. No more are held.
 
     Yields:
         The items, in order. What making one raises is raised here in its place.
@@ -47,10 +47,10 @@ def map_ordered(
 
     Args:
         function: is called with each item, in one of the threads.
-        items: what to iterate over, in the caller's thread. If it is a generator, it is closed when
-            the caller takes no more results.
+        items: what to iterate over, in the caller's thread. A generator is closed when the caller
+            takes no more results.
         workers: number of threads.
-        held: most items that were begun and whose results were not yet taken; by default one more
+        held: the most items that are begun and whose results are not yet taken; by default one more
             than there are workers.
 
     Yields:
@@ -73,7 +73,7 @@ def map_ordered(
 
 
 def _end(pool: ThreadPoolExecutor, iterator: Any) -> None:
-    """Waits for the threads; ends the steps before this one too."""
+    """Waits for the threads and closes the iterator that they read."""
     pool.shutdown(cancel_futures=True)
     if hasattr(iterator, "close"):
         iterator.close()

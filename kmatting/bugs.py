@@ -1,7 +1,7 @@
-"""Bugs of kmatting: told apart from errors of the user, shown with what a report of them needs.
+"""Bugs of kmatting: how they are told from errors of the user, and how they are shown.
 
-A command that is hit by one ends with `STATUS`. Work on many items (the photos of a folder, the
-frames of a clip) continues with the next one, and `BugCounter` keeps count:
+A command that hits one ends with `STATUS`. Work on many items (the photos of a folder, the frames
+of a clip) continues with the next item, and `BugCounter` counts:
 
     bugs = BugCounter()
     for name, outcome in ...:  # of `attempt`, or of `Matter.map(..., catch=Exception)`
@@ -69,11 +69,11 @@ def attempt(function: Callable[..., Result], *arguments: Any) -> Result | Except
 
 
 class BugCounter:
-    """Finds out which of many items failed, and which of these by a bug of kmatting.
+    """Sorts out which of many items failed, and which of those by a bug of kmatting.
 
-    The first bug is printed with its traceback. So that a bug that hits every item does not fail a
-    million of them one by one, `MOST_IN_A_ROW` in a row end the run: the last one is raised.
-    Threads may share an object.
+    The first bug is printed with its traceback. `MOST_IN_A_ROW` bugs in a row end the run: the last
+    one is raised, so that a bug that hits every item does not fail a million of them one by one.
+    Threads may share a counter.
 
     Attributes:
         count: number of items that failed by a bug.
@@ -119,7 +119,7 @@ class BugCounter:
 
 
 def reason(error: Exception) -> str:
-    """Returns in one line why an item failed."""
+    """Returns why an item failed, in one line."""
     if isinstance(error, MemoryError):
         return "not enough memory"
     if is_expected(error):
@@ -134,7 +134,7 @@ def print_bug(error: BaseException) -> None:
 
 
 def show_chain(error: BaseException) -> None:
-    """Prints where an error of the user came from, if `KMATTING_DEBUG=1` asks for it."""
+    """Prints the traceback of a user's error if `KMATTING_DEBUG=1` asks for it."""
     if os.environ.get("KMATTING_DEBUG", "0") not in ("", "0"):
         complain("".join(traceback.format_exception(error)).rstrip())
 
@@ -159,7 +159,7 @@ def request_report(error: BaseException | None = None) -> str:
 
 
 def _place(error: BaseException | None) -> str:
-    """Names the innermost line of kmatting that an error passed."""
+    """Returns the innermost line of kmatting in the traceback of an error, or ""."""
     frames = [
         frame
         for frame in traceback.extract_tb(error.__traceback__ if error else None)

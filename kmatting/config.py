@@ -4,9 +4,10 @@ All keys but `data.train` have a default, so that a config file holds only what 
 Unknown keys and wrong types are refused by name.
 """
 
+import copy
 import difflib
 from collections import Counter
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -181,13 +182,13 @@ class Config(Section):
         return self
 
 
-def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
+def load_config(path: str | Path, overrides: Sequence[str] | Mapping[str, Any] = ()) -> Config:
     """Reads a config file.
 
     Args:
         path: YAML file.
-        overrides: `a.b=value` strings, values in YAML, laid over the file. A number indexes a list:
-            `data.train.0.images=photos`.
+        overrides: `a.b=value` strings, values in YAML, laid over the file; or the values by their
+            keys. A number indexes a list: `data.train.0.images=photos`.
 
     Returns:
         The checked `Config`.
@@ -205,8 +206,8 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     if not isinstance(values, dict):
         found = "an empty file" if values is None else type(values).__name__
         raise ConfigError(f"{path}: expected keys such as `data:`, received {found}.")
-    for override in overrides:
-        _apply(values, override)
+    for override, keys, value in _read_overrides(overrides):
+        _apply(values, override, keys, value)
     _check_extent(values, str(path))
     try:
         return Config.model_validate(values)
@@ -271,14 +272,24 @@ def _check_extent(values: Any, name: str) -> None:
             remaining += value
 
 
-def _apply(values: dict[str, Any], override: str) -> None:
-    """Sets one `a.b=value` in nested dicts and lists."""
-    keys, separator, text = override.partition("=")
-    if not separator or not keys:
-        raise ConfigError(f"--set {override}: expected KEY=VALUE, such as training.epochs=10.")
-    value = _parse(text, f"--set {keys}")
-    if isinstance(value, str):
-        value = _as_number(value)
+def _read_overrides(
+    overrides: Sequence[str] | Mapping[str, Any],
+) -> Iterable[tuple[str, str, Any]]:
+    """Yields each override as it was given, its key and its value."""
+    if isinstance(overrides, Mapping):
+        for keys, value in overrides.items():
+            yield keys, keys, copy.deepcopy(value)  # later overrides may change it
+        return
+    for override in [overrides] if isinstance(overrides, str) else overrides:
+        keys, separator, text = override.partition("=")
+        if not separator or not keys:
+            raise ConfigError(f"--set {override}: expected KEY=VALUE, such as training.epochs=10.")
+        value = _parse(text, f"--set {keys}")
+        yield override, keys, _as_number(value) if isinstance(value, str) else value
+
+
+def _apply(values: dict[str, Any], override: str, keys: str, value: Any) -> None:
+    """Sets one value in nested dicts and lists; `keys` is its place, such as `a.b`."""
     *parents, last = keys.split(".")
     node: Any = values
     try:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from kmatting.bugs import STATUS
+from kmatting.callable_module import CallableModule
 from kmatting.cli import (
     add_model,
     add_size,
@@ -23,7 +24,7 @@ from kmatting.scoring.metrics import BAND_WIDTH, DTSSD, METRICS
 from kmatting.scoring.report import report_text
 from kmatting.scoring.run import WORKERS, evaluate, evaluate_video
 
-__all__ = ["main"]
+__all__ = ["evaluate", "main"]
 
 _EPILOG = """\
 files:
@@ -156,6 +157,8 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
             )
     return args
 
+
+sys.modules[__name__].__class__ = CallableModule
 
 if __name__ == "__main__":
     sys.exit(main())

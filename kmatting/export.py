@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from kmatting.callable_module import CallableModule
 from kmatting.cli import command, make_parser
 from kmatting.errors import UsageError
 from kmatting.exporting.checkpoint import default_name, find_checkpoint
@@ -167,6 +168,8 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
             group.add_argument(option.flag, **option.settings)
     return parser.parse_args(argv)
 
+
+sys.modules[__name__].__class__ = CallableModule
 
 if __name__ == "__main__":
     sys.exit(main())

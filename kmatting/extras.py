@@ -27,14 +27,6 @@ EXTRA_OF = {
 
 
 def install_command(extra: str) -> str:
-    """Returns the command that installs an extra.
-
-    Args:
-        extra: name of the extra, such as "train".
-
-    Returns:
-        A shell command: for a clone one to be run in its folder, else one for the installed
-        package.
-    """
+    """Returns the shell command that installs an extra, in a clone or for the installed package."""
     in_clone = (Path(__file__).resolve().parent.parent / "setup.py").is_file()
     return f'pip install -e ".[{extra}]"' if in_clone else f'pip install "kmatting[{extra}]"'

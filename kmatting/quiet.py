@@ -9,10 +9,10 @@ from pathlib import Path
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Hides what TensorFlow and LiteRT write to standard error while they are loaded.
+    """Hides what TensorFlow and LiteRT write to standard error while they are being loaded.
 
     They write to the file descriptor itself, before any log level applies. Python's own messages
-    are hidden too, so keep the block short; exceptions pass through.
+    are hidden, too, so keep the block short. Exceptions pass through.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:

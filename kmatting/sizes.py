@@ -1,4 +1,4 @@
-"""The size at which a network sees a photo: the same rule in Python and in exported graphs."""
+"""The size at which a network sees a photo: one rule for every format of model."""
 
 import operator
 from typing import Any
@@ -6,14 +6,14 @@ from typing import Any
 from kmatting.errors import UsageError
 
 STRIDE = 16  # of the networks: heights and widths are multiples of it
-DEFAULT_SIZE = 512  # for a model that does not store the size it was trained at
+DEFAULT_SIZE = 512  # of a model whose file does not store the size that it was trained at
 STRETCH = 2.0  # largest factor by which a photo's aspect ratio is changed towards a square
 LONGEST = 8  # longest side of a reduced panorama, as a multiple of the size
 
 Size = int | tuple[int, int]  # side of a square, or height and width, in pixels
 
 
-def as_frame(size: Size) -> tuple[int, int]:
+def height_width(size: Size) -> tuple[int, int]:
     """Returns height and width of a size, in pixels."""
     return size if isinstance(size, tuple) else (size, size)
 
@@ -43,25 +43,25 @@ def network_size(height: int, width: int, size: int) -> tuple[int, int]:
     return max(1, round(height * scale * taller)), max(1, round(width * scale / taller))
 
 
-def size_in_frame(height: int, width: int, frame: tuple[int, int]) -> tuple[int, int]:
+def fitted_size(height: int, width: int, fixed: tuple[int, int]) -> tuple[int, int]:
     """Computes the size at which a network of fixed size sees a photo.
 
-    The photo is enlarged or reduced to fill the frame, and stretched by at most `STRETCH`; beyond
-    that it fills only one side of the frame.
+    The photo is enlarged or reduced to fill the network's input, and stretched by at most
+    `STRETCH`. One that would be stretched more fills only one side.
 
     Args:
         height: the photo's height in pixels.
         width: the photo's width in pixels.
-        frame: height and width of the network's input in pixels.
+        fixed: height and width of the network's input in pixels.
 
     Returns:
-        Height and width in pixels, at most those of the frame.
+        Height and width in pixels, at most those of the input.
     """
-    wider = (width / height) / (frame[1] / frame[0])
+    wider = (width / height) / (fixed[1] / fixed[0])
     unfilled = wider / min(max(wider, 1 / STRETCH), STRETCH)
     return (
-        max(1, round(frame[0] * min(1, 1 / unfilled))),
-        max(1, round(frame[1] * min(1, unfilled))),
+        max(1, round(fixed[0] * min(1, 1 / unfilled))),
+        max(1, round(fixed[1] * min(1, unfilled))),
     )
 
 
@@ -71,7 +71,7 @@ def padded(side: int) -> int:
 
 
 def whole_number(name: str, value: Any, lowest: int, highest: int) -> int:
-    """Checks an argument that has to be a whole number.
+    """Checks an argument that must be a whole number.
 
     Args:
         name: what the number is, for the message.
@@ -84,7 +84,7 @@ def whole_number(name: str, value: Any, lowest: int, highest: int) -> int:
 
     Raises:
         TypeError: if it is not a whole number.
-        ValueError: if it is out of range.
+        UsageError: if it is out of range.
     """
     try:
         if isinstance(value, bool):

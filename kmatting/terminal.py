@@ -23,7 +23,7 @@ __all__ = [
 FIRST_LINE = 30.0
 EACH_LINE = 60.0
 
-# A terminal would obey these: all control characters but the line feed and the tab.
+# A terminal obeys these: all control characters except the line feed and the tab.
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 Item = TypeVar("Item")
@@ -35,7 +35,7 @@ def printable(text: str) -> str:
 
 
 def say(text: str) -> None:
-    """Prints a report. A reader that has gone (`| head`) does not make the command fail."""
+    """Prints a report. If its reader has gone (`| head`), the command does not fail."""
     try:
         print(printable(text), flush=True)
     except BrokenPipeError:
@@ -50,7 +50,7 @@ def complain(text: str) -> None:
 
 
 def discard_output() -> None:
-    """Sends standard output nowhere, or the interpreter would complain of it at its exit."""
+    """Discards standard output; else the interpreter reports a broken pipe when it exits."""
     with open(os.devnull, "wb") as nowhere, contextlib.suppress(OSError, ValueError):  # noqa: PTH123
         os.dup2(nowhere.fileno(), sys.stdout.fileno())
 
@@ -59,8 +59,8 @@ def discard_output() -> None:
 def tolerant_output() -> Iterator[None]:
     r"""Lets characters that standard output cannot encode appear as `\u8c93`.
 
-    Otherwise a command whose output is a pipe of another encoding than UTF-8, as on Windows, would
-    fail after its work, when it names a file.
+    Otherwise a command that names a file would fail after its work, if its output is a pipe in
+    another encoding than UTF-8, as on Windows.
     """
     stream = sys.stdout
     if not isinstance(stream, io.TextIOWrapper):
@@ -83,17 +83,17 @@ def progress(
     brief: bool = False,
     clock: Callable[[], float] = time.monotonic,
 ) -> Iterator[Item]:
-    """Passes items on and shows on standard error how many there were.
+    """Passes items on and shows on standard error how many are done.
 
-    In a terminal that is a bar; in a file or a pipe a line after `FIRST_LINE` seconds, and then
-    one every `EACH_LINE` seconds.
+    A terminal gets a bar. A file or a pipe gets a line after `FIRST_LINE` seconds, then one every
+    `EACH_LINE` seconds.
 
     Args:
         items: what to iterate over. One item is done when the next one is asked for.
-        total: number of items, if it is known.
+        total: number of items, if known.
         unit: what an item is, such as "photo".
         title: what is done with them, such as "scoring".
-        brief: whether a bar appears only after two seconds, and goes at the end.
+        brief: whether the bar appears only after two seconds and is removed at the end.
         clock: returns the time in seconds.
 
     Yields:
@@ -115,7 +115,7 @@ def _in_terminal(
     delay = 2 if brief else 0
     with tqdm(desc=title or None, total=total, unit=unit, leave=not brief, delay=delay) as bar:
         for item in items:
-            bar.clear()  # what is printed now stands above it
+            bar.clear()  # so that what is printed now stands above it
             yield item
             bar.update()
 

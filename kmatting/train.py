@@ -2,18 +2,23 @@
 
 import argparse
 import contextlib
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from kmatting.callable_module import CallableModule
 from kmatting.cli import command, make_parser, say
+from kmatting.errors import DeviceMemoryError, LostWorkerError, UsageError
 from kmatting.keras_setup import import_keras
 from kmatting.quiet import quiet
 from kmatting.training.ending import ends_data_threads
 
 if TYPE_CHECKING:
     from kmatting.config import Config
+
+__all__ = ["main", "train"]
 
 EXAMPLES = """examples:
   a first look, on built-in synthetic data:
@@ -28,29 +33,67 @@ EXAMPLES = """examples:
 """
 
 
-@ends_data_threads
-def train(config: "Config", folder: Path, resume: bool = False) -> None:
-    """Trains a network and writes everything about the run to a folder.
+def train(
+    config: "str | os.PathLike[str] | Config | None" = None,
+    output: str | os.PathLike[str] | None = None,
+    resume: bool = False,
+    set: Sequence[str] | Mapping[str, Any] = (),
+) -> Path:
+    """Trains a network, as `kmatting train` does, whose options the arguments are.
 
-    Sets Keras's global random seed and dtype policy.
+    Sets Keras's global random seed and dtype policy. Prints the progress.
 
     Args:
-        config: the whole config.
-        folder: the run's folder. Receives `config.yaml` and `run.json` (what was run),
-            `last.keras`, `best.keras`, `log.csv`, `panel.png`, `panels/` and `tensorboard/`.
+        config: config of the run: a YAML file, or a `kmatting.config.Config`. Can be left out to
+            resume a run with its own.
+        output: the run's folder; by default `runs/` and the name of the config. Receives
+            `config.yaml` and `run.json` (what was run), `last.keras`, `best.keras`, `log.csv`,
+            `panel.png`, `panels/` and `tensorboard/`.
         resume: whether to continue the run in the folder from its last complete epoch. A folder
             without a complete epoch starts from the beginning.
+        set: keys of the config to override: `{"training.epochs": 10}`, or
+            `["training.epochs=10"]`.
+
+    Returns:
+        The run's folder.
 
     Raises:
-        ConfigError: if the devices, the weights or the batch size do not fit, or if the folder
-            holds another run.
+        ConfigError: if the config is wrong, or the devices, the weights or the batch size do not
+            fit, or if the folder holds another run.
         DataError: if the data cannot be used.
         CheckpointError: if the run cannot be resumed because a file is damaged.
         NaNLossError: if the loss becomes NaN or infinite.
         WorkersDifferError: if the workers of a cluster were started with different settings.
         LostWorkerError: if another worker of the cluster ended.
         DeviceMemoryError: if a step needs more memory than the device has.
+
+    Examples:
+        >>> run = kmatting.train("configs/model2.yaml", set={"data.train.0.images": "photos"})
+        >>> matter = kmatting.Matter(run / "best.keras")
     """
+    from kmatting.config import Config
+    from kmatting.training.run_folder import how_to_resume, open_run
+
+    folder = None if output is None else Path(output)
+    if isinstance(config, Config):
+        if folder is None or set:
+            raise UsageError(
+                "With a Config, train() needs `output`, and takes no `set`: change the Config."
+            )
+    else:
+        file = None if config is None else Path(config)
+        config, folder = open_run(file, set, folder, resume)
+    try:
+        _train(config, folder, resume)
+    except (KeyboardInterrupt, OSError, DeviceMemoryError, LostWorkerError) as error:
+        error.add_note(how_to_resume(folder))
+        raise
+    return folder
+
+
+@ends_data_threads
+def _train(config: "Config", folder: Path, resume: bool) -> None:
+    """Trains a network and writes everything about the run to a folder."""
     with quiet():
         keras = import_keras(prefer_tensorflow=True)
 
@@ -122,17 +165,11 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
 @command
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit status."""
-    args = _parse(argv)
-    from kmatting.training.run_folder import how_to_resume, open_run
-
-    config, folder = open_run(args.config, args.set, args.output, args.resume)
-    try:
-        train(config, folder, args.resume)
-    except (KeyboardInterrupt, OSError) as error:  # such as a full disk or memory
-        error.add_note(how_to_resume(folder))
-        raise
+    train(**vars(_parse(argv)))
     return 0
 
+
+sys.modules[__name__].__class__ = CallableModule
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -48,19 +48,23 @@ PYTHON = """
 import os, pathlib, sys
 if sys.argv[1:3] == ["-m", "venv"]:
     folder = pathlib.Path(sys.argv[3], "bin")
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     (folder / "activate").touch()
 else:
     os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
 """
 # Training takes a network that is traced in a second.
+TINY = f"""
+import sys
+sys.path.insert(0, {str(ROOT / "tests" / "helpers")!r})
+import kmatting.models
+import tiny_train
+kmatting.models.build_model = tiny_train.build_tiny
+"""
 KMATTING = """
 import sys
 if sys.argv[1:2] == ["train"]:
-    sys.path.insert(0, {tests!r})
-    import kmatting.models
-    import tiny_train
-    kmatting.models.build_model = tiny_train.build_tiny
+    exec({tiny!r})
 from kmatting.cli import main
 sys.exit(main())
 """
@@ -93,7 +97,7 @@ def read_blocks(page):
         elif mark := re.fullmatch(r"<!-- not run: (.+) -->", line):
             marker = mark[1]
         elif line.strip():
-            assert marker is None, f"{page}:{number}: a mark without a block behind it"
+            assert marker is None, f"{page}:{number}: a mark without a block after it"
             assert "```" not in line, f"{page}:{number}: a fence that is not understood"
             if line.startswith(("    ", "\t")):  # options of mkdocstrings look like a block
                 assert above.startswith(":::"), f"{page}:{number}: an indented block"
@@ -110,7 +114,7 @@ def name(page):
 def commands(tmp_path_factory):
     """A folder to put first on the PATH."""
     folder = tmp_path_factory.mktemp("bin")
-    values = {"root": str(ROOT), "tests": str(ROOT / "tests")}
+    values = {"root": str(ROOT), "tiny": TINY}
     for command, code in {"pip": PIP, "python3": PYTHON, "kmatting": KMATTING}.items():
         path = folder / command
         text = code if command == "python3" else code.format(**values)
@@ -224,6 +228,8 @@ def test_blocks_run(page, workplace, environment, tmp_path):
         if block.language == "bash":
             run(block.code, folder, environment, block.place)
         elif block.language == "python":
+            if "kmatting.train(" in block.code:
+                python += TINY
             python += block.code  # a block may use the names of those above it
             run(python, folder, environment, block.place, (sys.executable, "-c"))
         else:

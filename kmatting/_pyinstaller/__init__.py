@@ -1,4 +1,4 @@
-"""Tells PyInstaller what an app needs that uses kmatting (entry point `pyinstaller40`)."""
+"""What PyInstaller has to pack into an app that uses kmatting (entry point `pyinstaller40`)."""
 
 from pathlib import Path
 

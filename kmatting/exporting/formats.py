@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from kmatting.cli import at_least, parse_size
-from kmatting.sizes import STRIDE, as_frame
+from kmatting.sizes import STRIDE, height_width
 
 # The variants, with the largest mean difference from the Keras model's alphas that is accepted.
 VARIANTS = {"float32": 1e-5, "float16": 0.002, "dynamic": 0.01, "int8": 0.01, "integer": 0.02}
@@ -57,7 +57,7 @@ class Format:
 
 def _parse_sides(text: str) -> tuple[int, int]:
     """Reads `512` or `288x512`, height first."""
-    size = as_frame(parse_size(text))
+    size = height_width(parse_size(text))
     if any(side % STRIDE for side in size):
         raise argparse.ArgumentTypeError(f"expected multiples of {STRIDE}, received {text!r}")
     return size

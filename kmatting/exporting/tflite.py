@@ -24,7 +24,7 @@ from kmatting.files import whole_file
 from kmatting.networks.metadata import METADATA
 from kmatting.networks.tflite import TFLiteNetwork
 from kmatting.quiet import quiet
-from kmatting.sizes import DEFAULT_SIZE, STRIDE, Size, as_frame, size_text
+from kmatting.sizes import DEFAULT_SIZE, STRIDE, Size, height_width, size_text
 from kmatting.terminal import complain
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def export(
 def _sizes(size: Size | list[Size]) -> list[tuple[int, int]]:
     """Returns the height and width of each size: of one, such as 64 or (64, 96), or of a list."""
     sizes = size if isinstance(size, list) else [size]
-    return list(dict.fromkeys(as_frame(each) for each in sizes))
+    return list(dict.fromkeys(height_width(each) for each in sizes))
 
 
 def _check_arguments(

@@ -27,7 +27,7 @@ _STEPS = 4095  # of the table from linear light to levels
 
 
 def is_other_than_srgb(primaries: int, transfer: int) -> bool:
-    """Tells whether colours have to be converted, so that they look right as sRGB.
+    """Returns whether colours must be converted to look right as sRGB.
 
     Args:
         primaries: code point of the primaries.

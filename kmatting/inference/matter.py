@@ -28,7 +28,7 @@ from kmatting.sizes import (
     DEFAULT_SIZE,
     STRIDE,
     Size,
-    as_frame,
+    height_width,
     size_text,
     whole_number,
 )
@@ -242,7 +242,7 @@ class Matter:
         if size is None:
             return None
         if self.fixed_size:
-            if as_frame(size) != self.fixed_size:
+            if height_width(size) != self.fixed_size:
                 raise UsageError(
                     f"{self._path}: runs at {size_text(self.fixed_size)} pixels only, received "
                     f"size {size_text(size)}. Leave out the size, or load a model at that size."

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from kmatting.sizes import network_size, padded, size_in_frame
+from kmatting.sizes import fitted_size, network_size, padded
 
 _LEAST_SHARE = 0.8  # of the input, which a photo of 5:2 fills in a square one
 
@@ -62,4 +62,4 @@ def fit_any_size(height: int, width: int, size: int) -> Fitting:
 
 def fit_fixed_size(height: int, width: int, size: tuple[int, int]) -> Fitting:
     """Fits a photo to a network whose input has one height and width."""
-    return Fitting((height, width), size_in_frame(height, width, size), size)
+    return Fitting((height, width), fitted_size(height, width, size), size)

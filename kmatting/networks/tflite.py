@@ -17,7 +17,7 @@ from kmatting.networks.network import (
     only_one,
 )
 from kmatting.networks.runtime import keep_in_forks, processors
-from kmatting.sizes import Size, as_frame, size_text
+from kmatting.sizes import Size, height_width, size_text
 
 _MOST_THREADS = 8  # by default: more do not make a small network faster
 # Pixels of the input up to which each worker gets a copy. Copies of a larger network would take
@@ -28,7 +28,7 @@ _KIND = "a TFLite model"
 
 def load(path: Path, threads: int | None = None, size: Size | None = None) -> "TFLiteNetwork":
     """Loads a `.tflite` file, see `kmatting.networks.formats.load_network`."""
-    return TFLiteNetwork(path.read_bytes(), threads, None if size is None else as_frame(size))
+    return TFLiteNetwork(path.read_bytes(), threads, None if size is None else height_width(size))
 
 
 class TFLiteNetwork(Network):

@@ -30,24 +30,26 @@ from kmatting.terminal import complain, progress
 
 __all__ = ["WORKERS", "evaluate", "evaluate_video"]
 
+StrPath = str | os.PathLike[str]
+
 WORKERS = min(4, os.cpu_count() or 1)  # images scored at a time
 
 
 def evaluate(
-    data: tuple[Path, Path] | None = None,
+    data: tuple[StrPath, StrPath] | None = None,
     *,
-    predictions: Path | None = None,
-    alphas: Path | None = None,
-    images: Path | None = None,
-    trimaps: Path | None = None,
-    groups: Path | None = None,
-    model: Path | None = None,
+    predictions: StrPath | None = None,
+    alphas: StrPath | None = None,
+    images: StrPath | None = None,
+    trimaps: StrPath | None = None,
+    groups: StrPath | None = None,
+    model: StrPath | None = None,
     size: Size | None = None,
     threads: int | None = None,
     recursive: bool = False,
     band: int = BAND_WIDTH,
     resize_predictions: bool = False,
-    output: Path | None = None,
+    output: StrPath | None = None,
     workers: int = WORKERS,
 ) -> dict[str, Any]:
     """Scores the mattes of a model, or files, as `kmatting evaluate` does.
@@ -121,12 +123,12 @@ def evaluate(
 
 
 def evaluate_video(
-    prediction: Path,
-    truth: Path,
+    prediction: StrPath,
+    truth: StrPath,
     *,
     band: int = BAND_WIDTH,
     resize_predictions: bool = False,
-    output: Path | None = None,
+    output: StrPath | None = None,
 ) -> dict[str, Any]:
     """Scores each frame of a video, and its flicker, as `kmatting evaluate --video` does.
 
@@ -183,7 +185,7 @@ def _score(
     return scored, failed, bugs
 
 
-def _model(path: Path | None, size: Size | None, threads: int | None) -> Predict:
+def _model(path: StrPath | None, size: Size | None, threads: int | None) -> Predict:
     """Returns a function that predicts the alpha of a case with a model."""
     # Imported here, since scoring files needs no network.
     from kmatting.inference.matter import Matter
@@ -203,7 +205,7 @@ def _read_prediction(case: Case) -> np.ndarray:
     return read_alpha(case.prediction, exact=True)
 
 
-def _source(source: Path | None, size: Size | None) -> str:
+def _source(source: StrPath | None, size: Size | None) -> str:
     return f"{source or 'the shipped model'}" + (f" at size {size_text(size)}" if size else "")
 
 
@@ -216,7 +218,7 @@ def _write(folder: Path, report: dict[str, Any]) -> None:
     write_csv(folder / "report.csv", report["per_image"])
 
 
-def _check_output(output: Path | None) -> None:
+def _check_output(output: StrPath | None) -> None:
     if output is not None:
         check_folder(Path(output), "--output")
         check_writable(Path(output))

@@ -6,9 +6,9 @@ import json
 import math
 import platform
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -47,13 +47,16 @@ class RunState(BaseModel):
 
 
 def open_run(
-    config_file: Path | None, overrides: Sequence[str], output: Path | None, resume: bool
+    config_file: Path | None,
+    overrides: Sequence[str] | Mapping[str, Any],
+    output: Path | None,
+    resume: bool,
 ) -> tuple[Config, Path]:
     """Finds the config and the folder of a new or a resumed run.
 
     Args:
         config_file: YAML file. May be left out to resume with the run's own config.
-        overrides: `a.b=value` strings that override the file.
+        overrides: what overrides the file, see `load_config`.
         output: the run's folder; by default `runs/` and the name of the config.
         resume: whether to continue the run in the folder.
 
