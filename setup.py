@@ -52,6 +52,8 @@ EXTRAS = {
         "pymatting>=1.1.13",
         "scikit-image>=0.24",
         "selenium>=4.30",
+        "nbclient>=0.10",
+        "ipykernel>=6.29",
     ],
     "lint": ["mypy>=1.15", "ruff>=0.11", "types-PyYAML", "types-tqdm", "build>=1.2"],
 }
