@@ -20,6 +20,16 @@ EXTRAS = {
         "pydantic>=2.10",
         "pyyaml>=6",
     ],
+    # Training on Keras's JAX backend, without TensorFlow; exports need the extra `train`.
+    "train-jax": [
+        "jax>=0.7",
+        "keras>=3.15,<3.16",
+        "opencv-python-headless>=4.11",
+        "filelock>=3.20",
+        "tensorboard>=2.20",
+        "pydantic>=2.10",
+        "pyyaml>=6",
+    ],
     # HEIC photos, as iPhones write them. Its wheels hold libheif (LGPL) and x265 (GPL).
     "heic": ["pillow-heif>=1.1"],
     # Videos (kmatting video): FFmpeg, in a build under the GPL. PyAV 19 cannot ignore text in a

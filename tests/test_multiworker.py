@@ -26,7 +26,7 @@ from kmatting.training.devices import Cluster, make_strategy, read_cluster
 from kmatting.training.run_folder import read_state
 
 TESTS = Path(__file__).parent
-TRAIN = TESTS / "tiny_train.py"
+TRAIN = TESTS / "helpers" / "tiny_train.py"
 CONFIG = {
     "model": {"name": "model1", "encoder_weights": "none"},
     "data": {
@@ -187,7 +187,7 @@ def test_workers_that_differ_say_so_and_end(config, ports, tmp_path):
 
 def test_keras_still_needs_help(ports):
     """When this fails, Keras trains without help: remove `let_keras_fit` from replicas.py."""
-    script = TESTS / "multiworker_keras.py"
+    script = TESTS / "helpers" / "multiworker_keras.py"
     for code, output, errors in end([start(index, ports, script) for index in (0, 1)]):
         assert code == 0, errors
         outcomes = json.loads(output.splitlines()[-1])

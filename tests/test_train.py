@@ -38,7 +38,7 @@ BASE = {
 
 
 def command(*arguments):
-    return [sys.executable, str(TESTS / "tiny_train.py"), *map(str, arguments)]
+    return [sys.executable, str(TESTS / "helpers" / "tiny_train.py"), *map(str, arguments)]
 
 
 def run(*arguments, **variables):

@@ -1,6 +1,6 @@
 """Builds the two matting networks from their blocks."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import keras
 
@@ -94,9 +94,11 @@ def _build(
     spatial_attention: keras.layers.Layer | None = None,
 ) -> keras.Model:
     """Builds a network from its encoder, and from attention if it has some."""
+    details: list[Any] = []
+    low_level_filters: tuple[int, ...] = LOW_LEVEL_FILTERS
+    fusion_filters: tuple[int, ...] = FUSION_FILTERS
     if high_level_size is None:
-        full_image, details = branch.get_layer("normalisation").output, []
-        low_level_filters, fusion_filters = LOW_LEVEL_FILTERS, FUSION_FILTERS
+        full_image = branch.get_layer("normalisation").output
     else:
         branch, full_image, details = with_reduced_image(branch, high_level_size)
         low_level_filters, fusion_filters = DETAIL_LOW_LEVEL_FILTERS, DETAIL_FUSION_FILTERS
@@ -131,7 +133,7 @@ def build_model(config: "ModelConfig") -> keras.Model:
         ConfigError: if weights are missing or do not fit.
     """
     builder = {"model1": model1, "model2": model2}[config.name]
-    parts = {"skips": config.skips, "high_level_size": config.high_level_size}
+    parts: dict[str, Any] = {"skips": config.skips, "high_level_size": config.high_level_size}
     if config.weights is None:
         return builder(config.encoder, config.encoder_weights, **parts)
     model = builder(config.encoder, "none", **parts)

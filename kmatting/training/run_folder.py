@@ -141,7 +141,9 @@ def describe_run(config: Config, folder: Path) -> None:
         config: the whole config.
         folder: the run's folder.
     """
-    packages = ("tensorflow", "keras", "numpy", "pillow")
+    import keras  # here, as resuming is checked before it is loaded
+
+    packages = (keras.backend.backend(), "keras", "numpy", "pillow")
     run = {
         "kmatting": __version__,
         "python": platform.python_version(),

@@ -1,6 +1,6 @@
 """Measures what a batch job costs before its first photo: listing, grouping by name, skipping.
 
-    python tests/batch_listing.py MODEL.tflite 100000
+    python tests/helpers/batch_listing.py MODEL.tflite 100000
 
 lists that many made-up photos, all of which are done already, on Beam's local runner, and prints
 the seconds of processor time and the memory of this process.
@@ -34,7 +34,7 @@ class ListedFiles(MemoryFiles):
             yield FileMetadata(f"listed://photos/{number // 1000:05}/{number:08}.jpg", 1, 0)
 
     def exists(self, path):
-        return path.startswith("listed://mattes/") and not path.endswith("errors.jsonl")
+        return path.startswith("listed://mattes/") and not path.endswith(".jsonl")
 
     def delete(self, paths):
         pass
