@@ -56,7 +56,7 @@ else:
 # Training takes a network that is traced in a second.
 TINY = f"""
 import sys
-sys.path.insert(0, {str(ROOT / "tests")!r})
+sys.path.insert(0, {str(ROOT / "tests" / "helpers")!r})
 import kmatting.models
 import tiny_train
 kmatting.models.build_model = tiny_train.build_tiny
