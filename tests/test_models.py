@@ -2,20 +2,24 @@
 
 import importlib
 import re
+from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
+import kmatting
 from kmatting import models
-from kmatting.config import ModelConfig
+from kmatting.config import ModelConfig, load_config
 from kmatting.errors import ConfigError
 from kmatting.layers import FusedBatchNormalization
 from kmatting.models import densenet
 from kmatting.models.encoder import build_encoder
 from kmatting.models.names import ENCODERS
 from kmatting.models.weights import explain, load_weights
+
+ROOT = Path(__file__).resolve().parent.parent
 
 
 def receptive_field(model, layer):
@@ -415,3 +419,13 @@ def test_build_model_starts_from_a_trained_model(small_model, small_config, phot
         models.build_model(wrong)
     assert re.search(r"with densenet169: layer \w+: expected .*, received", str(caught.value))
     assert len(str(caught.value)) < 300
+
+
+def test_the_shipped_weights_fit_the_config_that_fine_tunes_them():
+    config = load_config(ROOT / "configs" / "finetune.yaml").model
+    shipped = {layer.name: layer for layer in kmatting.load_model().layers}
+    for layer in models.build_model(config).layers:
+        for found, expected in zip(
+            layer.get_weights(), shipped[layer.name].get_weights(), strict=True
+        ):
+            np.testing.assert_array_equal(found, expected)
