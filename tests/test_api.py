@@ -1,5 +1,6 @@
 """The public functions: names, arguments, types; what they do is tested where they live."""
 
+import importlib
 import inspect
 import subprocess
 import sys
@@ -201,3 +202,15 @@ def test_types_reach_a_user(installed, tmp_path):
     assert [line.split(":")[1] for line in done.stdout.splitlines() if "error:" in line] == [
         *("2", "3", "4", "4")
     ]
+
+
+def test_each_room_says_what_of_it_is_public():
+    names = list(kmatting.__all__)
+    for init in Path(kmatting.__file__).parent.glob("*/__init__.py"):
+        if init.parent.name.startswith("_") or init.parent.name == "saved_models":
+            continue
+        room = importlib.import_module(f"kmatting.{init.parent.name}")
+        for name in room.__all__:
+            assert getattr(room, name) is not None
+        names += room.__all__
+    assert len(names) < 90, sorted(names)

@@ -12,3 +12,5 @@ This room lies below `inference/`, which predicts mattes, and above `images/`. W
 run `compose, foreground, shadow <- kinds <- names, wanted <- maker <- matte`, and `jobs` uses names
 and wanted. The table and the maker call a `Matte` that they are handed, and do not import it.
 """
+
+__all__: list[str] = []  # no API; see `kmatting`

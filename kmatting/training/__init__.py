@@ -1,1 +1,3 @@
 """Training a network: losses, metrics, optimizer, callbacks, devices and the run's folder."""
+
+__all__: list[str] = []  # no API; see `kmatting`
