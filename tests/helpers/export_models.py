@@ -11,7 +11,7 @@ def tiny_model(path):
     """
     import keras
 
-    from kmatting.layers import CWise, FusedBatchNormalization, SWise
+    from kmatting.layers import CWise, FusedBatchNormalization, ResizeLike, SWise
     from kmatting.models.blocks import (
         apply_conv_block,
         apply_decoder,
@@ -30,7 +30,8 @@ def tiny_model(path):
             FusedBatchNormalization(name=f"encoder_{stride}_0_bn")(x)
         )
     structure = SWise()(apply_low_level_branch(normalised))
-    alpha = apply_fusion(apply_decoder(CWise(ratio=4)(x)), structure)
+    semantics = ResizeLike()(apply_decoder(CWise(ratio=4)(x)), structure)
+    alpha = apply_fusion(semantics, structure)
     model = keras.Model(image, alpha, name="tiny")
     rng = np.random.default_rng(0)
     for layer in model.layers:
