@@ -60,6 +60,15 @@ SWEET_HOME = {
 }
 
 
+# How the authors of whole catalogues ask to be named, in their LICENSE.TXT.
+CREDITED = {
+    "Scopia": "Emmanuel Puybaret / eTeks and Scopia Visual Interfaces Systems, s.l. "
+    "(http://www.scopia.es)",
+    "KatorLegaz": "Andrew Kator & Jennifer Legaz",
+    "Reallusion": "Reallusion (http://www.reallusion.com)",
+}
+
+
 def digest(path: Path) -> str:
     """Returns a file's SHA-256."""
     return hashlib.sha256(path.read_bytes()).hexdigest()
@@ -94,7 +103,7 @@ def sweet_home(folder: Path, licence: str) -> Iterable[dict]:
                 "name": f"{short}_{re.sub(r'[^A-Za-z0-9]+', '', path.stem)}",
                 "kind": "person" if folder.name == "Reallusion" else "furniture",
                 "title": entry["name"].encode("latin-1").decode("unicode_escape"),
-                "author": entry.get("creator", "unknown"),
+                "author": CREDITED.get(folder.name, entry.get("creator", "unknown")),
                 "licence": terms(path.parent, licence),
                 "pack": "sweethome3d-furniture",
                 "path": str(path.relative_to(folder.parent)),

@@ -1,10 +1,6 @@
 """Makes `examples/data`: 24 foregrounds and 8 backgrounds, CC0 alone, at most 4 MB.
 
-<<<<<<< HEAD
-    python -m renders.examples --packs PACKS --out examples/data
-=======
 python -m renders.examples --packs PACKS --out examples/data
->>>>>>> renders
 """
 
 from __future__ import annotations
@@ -19,25 +15,6 @@ import bpy
 import numpy as np
 from PIL import Image, ImageFilter
 
-<<<<<<< HEAD
-from . import plan, render, stage
-from .picture import to_srgb
-
-MODELS = (
-    "desklamp", "electricGuitar", "caballito", "osakaChair", "tableFan", "orchids", "fence", "teddyBear",
-    "cissorsswap", "spiralStaircase", "headphones", "deckChair", "outdoorLamp",
-)
-MADE = (
-    ("hair", "long", 7), ("hair", "curly", 11), ("hair", "wind", 5), ("fur", "cat", 3), ("fur", "rabbit", 2),
-    ("thin", "feather", 4), ("thin", "dandelion", 1), ("thin", "twig", 2), ("holes", "chain", 2),
-    ("holes", "net", 3), ("glass", "wineglass", 4),
-)
-# Panorama, turn in degrees, height of the view in degrees, field of view in degrees.
-VIEWS = (
-    ("dancing_hall_1k", 40, 2, 80), ("leadenhall_market_1k", 90, 4, 85), ("noon_grass_1k", 200, -6, 80),
-    ("modern_buildings_2_1k", 20, 4, 85), ("potsdamer_platz_1k", 130, 3, 80), ("autoshop_01_1k", 300, -3, 85),
-    ("phalzer_forest_01_1k", 0, 0, 80), ("thatch_chapel_1k", 250, 2, 85),
-=======
 from . import plan, render
 from .picture import to_srgb
 
@@ -79,18 +56,13 @@ VIEWS = (
     ("autoshop_01_1k", 300, -3, 85),
     ("phalzer_forest_01_1k", 0, 0, 80),
     ("thatch_chapel_1k", 250, 2, 85),
->>>>>>> renders
 )
 LARGEST = 150_000  # bytes a foreground may take
 
 
-<<<<<<< HEAD
-def view(panorama: Path, turn: float, height: float, field: float, size: tuple[int, int]) -> np.ndarray:
-=======
 def view(
     panorama: Path, turn: float, height: float, field: float, size: tuple[int, int]
 ) -> np.ndarray:
->>>>>>> renders
     """Returns a photo (H, W, 3), uint8, of a part of a panorama, taken with a plain lens."""
     image = bpy.data.images.load(str(panorama))
     wide, high = image.size
@@ -100,14 +72,10 @@ def view(
     x, y = np.meshgrid(np.linspace(-1, 1, size[0]), np.linspace(-1, 1, size[1]) * size[1] / size[0])
     far = 1 / math.tan(math.radians(field) / 2)
     tilt = math.radians(height)
-<<<<<<< HEAD
-    up, ahead = -y * math.cos(tilt) + far * math.sin(tilt), far * math.cos(tilt) + y * math.sin(tilt)
-=======
     up, ahead = (
         -y * math.cos(tilt) + far * math.sin(tilt),
         far * math.cos(tilt) + y * math.sin(tilt),
     )
->>>>>>> renders
     column = ((np.arctan2(x, ahead) / (2 * np.pi) + 0.5 + turn / 360) % 1) * wide - 0.5
     row = (0.5 - np.arctan2(up, np.hypot(x, ahead)) / np.pi) * high - 0.5
     left, top = np.floor(column).astype(int), np.floor(row).astype(int)
@@ -125,13 +93,9 @@ def lean(rgba: np.ndarray) -> bytes:
     """Returns a small PNG: far from what is seen the colour is black; too large ones shrink."""
     picture = Image.fromarray(rgba, "RGBA")
     while True:
-<<<<<<< HEAD
-        near = picture.getchannel("A").point(lambda a: 255 * (a > 0)).filter(ImageFilter.MaxFilter(9))
-=======
         near = (
             picture.getchannel("A").point(lambda a: 255 * (a > 0)).filter(ImageFilter.MaxFilter(9))
         )
->>>>>>> renders
         values = np.array(picture)
         values[..., :3] *= (np.array(near) > 0)[..., None]
         file = io.BytesIO()
@@ -164,22 +128,13 @@ def main() -> None:
     todo += [(plan.Job(*made), None) for made in MADE]
     lines = []
     for job, model in todo:
-<<<<<<< HEAD
-        path = options.out / "foregrounds" / f"{job.kind}-{job.name.removeprefix('blendswapcc0_')}.png"
-=======
         path = (
             options.out / "foregrounds" / f"{job.kind}-{job.name.removeprefix('blendswapcc0_')}.png"
         )
->>>>>>> renders
         if not path.exists():
             made = render.render(job, model, options.packs, lit_by, options)
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(lean(made["rgba"]))
-<<<<<<< HEAD
-        source = f"{model.title}, Debian sweethome3d-furniture, {model.path}" if model else (
-            f"made by renders/, {job.kind} {job.name} seed {job.seed}"
-            + (", body: MakeHuman (mpfb2)" if job.kind == "hair" else ""))
-=======
         source = (
             f"{model.title}, Debian sweethome3d-furniture, {model.path}"
             if model
@@ -188,7 +143,6 @@ def main() -> None:
                 + (", body: MakeHuman (mpfb2)" if job.kind == "hair" else "")
             )
         )
->>>>>>> renders
         lines.append((path, source, model.author if model else "the authors of kmatting"))
     for name, turn, height, field in VIEWS:
         path = options.out / "backgrounds" / f"{name.removesuffix('_1k')}.jpg"
@@ -197,14 +151,9 @@ def main() -> None:
         Image.fromarray(photo).save(path, quality=86)
         lines.append((path, f"view of the panorama {name}, polyhaven.com", "Poly Haven"))
     table = [
-<<<<<<< HEAD
-        f"| {p.relative_to(options.out)} | {s} | {a} | CC0-1.0 | {hashlib.sha256(p.read_bytes()).hexdigest()} |"
-        for p, s, a in lines
-=======
         f"| {path.relative_to(options.out)} | {source} | {author} | CC0-1.0 |"
         f" {hashlib.sha256(path.read_bytes()).hexdigest()} |"
         for path, source, author in lines
->>>>>>> renders
     ]
     (options.out / "CREDITS.md").write_text(CREDITS + "\n".join(table) + "\n", encoding="utf-8")
 

@@ -16,6 +16,7 @@ from kmatting.errors import ConfigError, LostWorkerError, UsageError
 
 ROOT = Path(__file__).resolve().parent.parent
 FUNCTIONS = ("train", "evaluate", "export")
+MODEL_FILES = ("LICENSE", "README.md", "general.keras", "general.tflite")
 
 # What a user's program looks like; `mypy --strict` has to accept it.
 SCRIPT = """
@@ -154,6 +155,16 @@ def test_settings_are_values_or_text(config):
     assert load_config(config, "seed=5").seed == 5
     with pytest.raises(ConfigError, match="there is no key data"):
         load_config(config, {"data.size": 64, "data.size.x": 1})
+
+
+def test_what_setup_names_is_part_of_a_clone():
+    """The terms of the weights, for one, lie in a folder of which git ignores most."""
+    named = {"LICENSE", *(f"saved_models/{name}" for name in MODEL_FILES)}
+    try:
+        listed = subprocess.check_output(["git", "ls-files", *named], cwd=ROOT, text=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("no clone, or no git")
+    assert set(listed.split()) == named
 
 
 @pytest.fixture(scope="module")

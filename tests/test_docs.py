@@ -48,7 +48,7 @@ PYTHON = """
 import os, pathlib, sys
 if sys.argv[1:3] == ["-m", "venv"]:
     folder = pathlib.Path(sys.argv[3], "bin")
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     (folder / "activate").touch()
 else:
     os.execv(sys.executable, [sys.executable, *sys.argv[1:]])

@@ -50,6 +50,12 @@ class Scene:
         return f"{self.group}-{self.job.name}-{self.job.seed - FIRST_SEED:03d}"
 
     @property
+    def files(self) -> tuple[str, str, str]:
+        """Places of the photo, of its alpha and of its foreground."""
+        name = self.name
+        return f"images/{name}.jpg", f"alphas/{name}.png", f"foregrounds/{name}.png"
+
+    @property
     def terms(self) -> tuple[str, str, str]:
         """Title, author and licence of what is shown."""
         if self.model:
@@ -124,14 +130,14 @@ def main() -> None:
     parser.add_argument("--packs", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--scenes", type=int, default=SCENES, help="how many, from the first on")
-    parser.add_argument("--samples", type=int, default=16)
+    parser.add_argument("--samples", type=int, default=12)
     parser.add_argument("--alpha-samples", type=int, default=128)
     options = parser.parse_args()
     listed = plan.sources()
     lit_by = plan.panoramas(listed, options.packs, unseen=True)
     chosen = list(scenes(listed, options.packs))[: options.scenes]
     for scene in tqdm(chosen, unit="scene", mininterval=10):
-        truth = options.out / "foregrounds" / f"{scene.name}.png"
+        image, alpha, truth = (options.out / file for file in scene.files)
         if truth.exists():
             continue
         start = time.process_time()
@@ -140,16 +146,14 @@ def main() -> None:
                 scene, options.packs, lit_by, options.samples, options.alpha_samples
             )
         photo = composite(rgba, background, scene.job.rng())
-        for room in ("images", "alphas"):
-            (options.out / room).mkdir(parents=True, exist_ok=True)
-        Image.fromarray(photo).save(
-            options.out / "images" / f"{scene.name}.jpg", quality=95, subsampling=0
-        )
-        Image.fromarray(rgba[..., 3]).save(options.out / "alphas" / f"{scene.name}.png")
+        for path in (image, alpha):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(photo).save(image, quality=95, subsampling=0)
+        Image.fromarray(rgba[..., 3]).save(alpha)
         title, author, licence = scene.terms
         picture.save(rgba, truth, {"Title": title, "Author": author, "Licence": licence})
         tqdm.write(f"{scene.name}: {time.process_time() - start:.0f} processor seconds")
-    _list(chosen, options.out)
+        _list([s for s in chosen if (options.out / s.files[2]).exists()], options.out)
 
 
 def _list(chosen: list[Scene], out: Path) -> None:
@@ -158,15 +162,7 @@ def _list(chosen: list[Scene], out: Path) -> None:
         table = csv.writer(file)
         table.writerow(["image", "alpha", "foreground", "group", "title", "author", "licence"])
         for scene in chosen:
-            table.writerow(
-                [
-                    f"images/{scene.name}.jpg",
-                    f"alphas/{scene.name}.png",
-                    f"foregrounds/{scene.name}.png",
-                    scene.group,
-                    *scene.terms,
-                ]
-            )
+            table.writerow([*scene.files, scene.group, *scene.terms])
 
 
 if __name__ == "__main__":
