@@ -185,3 +185,15 @@ def test_wrong_arguments_are_refused():
     for wrong in (image.astype(np.float32), image[..., 0], image[:3]):
         with pytest.raises(ValueError, match="Expected a uint8 image"):
             estimate_foreground(wrong, alpha)
+
+
+def test_the_fast_method_takes_the_colours_of_nearly_opaque_pixels_as_they_are():
+    random = np.random.default_rng(0)
+    image = random.integers(0, 256, (32, 48, 3), np.uint8)
+    alpha = np.zeros((32, 48), np.float32)
+    alpha[:, 20:22] = 128 / 255
+    alpha[:, 22:] = 251 / 255
+    nearly = alpha == np.float32(251 / 255)
+    fast, exact = (estimate_foreground(image, alpha, method) for method in ("fast", "ml"))
+    np.testing.assert_array_equal(fast[nearly], image[nearly])
+    assert (exact[nearly] != image[nearly]).any()

@@ -23,6 +23,7 @@ import kmatting.training.keras_metrics
 import kmatting.training.losses
 import kmatting.training.optimizer  # noqa: F401  these register what checkpoints hold
 from kmatting.networks.metadata import read_size
+from kmatting.training import callbacks
 from kmatting.training.run_folder import read_state
 
 TESTS = Path(__file__).parent
@@ -80,6 +81,41 @@ def weights_of(checkpoint):
 def assert_same_weights(one, other, atol):
     for left, right in zip(weights_of(one), weights_of(other), strict=True):
         np.testing.assert_allclose(left, right, atol=atol)
+
+
+def test_an_epoch_is_reported_in_one_line(capsys, monkeypatch):
+    """With the figure that chooses the best one; in a pipe also within the epoch."""
+    report = callbacks.Report(epochs=9, steps=100, best=0.05)
+    for epoch, mad in ((3, 0.06), (4, 0.04), (5, 0.045)):
+        report.on_epoch_begin(epoch)
+        monkeypatch.setattr(callbacks, "_SECONDS_PER_LINE", 0 if epoch == 5 else 60)
+        report.on_train_batch_end(41, {"loss": 0.5})
+        report.on_epoch_end(
+            epoch, {"loss": 0.4, "val_loss": 0.3, "val_mad": mad, "images_per_second": 7.12}
+        )
+    report.on_epoch_begin(6)
+    report.on_epoch_end(6, {"loss": 0.2})
+    assert capsys.readouterr().out.splitlines() == [
+        "Epoch 4/9: loss 0.4000, validation loss 0.3000, validation MAD 0.0600, "
+        "7.1 images per second",
+        "Epoch 5/9: loss 0.4000, validation loss 0.3000, validation MAD 0.0400 (best), "
+        "7.1 images per second",
+        "Epoch 6/9: step 42 of 100, loss 0.5000",
+        "Epoch 6/9: loss 0.4000, validation loss 0.3000, validation MAD 0.0450, "
+        "7.1 images per second",
+        "Epoch 7/9: loss 0.2000",
+    ]
+
+
+def test_the_rate_leaves_out_the_step_that_traces_the_graph(monkeypatch):
+    clock = iter([0.0, 100.0, 101.0, 102.0])
+    monkeypatch.setattr(callbacks.time, "perf_counter", lambda: next(clock))
+    throughput, logs = callbacks.Throughput(batch_size=8), {}
+    throughput.on_epoch_begin(0)
+    for batch in range(3):
+        throughput.on_train_batch_end(batch)
+    throughput.on_epoch_end(0, logs)
+    assert logs == {"images_per_second": 8}
 
 
 class TestAWholeRun:

@@ -4,6 +4,7 @@ import contextlib
 import csv
 import io
 import math
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,10 +19,12 @@ from kmatting.errors import CheckpointError, NaNLossError
 from kmatting.files import whole_file
 from kmatting.images import write_image
 from kmatting.images.panel import draw_panel
+from kmatting.terminal import say
 from kmatting.training import replicas
 from kmatting.training.event_log import EventLog
 from kmatting.training.run_folder import BEST, LAST, RunState, write_state
 
+_SECONDS_PER_LINE = 60
 _PANEL_COLOUR = np.array([0.1, 0.7, 0.3], "float32")
 
 
@@ -62,6 +65,7 @@ def make_callbacks(
         callbacks += [
             CSVLog(folder / "log.csv", state.epoch),
             Curves(folder / "tensorboard"),
+            Report(config.training.epochs, data.steps_per_epoch, state.best),
             Panel(folder, *data.panel_samples(config.training.panel_samples)),
             # Last, so that an epoch with a checkpoint has all its other files.
             Checkpoint(folder, config.data.size, state.best, state.licence),
@@ -118,6 +122,49 @@ class Throughput(keras.callbacks.Callback):
         """Adds the rate to the logs, which later callbacks write."""
         if self._steps and logs is not None:
             logs["images_per_second"] = self.batch_size * self._steps / self._seconds
+
+
+class Report(keras.callbacks.Callback):
+    """Prints a line for each epoch, with the figure that chooses the best one.
+
+    Where standard output is no terminal, it also prints how far an epoch is, once a minute.
+
+    Args:
+        epochs: epochs of the run.
+        steps: training steps of an epoch.
+        best: lowest validation MAD so far, None without any.
+    """
+
+    def __init__(self, epochs: int, steps: int, best: float | None = None) -> None:
+        super().__init__()
+        self.epochs = epochs
+        self.steps = steps
+        self._best = math.inf if best is None else best
+        self._in_lines = not sys.stdout.isatty()
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        """Remembers the epoch."""
+        self._name, self._said = f"Epoch {epoch + 1}/{self.epochs}", time.monotonic()
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
+        """Prints how far the epoch is, now and then."""
+        if self._in_lines and time.monotonic() - self._said >= _SECONDS_PER_LINE:
+            self._said = time.monotonic()
+            loss = (logs or {}).get("loss", math.nan)
+            say(f"{self._name}: step {batch + 1} of {self.steps}, loss {loss:.4f}")
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        """Prints the figures of the epoch."""
+        logs = logs or {}
+        parts = [f"loss {logs['loss']:.4f}"] if "loss" in logs else []
+        if "val_mad" in logs:
+            is_best = logs["val_mad"] < self._best
+            self._best = min(self._best, logs["val_mad"])
+            parts.append(f"validation loss {logs['val_loss']:.4f}")
+            parts.append(f"validation MAD {logs['val_mad']:.4f}" + (" (best)" if is_best else ""))
+        if "images_per_second" in logs:
+            parts.append(f"{logs['images_per_second']:.1f} images per second")
+        say(f"{self._name}: {', '.join(parts)}")
 
 
 class Checkpoint(keras.callbacks.Callback):

@@ -36,7 +36,7 @@ def fit(
         data: what it is trained on.
         callbacks: called by Keras in this order.
         first_epoch: epochs that are already complete.
-        verbose: whether to print progress.
+        verbose: whether to show a bar for each epoch, if standard output is a terminal.
 
     Raises:
         DataError: if a file can no longer be read.
@@ -66,7 +66,7 @@ def fit(
                 validation_steps=data.validation_steps,
                 callbacks=list(callbacks),
                 shuffle=False,  # the data are shuffled already
-                verbose=(1 if sys.stdout.isatty() else 2) if verbose else 0,
+                verbose=1 if verbose and sys.stdout.isatty() else 0,
             )
 
 
