@@ -1,6 +1,7 @@
 """Estimated foreground colours against known ones."""
 
 import importlib.util
+import sys
 import tracemalloc
 from pathlib import Path
 
@@ -100,6 +101,7 @@ def pymatting_estimator():
     path = Path(package.origin).parent / "foreground" / "estimate_foreground_ml.py"
     spec = importlib.util.spec_from_file_location("estimate_foreground_ml", path)
     loaded = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = loaded  # numba's cache looks for it by name, in the next run too
     spec.loader.exec_module(loaded)
     return loaded.estimate_foreground_ml
 
