@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 import keras
 
 from kmatting.errors import ConfigError
-from kmatting.layers import CWise, ResizeLike, SWise
+from kmatting.layers import BilinearUpsampling, CWise, ResizeLike, SWise
 from kmatting.models.blocks import (
     DETAIL_FUSION_FILTERS,
     DETAIL_LOW_LEVEL_FILTERS,
@@ -110,7 +110,10 @@ def _build(
     estimate = apply_estimate(semantics) if high_level_size else None
     if skips and details:
         semantics = apply_detail_decoder(semantics, details)
-    semantics = ResizeLike(name="high_level")(semantics, structure)
+    if high_level_size:
+        semantics = ResizeLike(name="high_level")(semantics, structure)
+    else:  # a tie to `structure` would change the order of layers, by which Keras finds weights
+        semantics = BilinearUpsampling(name="high_level")(semantics)
     alpha = apply_fusion(semantics, structure, filters[1], estimate)
     return keras.Model(branch.input, alpha, name=name)
 
