@@ -350,11 +350,14 @@ def test_numbers_that_are_not_finite_are_refused(tmp_path):
     import keras
     import tensorflow as tf
 
+    from kmatting.exporting.graph.serving import Server
+
     model = bright_model(tmp_path / "bright.keras")
     model.layers[1].set_weights([np.full((1, 1, 3, 1), np.nan)])
     assert keras.ops.any(keras.ops.isnan(model(np.ones((1, 16, 16, 3)))))
+    serve = Server(model, 64).signatures()["serving_default"]
     with pytest.raises(tf.errors.InvalidArgumentError, match="alpha is not finite"):
-        serving.serving_functions(model, 64)["serving_default"](tf.zeros((1, 20, 20, 3), tf.uint8))
+        serve(tf.zeros((1, 20, 20, 3), tf.uint8))
 
 
 def test_predict_reads_the_export(model, export):
