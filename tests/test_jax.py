@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from keras import ops
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from test_train import BASE, log_of, run, weights_of
+from test_train import BASE, log_of, run
 
 from kmatting.training import loss_terms
 
@@ -19,39 +19,25 @@ CONFIG = {**BASE, "training": {**BASE["training"], "epochs": 2, "average": 0.9, 
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """A run whose second epoch ran on TensorFlow, on JAX, or on both backends in turn."""
+    """Two runs, begun as one on TensorFlow; the second epoch ran on either backend."""
     folder = tmp_path_factory.mktemp("runs")
     (folder / "config.yaml").write_text(yaml.safe_dump(CONFIG))
-    for name, variables in (("tensorflow", {}), ("jax", ON_JAX)):
-        stopped = run(
-            "--config",
-            folder / "config.yaml",
-            "--output",
-            folder / f"begun-{name}",
-            TINY_STOPS="1",
-            **variables,
-        )
-        assert stopped.returncode == 130, stopped.stderr
-        assert len(log_of(folder / f"begun-{name}")) == 1
+    begun, config = folder / "begun", folder / "config.yaml"
+    stopped = run("--config", config, "--output", begun, TINY_STOPS="1")
+    assert stopped.returncode == 130, stopped.stderr
+    assert len(log_of(begun)) == 1
     ends = {}
-    for begun, end, variables in (
-        ("tensorflow", "tensorflow", {}),
-        ("tensorflow", "jax", ON_JAX),
-        ("jax", "tensorflow", {}),
-        ("jax", "jax", ON_JAX),
-    ):
-        place = folder / f"{begun}-{end}"
-        shutil.copytree(folder / f"begun-{begun}", place)
-        result = run("--resume", "--output", place, **variables)
+    for end, variables in (("tensorflow", {}), ("jax", ON_JAX)):
+        ends[end] = folder / end
+        shutil.copytree(begun, ends[end])
+        result = run("--resume", "--output", ends[end], **variables)
         assert result.returncode == 0, result.stderr
-        ends[begun, end] = place
     return ends
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("begun", ["tensorflow", "jax"])
-def test_a_run_continues_alike_on_either_backend(runs, begun):
-    first, second = (log_of(runs[begun, end]) for end in ("tensorflow", "jax"))
+def test_a_run_continues_alike_on_either_backend(runs):
+    first, second = log_of(runs["tensorflow"]), log_of(runs["jax"])
     assert [row["epoch"] for row in second] == ["1", "2"]
     for name in first[1]:
         if name != "images_per_second":
@@ -59,23 +45,14 @@ def test_a_run_continues_alike_on_either_backend(runs, begun):
 
 
 @pytest.mark.slow
-def test_weights_and_the_state_of_the_optimizer_are_alike(runs):
-    one, other = (
-        weights_of(runs["tensorflow", end] / "last.keras") for end in ("tensorflow", "jax")
-    )
-    for left, right in zip(one, other, strict=True):
-        np.testing.assert_allclose(right, left, rtol=1e-3, atol=1e-4)
-
-
-@pytest.mark.slow
 def test_a_run_on_jax_is_complete(runs):
-    folder = runs["jax", "jax"]
+    folder = runs["jax"]
     for name in ("best.keras", "last.keras", "panel.png", "panels/epoch_0002.png", "config.yaml"):
         assert (folder / name).is_file(), name
     assert '"jax"' in (folder / "run.json").read_text()
     events = EventAccumulator(str(folder / "tensorboard" / "validation"), {"scalars": 0})
     events.Reload()
-    assert len(events.Scalars("epoch_loss")) == 2
+    assert [point.step for point in events.Scalars("epoch_loss")][-1] == 1
 
 
 def test_ssim_of_keras_is_that_of_tensorflow(monkeypatch):

@@ -164,11 +164,12 @@ class TestAWholeRun:
 
         tags = {}
         for part in ("train", "validation", "panel"):
-            events = EventAccumulator(str(finished / "tensorboard" / part), {"tensors": 0})
+            all_of_each = {"tensors": 0, "scalars": 0, "images": 0}
+            events = EventAccumulator(str(finished / "tensorboard" / part), all_of_each)
             events.Reload()
-            tags[part] = events.Tags()["tensors"]
+            tags[part] = [*events.Tags()["scalars"], *events.Tags()["tensors"]]
             if part == "panel":
-                panels = events.Tensors("panel")
+                panels = events.Images("panel")
         figures = {
             f"epoch_{name}" for name in ("loss", "l1_loss", "ssim_loss", "sad", "mse", "mad")
         }
@@ -176,7 +177,7 @@ class TestAWholeRun:
         assert figures <= set(tags["validation"])
         assert {"epoch_learning_rate", "epoch_images_per_second", "keras"} <= set(tags["train"])
         assert [panel.step for panel in panels] == [0, 1, 2]
-        encoded = panels[-1].tensor_proto.string_val[2]
+        encoded = panels[-1].encoded_image_string
         assert np.asarray(Image.open(io.BytesIO(encoded))).std() > 10
 
     def test_is_not_overwritten(self, finished):
