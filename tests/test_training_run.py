@@ -98,9 +98,10 @@ class TestCheckpoints:
             assert np.abs(np.subtract(saved, trained)).max() > 1e-5
 
         from kmatting.data.pipeline import build
+        from kmatting.training.feeding import to_floats
         from kmatting.training.keras_metrics import MAD
 
-        (batch,) = build(config_of().data, 0, 4).validation()
+        batch = to_floats(next(iter(build(config_of().data, 0, 4).validation())))
         metric = MAD()
         metric.update_state(batch[1], best(batch[0], training=False))
         assert float(rows_of(finished)[-1]["val_mad"]) == pytest.approx(float(metric.result()))
