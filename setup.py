@@ -8,28 +8,21 @@ from setuptools import find_packages, setup
 HERE = Path(__file__).parent
 VERSION = re.search(r'__version__ = "(.+?)"', (HERE / "kmatting/__init__.py").read_text()).group(1)
 
+TRAINING = [
+    # kmatting uses a few private names of Keras, which a new minor version may change.
+    "keras>=3.15,<3.16",
+    "opencv-python-headless>=4.11",
+    "filelock>=3.20",
+    "tensorboard>=2.20",
+    "pydantic>=2.10",
+    "pyyaml>=6",
+]
+
 EXTRAS = {
-    # Training and export, and prediction with .keras files and SavedModels. kmatting uses a few
-    # private names of Keras, which a new minor version may change.
-    "train": [
-        "tensorflow>=2.21",
-        "keras>=3.15,<3.16",
-        "opencv-python-headless>=4.11",
-        "filelock>=3.20",
-        "tensorboard>=2.20",
-        "pydantic>=2.10",
-        "pyyaml>=6",
-    ],
+    # Training and export, and prediction with .keras files and SavedModels.
+    "train": ["tensorflow>=2.21", *TRAINING],
     # Training on Keras's JAX backend, without TensorFlow; exports need the extra `train`.
-    "train-jax": [
-        "jax>=0.7",
-        "keras>=3.15,<3.16",
-        "opencv-python-headless>=4.11",
-        "filelock>=3.20",
-        "tensorboard>=2.20",
-        "pydantic>=2.10",
-        "pyyaml>=6",
-    ],
+    "train-jax": ["jax>=0.7", *TRAINING],
     # HEIC photos, as iPhones write them. Its wheels hold libheif (LGPL) and x265 (GPL).
     "heic": ["pillow-heif>=1.1"],
     # Videos (kmatting video): FFmpeg, in a build under the GPL. PyAV 19 cannot ignore text in a

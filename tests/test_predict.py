@@ -107,9 +107,11 @@ def test_sixteen_bits_and_webp(run, photos, tmp_path):
 
 def test_composite_over_an_image(run, photos, tmp_path):
     Image.new("RGB", (500, 9), "blue").save(tmp_path / "blue.png")
-    background = ["--composite", tmp_path / "blue.png", *PLAIN]
-    assert run(photos / "b.jpg", "--output", tmp_path / "out", *background)[0] == 0
-    assert colours(Image.open(tmp_path / "out/b.composite.png")) == {(0, 0, 255)}
+    options = ["--recursive", "--output", tmp_path / "out", "--composite", tmp_path / "blue.png"]
+    assert run(photos, *options, *PLAIN)[0] == 0
+    # The subject alone; the background alone; 0.4 of (102, 40, 200) over the background.
+    for name, expected in (("a", (255, 40, 200)), ("b", (0, 0, 255)), ("deep/c", (41, 16, 233))):
+        assert colours(Image.open(tmp_path / f"out/{name}.composite.png")) == {expected}
 
 
 def test_several_composites_in_one_run(run, photos, tmp_path):
@@ -311,30 +313,31 @@ def test_what_cannot_be_run_as_given(run, photos, tmp_path, options, message):
 
 
 @pytest.mark.parametrize(
-    "arguments",
+    ("arguments", "message"),
     [
-        ["-", "a.jpg"],
-        ["-", "--output", "out"],
-        ["a.jpg", "b.jpg", "--output", "out.png"],
-        ["tests", "--output", "out.png"],
-        ["a.jpg", "--output", "out.png", "--alpha", "--cutout"],
-        ["a.jpg", "--output", "out.jpg"],
-        ["a.jpg", "--output", "out.webp", "--alpha"],
-        ["a.jpg", "--composite", "white", "--composite", "WHITE"],
-        ["a.jpg", "--output", "out.jpg", "--composite", "white", "--composite", "black"],
-        ["a.jpg", "--threads", "0"],
-        ["a.jpg", "--size", "15"],
-        ["a.jpg", "--threshold", "0"],
-        ["a.jpg", "--crop", "-1"],
-        ["-", "--alpha", "--panel"],
-        ["a.jpg", "--output", "out", "--overwrite", "--skip-existing"],
-        [],
+        ("- a.jpg", "standard input (-) cannot be combined with other inputs"),
+        ("- -o out", "standard input (-) is written to standard output, or to --output FILE"),
+        ("a.jpg b.jpg -o out.png", "out.png is one file; for several photos, name a folder"),
+        ("tests -o out.png", "out.png is one file; for several photos, name a folder"),
+        ("a.jpg -o out.png --alpha --cutout", "one file, but alpha and cutout were chosen"),
+        ("a.jpg -o out.jpg", "expected .png, .webp, .tif, .tiff, .avif for the cutout"),
+        ("a.jpg -o out.webp --alpha", "expected .png, .bmp, .tif, .tiff for the alpha"),
+        ("a.jpg --composite white --composite WHITE", "would both be written to one file"),
+        ("a.jpg -o out.jpg --composite white --composite black", "one file, but composite-white"),
+        ("a.jpg --threads 0", "--threads: expected a whole number of at least 1, received '0'"),
+        ("a.jpg --size 15", "--size: expected a size of at least 16"),
+        ("a.jpg --threshold 0", "--threshold: expected a number above 0 and at most 1"),
+        ("a.jpg --crop -1", "--crop: margin: expected a number from 0"),
+        ("- --alpha --panel", "is one file, but alpha and panel were chosen"),
+        ("a.jpg -o out --overwrite --skip-existing", "not allowed with argument --overwrite"),
+        ("", "the following arguments are required: INPUT"),
     ],
 )
-def test_usage_errors(run, arguments):
+def test_usage_errors(run, capsys, arguments, message):
     with pytest.raises(SystemExit) as leaving:
-        run(*arguments)
+        run(*arguments.split())
     assert leaving.value.code == 2
+    assert message in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_interrupted(run, photos, tmp_path, monkeypatch):
