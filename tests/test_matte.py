@@ -273,3 +273,11 @@ def test_arguments_of_wrong_types(disc):
             disc.crop(wrong)
     with pytest.raises(ValueError, match="margin: expected a number from 0"):
         disc.crop(-1)
+
+
+def test_edits_keep_what_is_known_of_the_prediction(disc):
+    noted = Matte(disc.photo, disc.prediction, ("made of half of the pixels",))
+    edited = [noted.threshold(), noted.erode(1), noted.keep_largest(), noted.crop(2)]
+    edited.append(noted.on_canvas(40))
+    for matte in edited:
+        assert matte.remarks() == ["made of half of the pixels"]

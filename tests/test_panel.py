@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from kmatting.errors import UsageError
 from kmatting.images.panel import draw_panel
 
 
@@ -49,3 +50,9 @@ def test_captions_take_room():
 def test_uneven_rows_are_refused(rows):
     with pytest.raises(ValueError, match="rows of one common length"):
         draw_panel(rows)
+
+
+@pytest.mark.parametrize("cell", [-1, 0, 15, 4097])
+def test_a_cell_has_a_side(cell):
+    with pytest.raises(UsageError, match=f"cell: expected .* received {cell}"):
+        draw_panel([[np.zeros((4, 4), np.uint8)]], cell=cell)

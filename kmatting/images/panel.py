@@ -6,9 +6,11 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from kmatting.errors import UsageError
+from kmatting.sizes import whole_number
 
 _GAP = 6
 _CAPTION = 16
+CELLS = (16, 4096)  # smallest and largest side of a picture
 
 
 def draw_panel(
@@ -24,14 +26,15 @@ def draw_panel(
             in [0, 1], of shape (H, W), (H, W, 1) or (H, W, 3).
         captions: a caption for each column, above the first row.
         row_captions: a caption for each row, above it.
-        cell: side in pixels of the square that each picture is scaled to fit.
+        cell: side in pixels of the square that each picture is scaled to fit, from 16 to 4096.
 
     Returns:
         uint8 array (H, W, 3).
 
     Raises:
-        ValueError: if there are no rows, or rows differ in length.
+        ValueError: if there are no rows, rows differ in length, or the cell is out of range.
     """
+    cell = whole_number("cell", cell, *CELLS)
     if not rows or len({len(row) for row in rows}) != 1 or not rows[0]:
         raise UsageError(
             f"Expected rows of one common length, received lengths {[len(row) for row in rows]}."

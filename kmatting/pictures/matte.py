@@ -12,6 +12,7 @@ from PIL import Image
 
 from kmatting.errors import UsageError
 from kmatting.images import MAX_PIXELS, Photo
+from kmatting.images.panel import CELLS
 from kmatting.images.regions import largest_component, over_squares
 from kmatting.pictures.compose import Background
 from kmatting.pictures.foreground import estimate_foreground
@@ -24,7 +25,6 @@ OPAQUE_SHARE = 0.001  # of the photo: a smaller subject counts as none
 _VISIBLE = 0.05  # alpha below which a pixel does not count as a part of the subject
 _MOST_PIXELS = 65536  # of a radius
 _ROUNDING = 1e-4  # by which numbers may leave their range
-_CELLS = (16, 4096)  # smallest and largest side of a panel's pictures
 # Small parts apart from the subject: at least this share of the photo, at most this one of the
 # subject, on a matte of so many pixels on the longer side.
 _SHREDS, _SECOND_SUBJECT, _SHREDS_SIDE = 0.0005, 0.1, 512
@@ -194,7 +194,7 @@ class Matte:
             rgb=boxed(self.photo.rgb, 255),
             opacity=None if opacity is None else boxed(opacity, 0),
         )
-        return Matte(photo, boxed(self.prediction, 0))
+        return Matte(photo, boxed(self.prediction, 0), self.notes)
 
     def _scaled(self, scale: float) -> "Matte":
         """Enlarges or reduces photo and matte."""
@@ -212,7 +212,7 @@ class Matte:
             opacity=None if opacity is None else scaled(opacity, Image.Resampling.BILINEAR),
         )
         prediction = scaled(self.prediction, Image.Resampling.BILINEAR).clip(0, 1)
-        return Matte(photo, prediction)
+        return Matte(photo, prediction, self.notes)
 
     def threshold(self, value: float = 0.5) -> "Matte":
         """Makes the prediction hard: 1 where it is at least `value`, 0 elsewhere.
@@ -228,7 +228,8 @@ class Matte:
         """
         if not 0 < value <= 1:
             raise UsageError(f"value: expected a number above 0 and at most 1, received {value}.")
-        return Matte(self.photo, (self.prediction >= value).astype(np.float32))
+        hard = (self.prediction >= value).astype(np.float32)
+        return Matte(self.photo, hard, self.notes)
 
     def erode(self, pixels: int) -> "Matte":
         """Shrinks the subject, or grows it.
@@ -246,7 +247,8 @@ class Matte:
         """
         pixels = whole_number("pixels", pixels, -_MOST_PIXELS, _MOST_PIXELS)
         choose = np.minimum if pixels > 0 else np.maximum
-        return Matte(self.photo, over_squares(self.prediction, abs(pixels), choose))
+        moved = over_squares(self.prediction, abs(pixels), choose)
+        return Matte(self.photo, moved, self.notes)
 
     def keep_largest(self) -> "Matte":
         """Keeps the largest connected part of the subject and removes everything else.
@@ -256,7 +258,8 @@ class Matte:
             pixels of a prediction of at least 0.05.
         """
         largest = largest_component(self.prediction >= _VISIBLE)
-        return Matte(self.photo, np.where(largest, self.prediction, np.float32(0)))
+        kept = np.where(largest, self.prediction, np.float32(0))
+        return Matte(self.photo, kept, self.notes)
 
     def foreground(self, method: str = "ml") -> np.ndarray:
         """Estimates the colours of the foreground, once for each method.
@@ -344,7 +347,7 @@ class Matte:
             UsageError: if the cell is out of range.
             TypeError: if it is not a whole number.
         """
-        cell = whole_number("cell", cell, *_CELLS)
+        cell = whole_number("cell", cell, *CELLS)
         kinds = ("panel", "composite") if backgrounds else ("panel",)
         wanted = Wanted(kinds, tuple(backgrounds), foreground=foreground)
         return draw_panel(self, "panel", wanted, read_backgrounds(wanted), cell)
