@@ -19,7 +19,7 @@ from typing import Any
 
 from kmatting.cli import at_least, command, make_parser, say
 from kmatting.files import check_writable, whole_file
-from kmatting.measuring.data import KINDS, input_pipeline
+from kmatting.measuring.data import input_pipeline, pipelines
 from kmatting.measuring.machine import describe_machine
 from kmatting.measuring.prediction import FORMATS, export_models, prediction, shipped_network
 from kmatting.measuring.rows import TITLES, Row, row_text
@@ -44,7 +44,8 @@ rows:
   predict    the network alone: from 8-bit pixels in memory to an alpha in memory. With a GPU, Keras
              and SavedModel rows include the copies to and from it; TFLite runs on the processor.
              Rows "from the shell" include all that kmatting predict does.
-  data       reading and augmenting a sample, as processor time.
+  data       reading and augmenting a sample of 384x512, as processor time; the same by
+             albumentations, if that is installed.
 
 columns:
   ms         median time of a step, a photo or a sample
@@ -103,8 +104,8 @@ def _measured(args: argparse.Namespace, folder: Path) -> Iterator[Row]:
     if args.shell or everything:
         yield from by_megapixels(folder)
     if args.data or everything:
-        for kind in KINDS:
-            yield _alone(input_pipeline, kind, 256)
+        for kind, augmentation in pipelines():
+            yield _alone(input_pipeline, kind, augmentation, 256)
 
 
 def _alone(function: Callable[..., Any], *arguments: Any) -> Any:

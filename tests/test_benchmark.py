@@ -57,11 +57,14 @@ def test_unknown_shapes_are_refused():
         machine.operations(graph)
 
 
-def test_reading_gives_a_row():
-    row = data.input_pipeline("pairs", 32)
-    assert row.group == "data"
-    assert row.milliseconds * row.images_per_second == pytest.approx(1000)
-    assert row.megabytes > 50
+def test_reading_gives_a_row(monkeypatch):
+    monkeypatch.setattr(data, "_SAMPLES", 8)
+    for kind, augmentation in data.pipelines():
+        row = data.input_pipeline(kind, augmentation, 32)
+        assert (row.group, row.includes) == ("data", augmentation)
+        assert row.name.startswith(kind)
+        assert row.milliseconds * row.images_per_second == pytest.approx(1000)
+        assert row.megabytes > 50
 
 
 def test_rows_stand_in_columns_whatever_is_missing():
