@@ -12,10 +12,11 @@ pytest.importorskip("av")
 
 from heic_files import auxiliary, colours, grid, mirrored, picture, rotated, write
 
-from kmatting import export, predict
+from kmatting import predict
 from kmatting.data.pairs import find_pairs
 from kmatting.errors import ImageError, ImageWarning
 from kmatting.evaluate import main as evaluate
+from kmatting.exporting.job import photos_of_size
 from kmatting.images import image_size, read_alpha, read_photo
 
 PHOTO = data.astronaut()[:192, 120:376]
@@ -145,7 +146,7 @@ def test_evaluation_and_training_pair_them(iphone, tmp_path, capsys):
 
 
 def test_calibration_and_checks_of_exports_read_them(iphone):
-    photos = export._photos(iphone, (64, 96), 5)
+    photos = photos_of_size(iphone, 5, (64, 96))
     assert [photo.shape for photo in photos] == [(64, 96, 3)] * 5
     assert min(photo.std() for photo in photos) > 30
 

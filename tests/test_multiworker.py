@@ -205,7 +205,8 @@ def test_moving_averages_are_those_of_all_replicas(config, tmp_path):
     name = "conv1_bn/moving_mean"
     expected = variables_of(one)[name]
     assert np.abs(expected).max() > 1e-4
-    np.testing.assert_allclose(variables_of(two)[name], expected, atol=1e-8)
+    # Sums of float32 in another order differ by 1e-6; half of the batch alone, by 1e-2.
+    np.testing.assert_allclose(variables_of(two)[name], expected, rtol=1e-5)
 
 
 def test_the_parts_of_the_workers_make_the_whole_batches():

@@ -353,7 +353,7 @@ def test_wrong_settings_end_in_one_message(config, tmp_path, override, message):
 def test_an_unexpected_error_ends_the_process(config, tmp_path):
     """An exception that keeps a tf.data iterator alive makes the process wait forever."""
     result = run("--config", config, "--output", tmp_path / "run", TINY_RAISES="RuntimeError")
-    assert result.returncode == 1
+    assert result.returncode == 70
     assert "Traceback" in result.stderr
     assert "RuntimeError: " in result.stderr
 

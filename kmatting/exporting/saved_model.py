@@ -115,6 +115,7 @@ def export_saved_model(
         tf.errors.ResourceExhaustedError,
         tf.errors.PermissionDeniedError,
         tf.errors.NotFoundError,
+        tf.errors.OutOfRangeError,  # of a file that may not be so large
         tf.errors.UnknownError,
     )
     home = Path(output) / name
