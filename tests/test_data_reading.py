@@ -49,6 +49,7 @@ PLAIN = {
     "comment": encoded(COLOURS, "JPEG", comment=b"a comment", dpi=(300, 300)),
     "png": encoded(COLOURS, "PNG"),
     "grey png": encoded(GREY, "PNG"),
+    "black and white png": encoded(GREY > 128, "PNG"),
 }
 OTHER = {
     **{f"turned {n}": encoded(COLOURS, "JPEG", exif=orientation(n)) for n in range(2, 9)},
