@@ -67,9 +67,8 @@ def warp(pixels: np.ndarray, matrix: np.ndarray, size: Size) -> np.ndarray:
     pixels, factor_x, factor_y = _smoothed(pixels, shrink_x, shrink_y)
     if factor_x > 1 or factor_y > 1:
         # The centre of a square of n pixels lies (n - 1) / 2 after the centre of its first one.
-        x, y = (factor_x - 1) / 2, (factor_y - 1) / 2
-        squares = np.array([[factor_x, 0, x], [0, factor_y, y], [0, 0, 1]])
-        matrix = np.linalg.inv(squares) @ matrix
+        first = np.array([[0, 0, (factor_x - 1) / 2], [0, 0, (factor_y - 1) / 2]])
+        matrix = (matrix[:2] - first) / [[factor_x], [factor_y]]
     return cv2.warpAffine(
         pixels,
         matrix[:2],

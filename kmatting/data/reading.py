@@ -149,12 +149,11 @@ def _jpeg_scale(height: int, width: int, least: tuple[int, int] | None) -> int:
 
 def _is_matte(levels: np.ndarray) -> bool:
     """Returns whether 255 is foreground in a matte for sure; else `read_alpha` looks closer."""
-    counts = cv2.calcHist([levels], [0], None, [256], [0, 256]).ravel()
-    if not counts[2:].any():
+    counts = cv2.calcHist([levels], [0], None, [256], [0, 256]).ravel().tolist()
+    if not any(counts[2:]):
         return False  # empty, or a mask of 0 and 1
-    labels = counts[1 : _MOST_LABELS + 1].sum()
-    between = counts[_MOST_LABELS + 1 : 255].any()
-    return bool(between or not counts[255] or labels <= counts[255])
+    between = any(counts[_MOST_LABELS + 1 : 255])
+    return between or not counts[255] or sum(counts[1 : _MOST_LABELS + 1]) <= counts[255]
 
 
 def _plain_png(data: bytes) -> tuple[int, int, int] | None:
