@@ -7,10 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from kmatting.data import synthetic
 from kmatting.pictures import foreground as module
 from kmatting.pictures.foreground import estimate_foreground
+
+EXAMPLES = Path(__file__).parent.parent / "examples/data"
+METHODS = ("ml", "fast", "none")
 
 
 def scene(height=96, width=128):
@@ -39,6 +43,20 @@ def known():
     return photos
 
 
+@pytest.fixture(scope="module")
+def rendered():
+    """Renders of hair and fur, with their true colours, over photos: image, alpha, foreground."""
+    photos = []
+    behind = sorted((EXAMPLES / "backgrounds").iterdir())
+    for index, name in enumerate(("fur-cat", "fur-rabbit", "hair-curly", "hair-long", "hair-wind")):
+        cutout = np.asarray(Image.open(EXAMPLES / "foregrounds" / f"{name}.png"))
+        alpha = cutout[..., 3] / np.float32(255)
+        background = np.asarray(Image.open(behind[index]).resize(alpha.shape[::-1]))
+        truth = cutout[..., :3].astype(float)
+        photos.append((mixed(truth, background, alpha), alpha, truth))
+    return photos
+
+
 def error(colours, alpha, truth):
     """Mean absolute error at soft pixels, weighted by alpha, in levels of 255."""
     soft = (alpha > 0) & (alpha < 1)
@@ -61,6 +79,17 @@ def test_error_on_known_foregrounds(known):
     )
     assert photo > 25
     assert ours < 5.8
+
+
+def test_error_on_rendered_hair_and_fur(rendered):
+    errors = [
+        [error(estimate_foreground(image, alpha, method), alpha, truth) for method in METHODS]
+        for image, alpha, truth in rendered
+    ]
+    ours, fast, photo = np.mean(errors, axis=0)
+    assert photo > 15
+    assert ours < fast < 8.1
+    assert ours < 7.6
 
 
 def test_the_fast_method_costs_little_quality(monkeypatch, known):
@@ -106,7 +135,9 @@ def pymatting_estimator():
     return loaded.estimate_foreground_ml
 
 
-def test_as_good_as_pymatting(known):
+@pytest.mark.parametrize("photos", ["known", "rendered"])
+def test_as_good_as_pymatting(photos, request):
+    known = request.getfixturevalue(photos)
     estimate = pymatting_estimator()
     ours, theirs = [], []
     for image, alpha, truth in known:
