@@ -25,9 +25,8 @@ def import_keras(tensorflow: bool = False, prefer_tensorflow: bool = False) -> A
     Args:
         tensorflow: whether only TensorFlow will do as Keras's backend. A file of settings that
             names another one is overruled then; `KERAS_BACKEND` is not.
-
-        prefer_tensorflow: whether TensorFlow is the backend unless `KERAS_BACKEND` names another,
-            or it is not installed and JAX is.
+        prefer_tensorflow: whether TensorFlow is the backend unless `KERAS_BACKEND` names another.
+            Where it is not installed and JAX is, JAX is the backend in either case.
 
     Returns:
         The module `keras`.
@@ -37,8 +36,8 @@ def import_keras(tensorflow: bool = False, prefer_tensorflow: bool = False) -> A
         ModuleNotFoundError: if Keras or TensorFlow is not installed.
     """
     is_first = "keras" not in sys.modules
-    if is_first and (tensorflow or prefer_tensorflow):
-        only_jax = find_spec(_TENSORFLOW) is None and find_spec("jax") is not None
+    only_jax = find_spec(_TENSORFLOW) is None and find_spec("jax") is not None
+    if is_first and (tensorflow or prefer_tensorflow or only_jax):
         os.environ.setdefault(
             "KERAS_BACKEND", "jax" if only_jax and not tensorflow else _TENSORFLOW
         )

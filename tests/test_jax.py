@@ -91,6 +91,14 @@ def test_a_run_on_jax_is_complete(runs):
     assert [point.step for point in events.Scalars("epoch_loss")][-1] == 1
 
 
+def test_two_devices_share_each_batch(tmp_path):
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(CONFIG))
+    two = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2", **ON_JAX}
+    result = run("--config", tmp_path / "config.yaml", "--output", tmp_path / "run", **two)
+    assert result.returncode == 0, result.stderr
+    assert "2 replica(s)" in result.stdout
+
+
 def test_ssim_of_keras_is_that_of_tensorflow(monkeypatch):
     random = np.random.default_rng(0)
     truth, prediction = random.random((2, 3, 24, 32, 1), np.float32)

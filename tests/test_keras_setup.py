@@ -52,3 +52,13 @@ def test_what_a_program_has_set_is_not_changed(tmp_path):
     text = load(tmp_path, code, {"image_data_format": "channels_first"})
     assert "Keras is set to image_data_format channels_first" in text
     assert 'keras.config.set_image_data_format("channels_last")' in text
+
+
+def test_jax_is_the_backend_where_tensorflow_is_missing(tmp_path):
+    pytest.importorskip("jax")
+    code = (
+        "import kmatting.keras_setup as setup; find = setup.find_spec;"
+        "setup.find_spec = lambda name: None if name == 'tensorflow' else find(name);"
+        "print(import_keras().config.backend())"
+    )
+    assert load(tmp_path, code, {"backend": "tensorflow"}) == "jax\n"

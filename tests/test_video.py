@@ -1218,15 +1218,20 @@ def test_missing_package_names_the_extra(tmp_path):
         "raise ModuleNotFoundError(\"No module named 'av'\", name='av')"
     )
     path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
-    done = subprocess.run(
-        [sys.executable, "-m", "kmatting", "video", "in.mp4"],
-        env={**os.environ, "PYTHONPATH": path},
-        capture_output=True,
-        text=True,
-    )
+
+    def video(argument):
+        return subprocess.run(
+            [sys.executable, "-m", "kmatting", "video", argument],
+            env={**os.environ, "PYTHONPATH": path},
+            capture_output=True,
+            text=True,
+        )
+
+    done = video("in.mp4")
     assert done.returncode == 2
     assert "error: av is not installed: pip install" in done.stderr
     assert "[video]" in done.stderr
+    assert "usage: kmatting video" in video("--help").stdout
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux")

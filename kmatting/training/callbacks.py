@@ -55,7 +55,7 @@ def make_callbacks(
         CheckpointError: if the log of a resumed run is damaged.
     """
     callbacks = [StopOnNaN(), Throughput(config.training.batch_size)]
-    if strategy.num_replicas_in_sync > 1:
+    if strategy.num_replicas_in_sync > 1 and keras.backend.backend() == "tensorflow":
         callbacks.append(replicas.MeanStatistics())
     if config.training.average:
         callbacks.append(keras.callbacks.SwapEMAWeights())  # for validation

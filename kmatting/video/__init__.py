@@ -8,11 +8,16 @@ Examples:
     ...         sink.write(matte.cutout(), frame.time, frame.duration)
 """
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from kmatting.errors import VideoError
 from kmatting.video.clip import Clip, Frame
 from kmatting.video.mattes import matte_frames
-from kmatting.video.read import open_video, read_frames
-from kmatting.video.write import VideoSink
+
+if TYPE_CHECKING:
+    from kmatting.video.read import open_video, read_frames
+    from kmatting.video.write import VideoSink
 
 __all__ = [
     "Clip",
@@ -23,3 +28,12 @@ __all__ = [
     "open_video",
     "read_frames",
 ]
+
+# The modules that need PyAV, so that `kmatting video --help` does without it.
+_HOMES = {"VideoSink": "write", "open_video": "read", "read_frames": "read"}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"kmatting.video.{_HOMES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

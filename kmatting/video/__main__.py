@@ -9,6 +9,7 @@ from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
@@ -28,14 +29,15 @@ from kmatting.pictures.wanted import Wanted, add_picture_options, wanted_from
 from kmatting.quiet import quiet
 from kmatting.sizes import Size
 from kmatting.terminal import complain, progress, say
-from kmatting.video.background import Background
 from kmatting.video.clip import Clip, Frame, check_size
 from kmatting.video.folder import folder_of, is_folder
 from kmatting.video.formats import FORMATS
 from kmatting.video.mattes import WORKERS, Seen, coarse_mattes, refined
-from kmatting.video.read import open_video
 from kmatting.video.source import Source
-from kmatting.video.write import VideoSink
+
+if TYPE_CHECKING:
+    from kmatting.video.background import Background
+    from kmatting.video.write import VideoSink
 
 _NUMBER = r"\d{1,9}(?:\.\d{1,9})?"  # Python would take minutes to write out 1e400000000
 _TIME = re.compile(rf"(?:{_NUMBER}:){{0,2}}{_NUMBER}")
@@ -122,6 +124,10 @@ class _Tally:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit status."""
     request = _parse(argv)
+    # Here, so that --help does without the extra.
+    from kmatting.video.background import Background
+    from kmatting.video.read import open_video
+
     with contextlib.ExitStack() as stack:
         place = _opened(request, stack)
         clip = open_video(place, request.fps)
@@ -161,8 +167,10 @@ def _opened(request: Request, stack: contextlib.ExitStack) -> str | Source:
     return source
 
 
-def _sink(request: Request, clip: Clip, audio: str | Source | None) -> VideoSink:
+def _sink(request: Request, clip: Clip, audio: str | Source | None) -> "VideoSink":
     """Prepares what is written to."""
+    from kmatting.video.write import VideoSink
+
     return VideoSink(
         sys.stdout.buffer if request.output is None else request.output,
         request.suffix,
@@ -177,7 +185,7 @@ def _sink(request: Request, clip: Clip, audio: str | Source | None) -> VideoSink
 
 
 def _pictures(
-    clip: Clip, matter: Matter, background: Background | None, request: Request
+    clip: Clip, matter: Matter, background: "Background | None", request: Request
 ) -> Generator[tuple[Frame, Drawn | Exception]]:
     """Makes what is written of each frame.
 
@@ -229,7 +237,7 @@ def _size(seen: Seen, wanted: Wanted, clip: Clip) -> tuple[int, int]:
 
 def _write(
     pictures: Iterator[tuple[Frame, Drawn | Exception]],
-    sink: VideoSink,
+    sink: "VideoSink",
     tally: _Tally,
     bugs: BugCounter,
     clip: Clip,
@@ -254,7 +262,7 @@ def _write(
 
 
 def _report(
-    request: Request, clip: Clip, sink: VideoSink, background: Background | None
+    request: Request, clip: Clip, sink: "VideoSink", background: "Background | None"
 ) -> list[str]:
     """Prints what was changed and what is damaged; returns the latter."""
     problems = clip.problems + [f"{clip.name}: {problem}" for problem in sink.problems]
