@@ -49,7 +49,9 @@ def test_a_run_continues_alike_on_either_backend(runs):
 
 @pytest.mark.slow
 def test_a_stopped_run_on_jax_continues_exactly_there_and_alike_on_tensorflow(tmp_path):
-    (tmp_path / "config.yaml").write_text(yaml.safe_dump(CONFIG))
+    freezing = {"freeze_encoder_epochs": 1, "freeze_batch_norm": True}
+    config = {**CONFIG, "model": {**CONFIG["model"], **freezing}}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
     whole, stopped, moved = (tmp_path / name for name in ("whole", "stopped", "moved"))
     begin = "--config", tmp_path / "config.yaml", "--output"
     assert run(*begin, whole, **ON_JAX).returncode == 0

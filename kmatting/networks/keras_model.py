@@ -82,15 +82,16 @@ class KerasNetwork(Network):
         trained_at = trained_size(self._metadata)
         self.best_size = trained_at and round(math.prod(trained_at) ** 0.5)
 
-        def call(image: Any) -> Any:
-            return model(image, training=False)
-
+        call = model.predict_on_batch  # compiles the network, anew for each shape
         if with_tensorflow:
             import tensorflow as tf
 
-            # One graph for photos of all shapes; `predict` would trace a new one for each.
+            def traced(image: Any) -> Any:
+                return model(image, training=False)
+
+            # One graph for photos of all shapes.
             signature = [tf.TensorSpec((1, *model.input_shape[1:]), tf.float32)]
-            call = tensorflow_memory()(tf.function(call, input_signature=signature))
+            call = tensorflow_memory()(tf.function(traced, input_signature=signature))
         self._call = call
 
     @property

@@ -40,7 +40,10 @@ def feed(batches: Batches, data: Data) -> Any:
     dataset = tf.data.Dataset.from_generator(lambda: batches, output_signature=signature)
     if batches.steps is not None:  # `evaluate` counts a step too much if it does not know
         dataset = dataset.apply(tf.data.experimental.assert_cardinality(batches.steps))
-    return dataset.prefetch(1)
+    options = tf.data.Options()
+    # Nothing is left to tune, and the thread that does so sleeps for up to a minute at the end.
+    options.autotune.enabled = False
+    return dataset.prefetch(1).with_options(options)
 
 
 @contextlib.contextmanager

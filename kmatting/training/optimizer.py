@@ -71,6 +71,45 @@ class FusedAdam(keras.optimizers.Adam):
             grad=ops.cast(gradient, "float32"),
         )
 
+    def build(self, variables: Sequence[Any]) -> None:
+        """Makes the moments; averages start from the weights, so that those of frozen ones hold."""
+        super().build(variables)
+        if self.use_ema:
+            for average, variable in zip(
+                self._model_variables_moving_average, self._trainable_variables, strict=True
+            ):
+                average.assign(ops.convert_to_numpy(variable))  # a copy: JAX gives buffers away
+
+    def stateless_apply(
+        self,
+        optimizer_variables: Sequence[Any],
+        grads: Sequence[Any],
+        trainable_variables: Sequence[Any],
+    ) -> tuple[list[Any], list[Any]]:
+        """Updates variables on JAX, also where some of them were frozen after `build`.
+
+        Keras expects all that the optimizer was built with, and hands over those that are trained.
+        """
+        trained = [each for each in self._trainable_variables if each.trainable]
+        states = [
+            *zip(trained, trainable_variables, strict=True),
+            *zip(self.variables, optimizer_variables, strict=True),
+        ]
+        with keras.StatelessScope(state_mapping=states) as scope:
+            self.apply(grads, trained)
+        return (
+            [scope.get_current_value(each) for each in trained],
+            [scope.get_current_value(each) for each in self.variables],
+        )
+
+    def _update_model_variables_moving_average(self, trainable_variables: Sequence[Any]) -> None:
+        """Averages what is trained; frozen weights are not there on JAX, and do not change."""
+        averages = self._model_variables_moving_average
+        momentum = ops.where(ops.equal(self.iterations, 0), 0.0, self.ema_momentum)
+        for variable, average in zip(trainable_variables, averages, strict=True):
+            if variable.trainable:
+                average.assign(momentum * average + (1 - momentum) * variable)
+
     def finalize_variable_values(self, var_list: Sequence[Any]) -> None:
         """Keeps the trained weights, where Keras would put the averaged ones into the network."""
 
