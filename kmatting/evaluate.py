@@ -122,6 +122,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--band",
         type=at_least(0),
+        metavar="PIXELS",
         default=BAND_WIDTH,
         help="pixels by which semi-transparent pixels and borders of the true alpha are dilated "
         "to make the unknown band (default: %(default)s)",
@@ -141,6 +142,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--workers",
         type=at_least(1),
+        metavar="N",
         default=WORKERS,
         help="number of images scored at a time (default: %(default)s)",
     )

@@ -8,6 +8,7 @@ from typing import Any
 
 from kmatting.cli import command, complain, make_parser, say
 from kmatting.files import check_folder
+from kmatting.terminal import counted
 
 _EXAMPLES = """examples:
   pack pairs into shards, and train on them:
@@ -31,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         check_folder(args.shards, "shards")
         pairs = _find_good_pairs(args.images, args.alphas)
         manifest = packing.pack(pairs, args.shards, round(args.shard_size * 1_000_000))
-        say(f"Packed {len(pairs)} pairs into {len(manifest.shards)} shard(s).")
+        say(f"Packed {counted(len(pairs), 'pair')} into {counted(len(manifest.shards), 'shard')}.")
     elif args.command == "unpack":
         check_folder(args.pairs, "pairs")
         packing.unpack(args.shards, args.pairs)

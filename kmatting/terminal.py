@@ -11,6 +11,7 @@ from typing import TypeVar
 
 __all__ = [
     "complain",
+    "counted",
     "discard_output",
     "printable",
     "progress",
@@ -133,9 +134,14 @@ def _in_lines(
         yield item
 
 
+def counted(number: int, unit: str) -> str:
+    """Writes a number and what it counts: "1 photo", "2 photos"."""
+    return f"{number} {unit}" if number == 1 else f"{number} {unit}s"
+
+
 def progress_line(done: int, total: int | None, unit: str, title: str, seconds: float) -> str:
     """Writes a line such as `scoring: 120 of 500 images, 8.1 per second, 47 s left`."""
-    parts = [f"{done} of {total} {unit}s" if total else f"{done} {unit}s"]
+    parts = [f"{done} of {counted(total, unit)}" if total else counted(done, unit)]
     parts.append(f"{done / seconds:.1f} per second")
     if total:
         left = round((total - done) * seconds / done)

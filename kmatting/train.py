@@ -13,6 +13,7 @@ from kmatting.cli import command, make_parser, say
 from kmatting.errors import DeviceMemoryError, LostWorkerError, UsageError
 from kmatting.keras_setup import import_keras
 from kmatting.quiet import quiet
+from kmatting.terminal import counted
 from kmatting.training.ending import ends_data_threads
 
 if TYPE_CHECKING:
@@ -113,8 +114,9 @@ def _train(config: "Config", folder: Path, resume: bool) -> None:
         config.data, config.seed, config.training.batch_size, cluster.index, cluster.workers
     )
     say(
-        f"{data.train_samples} samples to train on, {data.validation_samples} to validate on, "
-        f"{strategy.num_replicas_in_sync} replica(s). Run: {folder}"
+        f"{counted(data.train_samples, 'sample')} to train on, "
+        f"{data.validation_samples} to validate on, "
+        f"{counted(strategy.num_replicas_in_sync, 'replica')}. Run: {folder}"
     )
     checkpoint = run_folder.find_checkpoint(folder, resume)
     if cluster.workers > 1:
@@ -139,7 +141,7 @@ def _train(config: "Config", folder: Path, resume: bool) -> None:
         fit(model, strategy, config, data, callbacks, state.epoch, verbose=cluster.is_chief)
         if cluster.workers > 1:
             replicas.wait_for_all(strategy)
-    say(f"Trained {config.training.epochs} epochs. See {folder / 'panel.png'}")
+    say(f"Trained {counted(config.training.epochs, 'epoch')}. See {folder / 'panel.png'}")
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:

@@ -129,7 +129,7 @@ def test_folders_in_folders_are_searched_or_named(folders):
     pairs, problems, notes = find_pairs(images, alphas)
     assert [pair.image for pair in pairs] == [images / "a.jpg"]
     assert problems == []
-    assert notes == [f"{folder}: did not search 2 folder(s) in it" for folder in folders]
+    assert notes == [f"{folder}: did not search 2 folders in it" for folder in folders]
 
     pairs, problems, notes = find_pairs(images, alphas, recursive=True)
     assert [pair.alpha for pair in pairs] == [

@@ -368,7 +368,7 @@ def test_folders_in_folders(folders, capsys):
     assert "2 images" in captured.out
     left_out = "left out 1 .psd: not photos that can be read"
     assert captured.err.splitlines() == [
-        f"note: {folders / kind}: {left_out}; did not search 1 folder(s) in it (--recursive does)"
+        f"note: {folders / kind}: {left_out}; did not search 1 folder in it (--recursive does)"
         for kind in ("alphas", "predictions")
     ]
     assert run(folders, "--recursive", "--output", "./report") == 0

@@ -698,7 +698,7 @@ def test_images_of_a_folder(tmp_path):
     assert found.left_out == {".txt": 1, ".dng": 1, "": 1}
     assert found.note() == (
         "left out 1 without a suffix, 1 .dng, 1 .txt: not photos that can be read; did not search "
-        "2 folder(s) in it"
+        "2 folders in it"
     )
     found = scan_folder(tmp_path, recursive=True)
     assert [path.name for path in found.photos] == [*expected, "i.webp"]

@@ -98,7 +98,7 @@ def test_two_devices_share_each_batch(tmp_path):
     two = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2", **ON_JAX}
     result = run("--config", tmp_path / "config.yaml", "--output", tmp_path / "run", **two)
     assert result.returncode == 0, result.stderr
-    assert "2 replica(s)" in result.stdout
+    assert "2 replicas" in result.stdout
 
 
 def test_ssim_of_keras_is_that_of_tensorflow(monkeypatch):

@@ -22,6 +22,7 @@ import kmatting.training.optimizer  # noqa: F401  these register what checkpoint
 from kmatting.config import Config, TrainingConfig
 from kmatting.data.pipeline import build
 from kmatting.errors import ConfigError
+from kmatting.terminal import counted
 from kmatting.training.devices import Cluster, make_strategy, read_cluster
 from kmatting.training.run_folder import read_state
 
@@ -135,7 +136,7 @@ def test_two_workers_end_as_two_replicas_of_one_process(one_process, config, por
     (code, output, errors), (other_code, other_output, other_errors) = end(workers)
     assert (code, other_code) == (0, 0), errors + other_errors
     assert f"localhost:{ports[1]} waits for localhost:{ports[0]}" in other_output
-    assert "10 samples to train on, 5 to validate on, 2 replica(s)" in output
+    assert "10 samples to train on, 5 to validate on, 2 replicas" in output
     assert "Epoch 4/4" in output
     assert "Epoch" not in other_output
     assert not folders[1].exists(), "only the chief writes"
@@ -161,7 +162,7 @@ def test_after_a_kill_all_go_on_from_the_last_whole_epoch(one_process, config, p
     assert epochs < 4, "the run ended before the kill"
     assert code == 2
     assert "another worker ended or cannot be reached" in errors
-    assert f"{epochs} epoch(s) complete; resume with" in errors
+    assert f"{counted(epochs, 'epoch')} complete; resume with" in errors
     assert "Traceback" not in errors
 
     workers = [start(index, ports, TRAIN, "--resume", "--output", folder) for index in (0, 1)]

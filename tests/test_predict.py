@@ -58,7 +58,7 @@ def test_cutouts_of_a_folder_by_default(run, photos, tmp_path):
     status, out, err = run(photos, "--output", tmp_path / "out", *PLAIN)
     assert status == 0
     assert err == [
-        f"note: {photos}: did not search 1 folder(s) in it (--recursive does)",
+        f"note: {photos}: did not search 1 folder in it (--recursive does)",
         f"warning: {photos / 'b.jpg'}: no subject found.",
     ]
     assert out == [f"2 of 2 photos done, written to {tmp_path / 'out'}"]
@@ -293,7 +293,7 @@ def test_an_empty_folder(run, tmp_path):
     assert err == [f"error: {tmp_path / 'photos'}: no photos in this folder."]
     (tmp_path / "photos/deep").mkdir()
     _, _, err = run(tmp_path / "photos", "--output", tmp_path / "out")
-    assert err[0].endswith("did not search 1 folder(s) in it (--recursive does).")
+    assert err[0].endswith("did not search 1 folder in it (--recursive does).")
 
 
 @pytest.mark.parametrize(

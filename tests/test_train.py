@@ -254,7 +254,7 @@ def test_two_replicas_agree_with_one(finished, config, tmp_path):
     folder = tmp_path / "run"
     result = run("--config", config, "--output", folder, "--set", "training.cpu_replicas=2")
     assert result.returncode == 0, result.stderr
-    assert "2 replica(s)" in result.stdout
+    assert "2 replicas" in result.stdout
     for one, two in zip(log_of(finished), log_of(folder), strict=True):
         for name in ("loss", "val_loss", "val_mad", "val_sad"):
             assert np.isfinite(float(two[name]))

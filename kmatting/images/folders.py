@@ -8,6 +8,7 @@ from pathlib import Path
 from kmatting.errors import ImageError
 from kmatting.images.formats import FORMATS, extra_hint, image_suffixes, is_installed
 from kmatting.images.opening import shown
+from kmatting.terminal import counted
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class Listing:
             )
         if self.subfolders:
             hint = f" ({recursive} does)" if recursive else ""
-            parts.append(f"did not search {self.subfolders} folder(s) in it{hint}")
+            parts.append(f"did not search {counted(self.subfolders, 'folder')} in it{hint}")
         return "; ".join(parts)
 
 

@@ -19,6 +19,7 @@ from kmatting.errors import CheckpointError, ConfigError
 from kmatting.files import whole_file
 from kmatting.networks.metadata import METADATA, read_metadata
 from kmatting.networks.shipped import shipped_model
+from kmatting.terminal import counted
 
 CONFIG = "config.yaml"
 LAST = "last.keras"
@@ -231,4 +232,5 @@ def how_to_resume(folder: Path) -> str:
         epochs = read_state(checkpoint).epoch if checkpoint.is_file() else 0
     except CheckpointError:
         return f"{checkpoint} is damaged"
-    return f"{epochs} epoch(s) complete; resume with: kmatting train --resume --output {folder}"
+    complete = f"{counted(epochs, 'epoch')} complete"
+    return f"{complete}; resume with: kmatting train --resume --output {folder}"

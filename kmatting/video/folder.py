@@ -9,6 +9,7 @@ from pathlib import Path
 
 from kmatting.errors import ImageError, VideoError
 from kmatting.images import image_suffixes, list_images, read_photo
+from kmatting.terminal import counted
 from kmatting.video.clip import Clip, Frame, check_size
 
 TIMES = "timestamps.txt"
@@ -76,7 +77,8 @@ class FrameFolder(Clip):
             first, last = numbered[0][0], numbered[-1][0]
             if missing := last - first + 1 - len(numbered):
                 self.notes.append(
-                    f"{missing} number(s) are missing; the frame before is shown until the next one"
+                    f"{counted(missing, 'number')} missing; "
+                    "the frame before is shown until the next one"
                 )
             return [(number - first) / rate for number, _ in numbered]
         if stated.exists():

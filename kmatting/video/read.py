@@ -13,6 +13,7 @@ from av.stream import Disposition
 
 from kmatting.errors import ImageError, VideoError
 from kmatting.images import image_size, read_alpha
+from kmatting.terminal import counted
 from kmatting.video.animation import Animation, is_animation
 from kmatting.video.clip import Clip, Frame, check_size
 from kmatting.video.convert import Converter, square_size
@@ -235,8 +236,8 @@ class Video(Clip):
         finally:  # also where the caller needs no more of it
             if damage.places:
                 self.problems.append(
-                    f"{self.name}: damaged in {damage.places} place(s); frames may be missing "
-                    "there, or show only what could be decoded."
+                    f"{self.name}: damaged in {counted(damage.places, 'place')}; frames may be "
+                    "missing there, or show only what could be decoded."
                 )
 
     def _until_next(

@@ -6,6 +6,7 @@ from fractions import Fraction
 
 import av
 
+from kmatting.terminal import counted
 from kmatting.video.formats import Format
 from kmatting.video.read import opened, origin_of
 from kmatting.video.source import Source
@@ -90,7 +91,8 @@ class Sound:
             self._decode(None)
             self._target.mux(self._out.encode(None))
         if self._damaged:
-            self.problems.append(f"the sound is damaged in {self._damaged} place(s), silent there.")
+            places = counted(self._damaged, "place")
+            self.problems.append(f"the sound is damaged in {places}, silent there.")
 
     def close(self) -> None:
         """Closes the source."""
