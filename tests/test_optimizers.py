@@ -53,9 +53,7 @@ def test_keras_still_writes_out_its_update():
     for optimizer in (FusedAdam(**SETTINGS), keras.optimizers.Adam(**SETTINGS)):
         step, _ = make_step(optimizer)
         graph = step.get_concrete_function().graph.as_graph_def()
-        nodes[type(optimizer)] = len(graph.node) + sum(
-            len(function.node_def) for function in graph.library.function
-        )
+        nodes[type(optimizer)] = str(graph).count(' op: "')  # of functions in it, too
     assert nodes[keras.optimizers.Adam] > nodes[FusedAdam] + 10
 
 
