@@ -16,10 +16,10 @@ __all__ = ["input_pipeline", "pipelines"]
 
 _PAIR = (384, 512)  # height and width of the photos that are read
 _PHOTOS, _SAMPLES = 32, 400
-_OWN: dict[str, Any] = {"fit": "crop", "crop_scale": [0.5, 1.0]}
+_PLAIN: dict[str, Any] = {"fit": "crop", "crop_scale": [0.5, 1.0]}
 _AUGMENTATIONS = {
-    "crop, rotate, flip": _OWN,  # that of configs/model1.yaml and model2.yaml
-    "and colour, blur, noise": {**_OWN, "colour": 0.3, "blur": 1.5, "noise": 0.03},
+    "crop, rotate, flip": _PLAIN,  # that of configs/model1.yaml, and a crop
+    "and colour, blur, noise": {**_PLAIN, "colour": 0.3, "blur": 1.5, "noise": 0.03},
 }
 
 

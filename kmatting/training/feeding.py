@@ -41,7 +41,7 @@ def feed(batches: Batches, data: Data) -> Any:
     if batches.steps is not None:  # `evaluate` counts a step too much if it does not know
         dataset = dataset.apply(tf.data.experimental.assert_cardinality(batches.steps))
     options = tf.data.Options()
-    # Nothing is left to tune, and the thread that does so sleeps for up to a minute at the end.
+    # There is nothing to tune, and the thread that would do it can keep the end waiting.
     options.autotune.enabled = False
     return dataset.prefetch(1).with_options(options)
 
