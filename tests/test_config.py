@@ -98,6 +98,10 @@ def test_overrides(write):
         ("data.size=250", "data.size: expected multiples of 16 up to 8192, received [250, 250]"),
         ("data.validation=1.5", "data.validation: expected a share from 0 to below 1"),
         ("data.augmentation.crop_scale=[0.9, 0.2]", "expected 0 < low <= high <= 1"),
+        (
+            "data.train.0={kind: composite, foregrounds: a, backgrounds: b, scale: [0.5, 0.2]}",
+            "data.train.0.scale: expected 0 < low <= high <= 4, received [0.5, 0.2]",
+        ),
         ("data.train.0.kind=folder", "'folder'"),
         ("training.epochs", "expected KEY=VALUE"),
         ("data.train.5.images=x", "there is no key data.train.5.images"),

@@ -86,6 +86,19 @@ def test_a_foreground_is_placed_at_random_and_mostly_whole():
     assert np.ptp([y for y, _ in centres]) > 20
 
 
+def test_a_scale_bounds_the_size():
+    widths = []
+    for seed in range(40):
+        random = np.random.default_rng(seed)
+        alpha = np.zeros((100, 100), np.uint8)
+        alpha[40:60, 30:70] = 255
+        photo = plain(RED, 100, 100), alpha, plain(BLUE, 9, 9)
+        _, levels = composite(*photo, (64, 64), random, (0.25, 0.5))
+        widths.append(np.ptp(np.nonzero(levels.max(axis=0) > 127)) + 1)
+    assert min(widths) in (16, 17)
+    assert max(widths) in (31, 32)
+
+
 @pytest.mark.parametrize("side", ["left", "right", "top", "bottom"])
 def test_what_its_picture_cut_off_is_cut_off_by_the_same_border(side):
     turns = ["left", "top", "right", "bottom"].index(side)

@@ -152,6 +152,17 @@ def test_composites_and_synthetic_samples_are_new_in_each_epoch(tmp_path):
         assert len({image.tobytes() for image in images}) == 4
 
 
+def test_a_composite_has_the_size_that_its_source_names(tmp_path):
+    for folder in ("fg", "bg"):
+        (tmp_path / folder).mkdir()
+    Image.new("LA", (40, 40), (200, 255)).crop((-20, -20, 60, 60)).save(tmp_path / "fg" / "a.png")
+    Image.radial_gradient("L").save(tmp_path / "bg" / "a.png")
+    source = {"kind": "composite", "foregrounds": tmp_path / "fg", "backgrounds": tmp_path / "bg"}
+    data = build([source | {"scale": [0.25, 0.25]}], batch_size=1, augmentation={})
+    for _, alpha in taken(data.train(), 3):
+        assert (alpha > 127).mean() == pytest.approx(0.25**2, rel=0.1)
+
+
 def test_validation_holds_every_sample_once_and_its_weights_make_the_mean(tmp_path):
     source = write_pairs(tmp_path, 10)
     data = build([source], validation=[source], augmentation={})

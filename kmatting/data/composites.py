@@ -6,15 +6,18 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+from pydantic import field_validator
 
 from kmatting.data.backgrounds import Background, open_backgrounds
-from kmatting.data.compositing import composite
+from kmatting.data.compositing import SCALE, composite
 from kmatting.data.folders import list_stems, match_folders
 from kmatting.data.foregrounds import ForegroundCache
 from kmatting.data.pairs import compare_sizes
 from kmatting.data.reading import read_training_alpha, read_training_cutout
 from kmatting.data.samples import Checker, Draw, Listed, Size, SourceSection, split
 from kmatting.errors import ImageError
+
+LARGEST_SCALE = 4  # beyond it little more than a patch of the subject is left
 
 
 class CompositeSource(SourceSection):
@@ -28,6 +31,8 @@ class CompositeSource(SourceSection):
         estimate_foreground: with `alphas`, estimate the colours of the subject, without the
             background that shines through at soft edges. Set it to false where the files show pure
             foreground colours, as those of Deep Image Matting do.
+        scale: bounds of the foreground's size; 1 is the largest that fits into the frame.
+            `[0.15, 0.5]` teaches small subjects in large scenes.
     """
 
     kind: Literal["composite"] = "composite"
@@ -36,6 +41,14 @@ class CompositeSource(SourceSection):
     backgrounds: Path
     recursive: bool = False
     estimate_foreground: bool = True
+    scale: tuple[float, float] = SCALE
+
+    @field_validator("scale")
+    @classmethod
+    def _ordered(cls, scale: tuple[float, float]) -> tuple[float, float]:
+        if not 0 < scale[0] <= scale[1] <= LARGEST_SCALE:
+            raise ValueError(f"expected 0 < low <= high <= {LARGEST_SCALE}, received {list(scale)}")
+        return scale
 
     def open(self, checker: Checker) -> "CompositeSet":
         """See `SourceSection`."""
@@ -49,6 +62,7 @@ class CompositeSource(SourceSection):
             self.weight,
             backgrounds=backgrounds,
             estimates=ForegroundCache() if self.alphas and self.estimate_foreground else None,
+            scale=self.scale,
         )
 
 
@@ -125,10 +139,12 @@ class CompositeSet(Listed[Cutout]):
     Attributes:
         backgrounds: the backgrounds.
         estimates: loads the foregrounds that are photos; None if their colours are pure.
+        scale: as in `CompositeSource`.
     """
 
     backgrounds: Sequence[Background] = ()
     estimates: ForegroundCache | None = None
+    scale: tuple[float, float] = SCALE
 
     def split(self, share: float) -> tuple["CompositeSet", "CompositeSet"]:
         """See `SampleSet`; backgrounds are split too, unless one side would have none."""
@@ -145,4 +161,4 @@ class CompositeSet(Listed[Cutout]):
         foreground, alpha = self.estimates.load(cutout, size) if self.estimates else cutout.read()
         chosen = self.backgrounds[int(random.integers(len(self.backgrounds)))]
         background, _ = chosen.read(size)
-        return composite(foreground, alpha, background, size, random)
+        return composite(foreground, alpha, background, size, random, self.scale)

@@ -5,6 +5,8 @@ import numpy as np
 
 from kmatting.data.geometry import resize
 
+SCALE = (0.5, 1.2)  # of the largest size that fits; larger ones are cut off by the frame
+
 
 def composite(
     foreground: np.ndarray,
@@ -12,12 +14,12 @@ def composite(
     background: np.ndarray,
     size: tuple[int, int],
     random: np.random.Generator,
+    scale: tuple[float, float] = SCALE,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Places a foreground at random over a random part of a background.
 
-    The foreground is scaled to between 0.5 and 1.2 times the largest size that fits. A subject that
-    is cut off by a border of its own picture is cut off by the same border of the composite: half a
-    person does not float in the air.
+    A subject that is cut off by a border of its own picture is cut off by the same border of the
+    composite: half a person does not float in the air.
 
     Args:
         foreground: uint8 array (H, W, 3).
@@ -25,6 +27,7 @@ def composite(
         background: uint8 array (H, W, 3) of any size.
         size: height and width of the output.
         random: generator that all draws come from.
+        scale: bounds of the foreground's size; 1 is the largest that fits.
 
     Returns:
         image: uint8 array (height, width, 3), composited in floats.
@@ -32,7 +35,7 @@ def composite(
     """
     image = _part_of(background, size, random)
     levels = np.zeros(size, np.uint8)
-    thing, left, top = _placed(foreground, alpha, size, random)
+    thing, left, top = _placed(foreground, alpha, size, random, scale)
     bottom, right = (side + start for side, start in zip(thing.shape, (top, left), strict=False))
     rows = slice(max(top, 0), min(bottom, size[0]))
     columns = slice(max(left, 0), min(right, size[1]))
@@ -63,6 +66,7 @@ def _placed(
     alpha: np.ndarray,
     size: tuple[int, int],
     random: np.random.Generator,
+    bounds: tuple[float, float],
 ) -> tuple[np.ndarray, int, int]:
     """Scales a foreground and draws its position.
 
@@ -78,7 +82,7 @@ def _placed(
     foreground, alpha = foreground[part], alpha[part]
     rows, columns = alpha.shape
     height, width = size
-    scale = min(height / rows, width / columns) * random.uniform(0.5, 1.2)
+    scale = min(height / rows, width / columns) * random.uniform(*bounds)
     if cut[0] and cut[1]:
         scale = max(scale, width / columns)
     if cut[2] and cut[3]:
