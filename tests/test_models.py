@@ -421,6 +421,19 @@ def test_build_model_starts_from_a_trained_model(small_model, small_config, phot
     assert len(str(caught.value)) < 300
 
 
+def test_weights_of_two_resolutions_for_a_network_of_one_are_refused(tmp_path):
+    path, config = (
+        tmp_path / "two.keras",
+        ModelConfig(
+            name="model2", encoder="efficientnet_lite0", encoder_weights="none", high_level_size=48
+        ),
+    )
+    models.build_model(config).save(path)
+    one = config.model_copy(update={"weights": path, "high_level_size": None})
+    with pytest.raises(ConfigError, match=r"two resolutions; set model\.high_level_size=48\."):
+        models.build_model(one)
+
+
 def test_the_shipped_weights_fit_the_config_that_fine_tunes_them():
     config = load_config(ROOT / "configs" / "finetune.yaml").model
     shipped = {layer.name: layer for layer in kmatting.load_model().layers}

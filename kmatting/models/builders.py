@@ -1,5 +1,6 @@
 """Builds the two matting networks from their blocks."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import keras
@@ -18,7 +19,12 @@ from kmatting.models.blocks import (
     apply_low_level_branch,
 )
 from kmatting.models.encoder import build_encoder, with_reduced_image
-from kmatting.models.weights import explain, has_layer, load_high_level, load_weights
+from kmatting.models.weights import (
+    explain,
+    load_high_level,
+    load_weights,
+    trained_high_level_size,
+)
 from kmatting.networks.shipped import shipped_model
 
 if TYPE_CHECKING:
@@ -137,13 +143,24 @@ def build_model(config: "ModelConfig") -> keras.Model:
     model = builder(config.encoder, "none", *parts)
     path = shipped_model(".keras") if str(config.weights) == "shipped" else config.weights
     try:
-        if config.high_level_size and path.suffix == ".keras" and not has_layer(path, "reduced"):
-            load_high_level(model, path)
-        else:
-            load_weights(model, path)
+        _load_start(model, path, config.high_level_size)
     except Exception as error:  # h5py and Keras raise many types for a wrong file
         raise ConfigError(
             f"model.weights: {config.weights} does not fit {config.name} with {config.encoder}: "
             f"{explain(error)}."
         ) from error
     return model
+
+
+def _load_start(model: keras.Model, path: Path, high_level_size: int | None) -> None:
+    """Loads the weights to start from, also those of one resolution into a network of two."""
+    if path.suffix == ".keras":
+        trained_with = trained_high_level_size(path)
+        if high_level_size and not trained_with:
+            load_high_level(model, path)
+            return
+        if trained_with and not high_level_size:
+            raise ConfigError(
+                f"that network has two resolutions; set model.high_level_size={trained_with}"
+            )
+    load_weights(model, path)

@@ -45,11 +45,12 @@ def load_weights(model: keras.Model, path: Path) -> None:
     model.load_weights(path)
 
 
-def has_layer(path: Path, name: str) -> bool:
-    """Checks whether the network in a `.keras` file has a layer of that name."""
+def trained_high_level_size(path: Path) -> int | None:
+    """Reads `high_level_size` from a `.keras` file of a whole network; None without it."""
     with zipfile.ZipFile(path) as archive:
         layers = json.loads(archive.read("config.json"))["config"]["layers"]
-    return name in {layer["name"] for layer in layers}
+    sizes = [layer["config"]["size"] for layer in layers if layer["name"] == "reduced"]
+    return sizes[0] if sizes else None
 
 
 def load_high_level(model: keras.Model, path: Path) -> None:
