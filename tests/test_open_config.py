@@ -40,9 +40,9 @@ def test_the_config_names_free_data_alone():
         ("data.train.0.foregrounds", "/data/free/renders", "foregrounds: /data/free/renders"),
         ("data.train.0.alphas", "data/things/alpha", "alphas: data/things/alpha"),
         ("data.train.0.backgrounds", "data/backgrounds", "backgrounds: data/backgrounds"),
-        ("data.train.1", RESEARCH, "images: data/backgrounds"),
-        ("data.train.1", PAIRS, "a source of the kind pairs"),
-        ("data.train.1", SHARDS, "a source of the kind shards"),
+        ("data.train.2", RESEARCH, "images: data/backgrounds"),
+        ("data.train.2", PAIRS, "a source of the kind pairs"),
+        ("data.train.2", SHARDS, "a source of the kind shards"),
         ("data.validation", [RESEARCH], "images: data/backgrounds"),
     ],
 )
