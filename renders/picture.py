@@ -6,9 +6,10 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from PIL.PngImagePlugin import PngInfo
+from PIL.PngImagePlugin import PngImageFile, PngInfo
 
 VISIBLE = 1 / 512  # less alpha than this is saved as 0 in 8 bits: its colour is no measurement
+ARTIST, COPYRIGHT = 0x013B, 0x8298  # EXIF's names for author and licence
 
 
 def to_srgb(linear: np.ndarray) -> np.ndarray:
@@ -64,3 +65,19 @@ def save(rgba: np.ndarray, path: Path, terms: dict[str, str]) -> None:
     beside = path.with_suffix(".part")
     Image.fromarray(rgba, "RGBA").save(beside, format="PNG", pnginfo=text)
     beside.replace(path)
+
+
+def save_photo(photo: np.ndarray, path: Path, author: str, licence: str) -> None:
+    """Writes a JPEG with its terms inside."""
+    exif = Image.Exif()
+    exif[ARTIST], exif[COPYRIGHT] = author, licence
+    Image.fromarray(photo).save(path, quality=90, exif=exif)
+
+
+def stated(path: Path) -> tuple[str | None, str | None]:
+    """Returns the author and the licence that a PNG or a JPEG itself states."""
+    with Image.open(path) as photo:
+        if isinstance(photo, PngImageFile):
+            return photo.text.get("Author"), photo.text.get("Licence")
+        exif = photo.getexif()
+        return exif.get(ARTIST), exif.get(COPYRIGHT)
