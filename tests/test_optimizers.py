@@ -47,6 +47,20 @@ def test_takes_the_same_path_as_keras(clip_norm):
     assert np.abs(fused[-1] - fused[0]).max() > 0.05  # it moved
 
 
+def test_after_a_restart_the_path_is_that_of_a_new_optimizer():
+    optimizer = FusedAdam(**SETTINGS)
+    step, variable = make_step(optimizer)
+    start = variable.numpy().copy()
+    for _ in range(50):
+        step()
+    variable.assign(start)
+    optimizer.restart()
+    step()
+    restarted = variable.numpy().copy()
+    assert optimizer.iterations.numpy() == 51  # the schedule of the rate goes on
+    np.testing.assert_allclose(restarted, descend(FusedAdam(**SETTINGS), 1)[0], atol=1e-6)
+
+
 def test_keras_still_writes_out_its_update():
     """When this fails, Keras has a fused update: use keras.optimizers.Adam, and clip in `apply`."""
     nodes = {}

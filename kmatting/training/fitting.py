@@ -54,6 +54,8 @@ def fit(
         if freezes:
             _freeze(model, config.model, encoder=begin < thaw)
             with strategy.scope():
+                if begin == thaw > 0:
+                    model.optimizer.restart()
                 compile_model(model, model.optimizer, config.training)
         train, seen = data.train(begin * data.steps_per_epoch), data.validation()
         with _clear_memory_error(config), replicas.name_lost_worker(), own_errors(train, seen):

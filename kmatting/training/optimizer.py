@@ -19,8 +19,11 @@ class FusedAdam(keras.optimizers.Adam):
 
     `fit` leaves the weights as they were trained, also where they are averaged.
 
-    On Keras's other backends the update is Keras's own. Private names of Keras are used; a test
-    says when Keras's own Adam will do.
+    Adam enlarges its first steps, whose moments are still near zero, by the number of steps so far.
+    Of variables that were frozen until now that number is too large, and their steps would come out
+    up to 17 times as long as the learning rate says; `restart` counts anew.
+
+    Private names of Keras are used; a test says when Keras's own Adam will do.
 
     Args:
         clip_norm: largest global norm of the gradients; larger ones are scaled down to it. None
@@ -36,6 +39,24 @@ class FusedAdam(keras.optimizers.Adam):
     def __init__(self, clip_norm: float | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.clip_norm = clip_norm
+        self._begin = keras.Variable(
+            0,
+            name="begin",
+            dtype=self.iterations.dtype,
+            trainable=False,
+            aggregation="only_first_replica",
+        )
+        self._track_variable(self._begin)
+
+    def restart(self) -> None:
+        """Forgets the moments, and counts steps from here; the learning rate goes on as planned.
+
+        For a network of which a part was frozen until now.
+        """
+        for moment in (*self._momentums, *self._velocities):
+            moment.assign(ops.zeros(moment.shape, moment.dtype))
+        # A copy: JAX gives buffers away, and must not give one away twice.
+        self._begin.assign(ops.convert_to_numpy(self.iterations))
 
     def apply(self, grads: Sequence[Any], trainable_variables: Sequence[Any] | None = None) -> None:
         """Clips the gradients and updates the variables.
@@ -51,20 +72,26 @@ class FusedAdam(keras.optimizers.Adam):
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         """Updates a variable and its two moments in place."""
+        step = ops.cast(self.iterations + 1 - self._begin, "float32")
+        powers = ops.power(self.beta_1, step), ops.power(self.beta_2, step)
+        learning_rate = ops.cast(learning_rate, "float32")
+        index = self._get_variable_index(variable)
+        first, second = self._momentums[index], self._velocities[index]
         if not _on_tensorflow():
-            super().update_step(gradient, variable, learning_rate)
+            first.assign(first + (1 - self.beta_1) * (gradient - first))
+            second.assign(second + (1 - self.beta_2) * (ops.square(gradient) - second))
+            rate = learning_rate * ops.sqrt(1 - powers[1]) / (1 - powers[0])
+            variable.assign(variable - rate * first / (ops.sqrt(second) + self.epsilon))
             return
         import tensorflow as tf
 
-        step = ops.cast(self.iterations + 1, "float32")
-        index = self._get_variable_index(variable)
         tf.raw_ops.ResourceApplyAdam(
             var=_handle(variable),
-            m=_handle(self._momentums[index]),
-            v=_handle(self._velocities[index]),
-            beta1_power=ops.power(self.beta_1, step),
-            beta2_power=ops.power(self.beta_2, step),
-            lr=ops.cast(learning_rate, "float32"),
+            m=_handle(first),
+            v=_handle(second),
+            beta1_power=powers[0],
+            beta2_power=powers[1],
+            lr=learning_rate,
             beta1=self.beta_1,
             beta2=self.beta_2,
             epsilon=self.epsilon,
@@ -78,7 +105,7 @@ class FusedAdam(keras.optimizers.Adam):
             for average, variable in zip(
                 self._model_variables_moving_average, self._trainable_variables, strict=True
             ):
-                average.assign(ops.convert_to_numpy(variable))  # a copy: JAX gives buffers away
+                average.assign(ops.convert_to_numpy(variable))  # a copy, as above
 
     def stateless_apply(
         self,
