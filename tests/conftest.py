@@ -37,6 +37,18 @@ def small_model(small_config):
 
 
 @pytest.fixture
+def network_alone(monkeypatch):
+    """Has a SavedModel hold the network alone: tracing what a server does takes ten seconds."""
+    from kmatting.exporting.graph.serving import Server
+    from kmatting.networks.network import PLAIN_SIGNATURE
+
+    whole = Server.signatures
+    monkeypatch.setattr(
+        Server, "signatures", lambda self: {PLAIN_SIGNATURE: whole(self)[PLAIN_SIGNATURE]}
+    )
+
+
+@pytest.fixture
 def photos():
     """Returns a function that makes a batch of smooth random photos, float32 in [0, 1]."""
 

@@ -59,6 +59,7 @@ def test_unknown_shapes_are_refused():
 
 def test_reading_gives_a_row(monkeypatch):
     monkeypatch.setattr(data, "_SAMPLES", 8)
+    monkeypatch.setattr(data, "_PHOTOS", 8)
     for kind, augmentation in data.pipelines():
         row = data.input_pipeline(kind, augmentation, 32)
         assert (row.group, row.includes) == ("data", augmentation)

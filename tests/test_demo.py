@@ -13,6 +13,7 @@ import time
 import urllib.request
 import zlib
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -382,6 +383,12 @@ def test_models_of_any_size_get_a_choice_within_limits(tmp_path):
             studio.make(photo, ("alpha",), {}, size=size)
 
 
+def values_of(photo):
+    """What the page holds of a photo."""
+    sent = file(str(photo))
+    return {"photo": sent, "background": None, "colour": "#204060", "edges": True}
+
+
 def step(tmp_path, name, content, make, **values):
     """Has a step of the page work on a file; returns what the visitor is told, or the result."""
     gradio = pytest.importorskip("gradio")
@@ -391,10 +398,8 @@ def step(tmp_path, name, content, make, **values):
     (tmp_path / "hash").mkdir(exist_ok=True)
     (tmp_path / "hash" / name).write_bytes(content)
     steps = Steps(Studio(make), VisitorFiles(tmp_path), tmp_path)
-    photo = file(str(tmp_path / "hash" / name))
-    sent = {"photo": photo, "background": None, "colour": "#204060", "edges": True, **values}
     try:
-        return steps.make("1", sent)
+        return steps.make("1", {**values_of(tmp_path / "hash" / name), **values})
     except gradio.Error as error:
         return error.message
 
@@ -480,6 +485,34 @@ def test_a_photo_may_come_before_the_heartbeat_and_two_may_overlap(tmp_path):
             pass
         assert photo.exists()
     assert not photo.exists()
+
+
+def test_results_can_be_saved_until_the_page_shows_others(model, tmp_path, monkeypatch):
+    gradio = pytest.importorskip("gradio")
+    from kmatting.demo.steps import KINDS, Steps
+    from kmatting.demo.studio import Studio
+    from kmatting.inference.matter import Matter
+
+    def to_save(made):
+        return {Path(made[f"{kind}_file"]["value"]) for kind in KINDS if f"{kind}_file" in made}
+
+    (tmp_path / "photo.png").write_bytes(png())
+    files = VisitorFiles(tmp_path)
+    steps = Steps(Studio(Matter(model)), files, tmp_path)
+    sent = values_of(tmp_path / "photo.png")
+    shown = to_save(steps.make("1", sent)) | to_save(steps.compose("1", sent))
+    with pytest.raises(gradio.Error, match="crop"):
+        steps.make("1", {**sent, "crop": "nonsense"})
+    files.delete_old()
+    assert len(shown) == 4
+    assert all(path.exists() for path in shown)
+    new = to_save(steps.make("1", sent))  # the page does not have these yet
+    files.delete_old()
+    assert all(path.exists() for path in shown)
+    monkeypatch.setattr("kmatting.demo.files.GRACE", -1)
+    files.delete_old()
+    assert not any(path.exists() for path in shown)
+    assert all(path.exists() for path in new)
 
 
 def test_old_files_that_no_page_needs_are_deleted(tmp_path):
@@ -952,11 +985,12 @@ def test_the_photo_that_is_chosen_last_counts(server, browser, tmp_path):
     for name in ("photo0.png", "photo1.png", "bad.jpg", "photo2.png"):
         browser.choose(tmp_path / name)
 
-    def saves_the_last():
-        button = browser.button("Save matte")
-        return button and button.is_enabled() and browser.save("matte")[0] == "photo2.alpha.png"
+    def shows_the_last():
+        made = server.folder().rglob("photo2.alpha.png")
+        return browser.shows({path.parent.name for path in made})
 
-    wait_for(saves_the_last)
+    wait_for(shows_the_last)
+    assert browser.save("matte")[0] == "photo2.alpha.png"
 
 
 @needs_gradio

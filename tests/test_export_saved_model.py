@@ -52,15 +52,6 @@ def signatures(export):
     yield loaded.signatures
 
 
-@pytest.fixture(scope="module")
-def whole_export(small_model, tmp_path_factory):
-    """Model 1 and Model 2 with real encoders, exported."""
-    output = tmp_path_factory.mktemp("whole")
-    return serving.export_saved_model(
-        small_model, output, small_model.name, max_size=64, warmup=False
-    )
-
-
 def pixels(shape, seed=0):
     return np.random.default_rng(seed).integers(0, 256, (*shape, 3), dtype=np.uint8)
 
@@ -288,26 +279,23 @@ def bright_model(path):
 
 @pytest.fixture(scope="module")
 def bright(tmp_path_factory):
-    """A `Matter` of that network, its export, and what the export serves."""
-    import tensorflow as tf
+    """A `Matter` of that network, and what an export of it serves."""
+    from kmatting.exporting.graph.serving import Server
 
-    folder = tmp_path_factory.mktemp("bright")
-    model = bright_model(folder / "bright.keras")
-    export = serving.export_saved_model(model, folder, "bright", None, MAX_SIZE, warmup=False)
-    matter = Matter(folder / "bright.keras", size=MAX_SIZE)
-    return matter, Matter(export), tf.saved_model.load(str(export)).signatures
+    path = tmp_path_factory.mktemp("bright") / "bright.keras"
+    model = bright_model(path)
+    return Matter(path, size=MAX_SIZE), Server(model, MAX_SIZE).signatures()
 
 
 @pytest.mark.parametrize("crop", [np.s_[:, :], np.s_[:300, 100:], np.s_[200:264, :]])
 def test_a_served_matte_is_the_predicted_one(bright, crop):
     import tensorflow as tf
 
-    by_keras, by_export, served = bright
+    by_keras, served = bright
     image = skimage.data.astronaut()[crop]
     expected = by_keras(image).prediction
     seen = alpha_by_size(image, MAX_SIZE)
     assert np.abs(expected - seen).max() > 0.2  # by refinement
-    np.testing.assert_allclose(by_export(image).prediction, expected, atol=1e-4)
     alpha = served["serving_default"](image=tf.constant(image[None]))["alpha"]
     np.testing.assert_allclose(alpha[0, ..., 0], expected, atol=0.5 / 255)
     for suffix in ("PNG", "JPEG"):
@@ -329,7 +317,7 @@ def alpha_by_size(image, size):
 def test_a_served_cutout_is_the_predicted_one(bright):
     import tensorflow as tf
 
-    by_keras, _, served = bright
+    by_keras, served = bright
     clear = Image.fromarray(skimage.data.astronaut())
     clear.putalpha(Image.radial_gradient("L").resize(clear.size).point(lambda level: 255 - level))
     files = [encode(clear, "PNG"), encode(clear.convert("RGB").crop((90, 0, 300, 80)), "JPEG")]
@@ -478,9 +466,7 @@ import ctypes, sys
 from ctypes import POINTER, byref, c_char_p, c_int, c_int64, c_size_t, c_void_p
 import numpy as np
 
-libraries, folder, image_file, png_file, image, alpha = sys.argv[1:7]
-encoded = {"alpha": sys.argv[7:9], "cutout": sys.argv[9:11]}
-output = sys.argv[11]
+libraries, folder, output, image, alpha, *encoded = sys.argv[1:]
 ctypes.CDLL(libraries + "/libtensorflow_framework.so.2", mode=ctypes.RTLD_GLOBAL)
 tf = ctypes.CDLL(libraries + "/libtensorflow_cc.so.2")
 for name in ("NewStatus", "NewGraph", "NewSessionOptions", "LoadSessionFromSavedModel",
@@ -524,7 +510,7 @@ def run(feed, value, fetch):
     check()
     return c_void_p(result[0])
 
-pixels = np.load(image_file)
+pixels = np.load(output + "/image.npy")
 value, data = tensor(UINT8, pixels.shape, pixels.nbytes)
 ctypes.memmove(data, pixels.tobytes(), pixels.nbytes)
 result = run(image, value, alpha)
@@ -532,8 +518,8 @@ shape = [tf.TF_Dim(result, axis) for axis in range(4)]
 floats = ctypes.string_at(c_void_p(tf.TF_TensorData(result)), tf.TF_TensorByteSize(result))
 np.save(output + "/alpha.npy", np.frombuffer(floats, np.float32).reshape(shape))
 
-png = open(png_file, "rb").read()
-for name, (image_bytes, result) in encoded.items():
+for name, image_bytes, result in zip(*[iter(encoded)] * 3):
+    png = open(output + "/photo.png", "rb").read()
     value, data = tensor(STRING, [1], 24)
     tf.TF_StringInit(data)
     tf.TF_StringCopy(data, png, c_size_t(len(png)))
@@ -544,39 +530,66 @@ assert "tensorflow" not in sys.modules
 """
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="names of Linux's libraries")
-def test_c_interface_runs_it(small_model, whole_export, tmp_path):
+def run_by_c(export, folder, image, alpha, *encoded):
+    """Runs an export on `image.npy`, and on `photo.png`; returns the alpha of the first.
+
+    Args:
+        export: the folder of the version.
+        folder: where the files are, and where `NAME.png` of the others go.
+        image: signature and name of an input.
+        alpha: signature and name of an output.
+        encoded: of each file to write: its name, signature, and names of input and output.
+    """
     import tensorflow as tf
     from tensorflow.core.protobuf import saved_model_pb2
+
+    described = saved_model_pb2.SavedModel()
+    described.ParseFromString((export / "saved_model.pb").read_bytes())
+    signatures = described.meta_graphs[0].signature_def
+    tensors = [signatures[image[0]].inputs[image[1]], signatures[alpha[0]].outputs[alpha[1]]]
+    arguments = [export, folder, *(tensor.name for tensor in tensors)]
+    for name, signature, given, made in encoded:
+        inputs, outputs = signatures[signature].inputs, signatures[signature].outputs
+        arguments += [name, inputs[given].name, outputs[made].name]
+    script = [sys.executable, "-c", C_CLIENT, tf.sysconfig.get_lib(), *map(str, arguments)]
+    done = subprocess.run(script, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return np.load(folder / "alpha.npy")
+
+
+by_linux = pytest.mark.skipif(sys.platform != "linux", reason="names of Linux's libraries")
+
+
+@by_linux
+def test_c_interface_serves_it(export, signatures, tmp_path):
+    import tensorflow as tf
 
     images = np.stack([photo(33, 50), photo(33, 50, seed=1)])
     np.save(tmp_path / "image.npy", images)
     (tmp_path / "photo.png").write_bytes(encode(Image.fromarray(images[0]), "PNG"))
-    described = saved_model_pb2.SavedModel()
-    described.ParseFromString((whole_export / "saved_model.pb").read_bytes())
-    signature = described.meta_graphs[0].signature_def
-    names = [
-        signature["serving_default"].inputs["image"].name,
-        signature["serving_default"].outputs["alpha"].name,
-        signature["encoded"].inputs["image_bytes"].name,
-        signature["encoded"].outputs["alpha_png_bytes"].name,
-        signature["encoded_cutout"].inputs["image_bytes"].name,
-        signature["encoded_cutout"].outputs["cutout_png_bytes"].name,
-    ]
-    arguments = [whole_export, tmp_path / "image.npy", tmp_path / "photo.png", *names, tmp_path]
-    script = [sys.executable, "-c", C_CLIENT, tf.sysconfig.get_lib(), *map(str, arguments)]
-    done = subprocess.run(script, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-
-    served = tf.saved_model.load(str(whole_export)).signatures
-    network = served["network"](image=tf.constant(images[:, :32, :48]))["alpha"]
-    expected = alpha_by_keras(small_model, images[:, :32, :48])
-    np.testing.assert_allclose(network, expected, atol=1e-5)
-    expected = served["serving_default"](image=tf.constant(images))["alpha"].numpy()
-    np.testing.assert_allclose(np.load(tmp_path / "alpha.npy"), expected, atol=1e-5)
+    alpha = run_by_c(
+        export,
+        tmp_path,
+        ("serving_default", "image"),
+        ("serving_default", "alpha"),
+        ("alpha", "encoded", "image_bytes", "alpha_png_bytes"),
+        ("cutout", "encoded_cutout", "image_bytes", "cutout_png_bytes"),
+    )
+    expected = signatures["serving_default"](image=tf.constant(images))["alpha"].numpy()
+    np.testing.assert_allclose(alpha, expected, atol=1e-5)
     png = decode_alpha((tmp_path / "alpha.png").read_bytes())
     np.testing.assert_allclose(png, expected[0, ..., 0] * 255, atol=0.51)
     np.testing.assert_array_equal(Image.open(tmp_path / "cutout.png").getchannel("A"), png)
+
+
+@by_linux
+def test_c_interface_runs_whole_networks(small_model, network_alone, tmp_path):
+    """Model 1 and Model 2 with real encoders: it finds all of their variables."""
+    export = serving.export_saved_model(small_model, tmp_path, "whole", warmup=False)
+    images = np.stack([photo(32, 48), photo(32, 48, seed=1)])
+    np.save(tmp_path / "image.npy", images)
+    alpha = run_by_c(export, tmp_path, ("network", "image"), ("network", "alpha"))
+    np.testing.assert_allclose(alpha, alpha_by_keras(small_model, images), atol=1e-5)
 
 
 @pytest.fixture
@@ -672,14 +685,14 @@ def test_next_version_is_one_more_than_the_highest(tmp_path):
     assert serving.next_version(tmp_path) == 11
 
 
-def test_each_export_is_a_new_version(model, tmp_path):
+def test_each_export_is_a_new_version(model, network_alone, tmp_path):
     first = serving.export_saved_model(model, tmp_path, "tiny", warmup=False)
     second = serving.export_saved_model(model, tmp_path, "tiny", warmup=False)
     assert [each.name for each in (first, second)] == ["1", "2"]
     assert {each.name for each in (tmp_path / "tiny").iterdir()} == {"1", "2"}
 
 
-def test_the_export_says_what_it_is(export, model, tmp_path):
+def test_the_export_says_what_it_is(export, model, network_alone, tmp_path):
     def metadata(folder):
         return json.loads((folder / "assets.extra" / "kmatting.json").read_text())
 
@@ -702,14 +715,14 @@ def test_existing_version_is_left_alone(export, model, capsys):
     assert (export / "saved_model.pb").stat() == before
 
 
-def test_saved_model_that_differs_is_not_kept(model, tmp_path, monkeypatch):
+def test_saved_model_that_differs_is_not_kept(model, network_alone, tmp_path, monkeypatch):
     monkeypatch.setattr("keras.ops.convert_to_numpy", lambda alpha: np.asarray(alpha) + 0.01)
     with pytest.raises(ValueError, match="differs from the Keras model"):
         serving.export_saved_model(model, tmp_path, "tiny", photos=[photo(32, 32)], warmup=False)
     assert not list(tmp_path.iterdir())
 
 
-def test_full_disk_leaves_nothing(model, tmp_path, capsys):
+def test_full_disk_leaves_nothing(model, network_alone, tmp_path, capsys):
     command = ["--model", str(model.file), "--format", "saved_model", "--output", str(tmp_path)]
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
@@ -742,7 +755,7 @@ def test_output_that_may_not_be_written(model, tmp_path, capsys):
 # What is exported
 
 
-def test_run_gives_its_best_model_and_its_name(model, tmp_path, capsys):
+def test_run_gives_its_best_model_and_its_name(model, network_alone, tmp_path, capsys):
     run = tmp_path / "my run"
     run.mkdir()
     (run / "best.keras").write_bytes(model.file.read_bytes())

@@ -14,15 +14,18 @@ import keras
 import numpy as np
 import pytest
 import yaml
+from tiny_train import build_tiny
 
 import kmatting.layers
 import kmatting.training.keras_metrics
 import kmatting.training.losses
 import kmatting.training.optimizer  # noqa: F401  these register what checkpoints hold
+from kmatting import models
 from kmatting.config import Config, TrainingConfig
 from kmatting.data.pipeline import build
 from kmatting.errors import ConfigError
 from kmatting.terminal import counted
+from kmatting.train import train
 from kmatting.training.devices import Cluster, make_strategy, read_cluster
 from kmatting.training.run_folder import read_state
 
@@ -198,10 +201,11 @@ def test_keras_still_needs_help(ports):
         assert outcomes["both"] == 1.0
 
 
-def test_moving_averages_are_those_of_all_replicas(config, tmp_path):
+def test_moving_averages_are_those_of_all_replicas(config, tmp_path, monkeypatch):
     """After one step the mean that two halves of the batch give is that of the whole batch."""
     settings = ["data.train.0.count=4", "training.epochs=1", "data.validation=0"]
-    one = train_alone(config, tmp_path / "one", *settings)
+    monkeypatch.setattr(models, "build_model", build_tiny)
+    one = train(config, tmp_path / "one", set=settings)
     two = train_alone(config, tmp_path / "two", *settings, "training.cpu_replicas=2")
     name = "conv1_bn/moving_mean"
     expected = variables_of(one)[name]

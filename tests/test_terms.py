@@ -35,7 +35,7 @@ def test_the_shipped_files_state_them(suffix):
     assert starting_licence("shipped") == Matter().licence
 
 
-def test_every_format_carries_them_on(network, tmp_path):
+def test_every_format_carries_them_on(network, network_alone, tmp_path):
     """Whatever was typed: the file is named here, as it is without --model."""
     (tflite,) = export("tflite", network, tmp_path, size=[(32, 32), (32, 48)])
     (keras,) = export("keras", network, tmp_path / "mine.keras")

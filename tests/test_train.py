@@ -1,4 +1,7 @@
-"""Trains tiny networks through the command, in processes of their own that can be killed."""
+"""Trains tiny networks through the command.
+
+What is killed, makes logical devices or has to end by itself is a process of its own.
+"""
 
 import csv
 import io
@@ -17,13 +20,16 @@ import numpy as np
 import pytest
 import yaml
 from PIL import Image
+from tiny_train import build_tiny, raise_in_second_step
 
 import kmatting.layers
 import kmatting.training.keras_metrics
 import kmatting.training.losses
 import kmatting.training.optimizer  # noqa: F401  these register what checkpoints hold
+from kmatting import models
 from kmatting.networks.metadata import read_size
-from kmatting.training import callbacks
+from kmatting.train import main
+from kmatting.training import callbacks, devices
 from kmatting.training.run_folder import read_state
 
 TESTS = Path(__file__).parent
@@ -47,6 +53,18 @@ def run(*arguments, **variables):
     return subprocess.run(
         command(*arguments), capture_output=True, text=True, env=environment, timeout=300
     )
+
+
+@pytest.fixture
+def run_here(monkeypatch, capsys):
+    """Returns a function that runs the command in this process: its status and its errors."""
+    monkeypatch.setattr(models, "build_model", build_tiny)
+
+    def run_here(*arguments):
+        status = main([*map(str, arguments)])
+        return status, capsys.readouterr().err
+
+    return run_here
 
 
 @pytest.fixture
@@ -180,17 +198,19 @@ class TestAWholeRun:
         encoded = panels[-1].encoded_image_string
         assert np.asarray(Image.open(io.BytesIO(encoded))).std() > 10
 
-    def test_is_not_overwritten(self, finished):
+    def test_is_not_overwritten(self, finished, run_here):
         before = (finished / "last.keras").read_bytes()
-        result = run("--config", finished.parent / "config.yaml", "--output", finished)
-        assert result.returncode == 2
-        assert "holds a run already" in result.stderr
+        status, errors = run_here("--config", finished.parent / "config.yaml", "--output", finished)
+        assert status == 2
+        assert "holds a run already" in errors
         assert (finished / "last.keras").read_bytes() == before
 
 
 class TestResume:
     @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
-    def test_killed_run_ends_as_the_uninterrupted_one(self, finished, config, tmp_path, how):
+    def test_killed_run_ends_as_the_uninterrupted_one(
+        self, finished, config, tmp_path, run_here, how
+    ):
         folder = tmp_path / "run"
         environment = {**os.environ, "PYTHONPATH": str(TESTS.parent), "TINY_WAITS": "1"}
         process = subprocess.Popen(
@@ -216,37 +236,37 @@ class TestResume:
             assert "Traceback" not in errors
             assert f"kmatting train --resume --output {folder}" in errors
         (folder / ".last.0123.partial.keras").write_bytes(b"half a checkpoint")
-        result = run("--resume", "--output", folder)
-        assert result.returncode == 0, result.stderr
+        status, errors = run_here("--resume", "--output", folder)
+        assert status == 0, errors
         assert not list(folder.glob(".*"))
         assert_same_weights(folder / "last.keras", finished / "last.keras", atol=1e-6)
         assert [row["epoch"] for row in log_of(folder)] == ["1", "2", "3"]
 
-    def test_a_finished_run_can_be_prolonged(self, finished, tmp_path):
+    def test_a_finished_run_can_be_prolonged(self, finished, tmp_path, run_here):
         folder = shutil.copytree(finished, tmp_path / "run")
-        result = run("--resume", "--output", folder, "--set", "training.epochs=4")
-        assert result.returncode == 0, result.stderr
+        status, errors = run_here("--resume", "--output", folder, "--set", "training.epochs=4")
+        assert status == 0, errors
         assert read_state(folder / "last.keras").epoch == 4
         assert len(log_of(folder)) == 4
 
-    def test_another_config_is_refused(self, finished, config):
+    def test_another_config_is_refused(self, finished, config, run_here):
         config.write_text(yaml.safe_dump({**BASE, "seed": 5}))
-        result = run("--config", config, "--resume", "--output", finished)
-        assert result.returncode == 2
-        assert "differs from the config of the run" in result.stderr
+        status, errors = run_here("--config", config, "--resume", "--output", finished)
+        assert status == 2
+        assert "differs from the config of the run" in errors
 
-    def test_nothing_to_resume(self, tmp_path):
-        result = run("--resume", "--output", tmp_path / "none")
-        assert result.returncode == 2
-        assert "holds no run to resume" in result.stderr
+    def test_nothing_to_resume(self, tmp_path, run_here):
+        status, errors = run_here("--resume", "--output", tmp_path / "none")
+        assert status == 2
+        assert "holds no run to resume" in errors
 
-    def test_damaged_checkpoint_is_named(self, finished, tmp_path):
+    def test_damaged_checkpoint_is_named(self, finished, tmp_path, run_here):
         folder = shutil.copytree(finished, tmp_path / "run")
         (folder / "last.keras").write_bytes(b"PK")
-        result = run("--resume", "--output", folder, "--set", "training.epochs=4")
-        assert result.returncode == 2
-        assert "last.keras: not a checkpoint" in result.stderr
-        assert "Traceback" not in result.stderr
+        status, errors = run_here("--resume", "--output", folder, "--set", "training.epochs=4")
+        assert status == 2
+        assert "last.keras: not a checkpoint" in errors
+        assert "Traceback" not in errors
 
 
 def test_two_replicas_agree_with_one(finished, config, tmp_path):
@@ -265,17 +285,17 @@ def test_two_replicas_agree_with_one(finished, config, tmp_path):
         assert first[1] == pytest.approx(first[0], rel=0.02)
 
 
-def test_frozen_encoder_stays_as_it_was(config, tmp_path):
+def test_frozen_encoder_stays_as_it_was(config, tmp_path, run_here):
     folder = tmp_path / "run"
     frozen = ["--set", "model.freeze_encoder_epochs=2"]
-    result = run("--config", config, "--output", folder, *frozen, "training.epochs=1")
-    assert result.returncode == 0, result.stderr
+    status, errors = run_here("--config", config, "--output", folder, *frozen, "training.epochs=1")
+    assert status == 0, errors
     first = keras.saving.load_model(folder / "last.keras", compile=False)
-    result = run("--resume", "--output", folder, "--set", "training.epochs=2")
-    assert result.returncode == 0, result.stderr
+    status, errors = run_here("--resume", "--output", folder, "--set", "training.epochs=2")
+    assert status == 0, errors
     second = keras.saving.load_model(folder / "last.keras", compile=False)
-    result = run("--resume", "--output", folder, "--set", "training.epochs=3")
-    assert result.returncode == 0, result.stderr
+    status, errors = run_here("--resume", "--output", folder, "--set", "training.epochs=3")
+    assert status == 0, errors
     third = keras.saving.load_model(folder / "last.keras", compile=False)
 
     def change(name, one, other):
@@ -288,11 +308,11 @@ def test_frozen_encoder_stays_as_it_was(config, tmp_path):
     assert change("conv1_conv", second, third) > 0
 
 
-def test_frozen_batch_norm_stays_as_it_was(config, tmp_path):
+def test_frozen_batch_norm_stays_as_it_was(config, tmp_path, run_here):
     folder = tmp_path / "run"
     options = ["model.freeze_batch_norm=true", "model.freeze_encoder_epochs=1", "training.epochs=2"]
-    result = run("--config", config, "--output", folder, "--set", *options)
-    assert result.returncode == 0, result.stderr
+    status, errors = run_here("--config", config, "--output", folder, "--set", *options)
+    assert status == 0, errors
     model = keras.saving.load_model(folder / "last.keras", compile=False)
     for weights, value in zip(model.get_layer("conv1_bn").get_weights(), (1, 0, 0, 1), strict=True):
         assert (weights == value).all()  # as it was made
@@ -300,7 +320,7 @@ def test_frozen_batch_norm_stays_as_it_was(config, tmp_path):
 
 
 @pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
-def test_options_of_training(config, tmp_path, precision):
+def test_options_of_training(config, tmp_path, run_here, float32_afterwards, precision):
     options = [
         f"training.precision={precision}",
         "training.clip_norm=1.0",
@@ -309,27 +329,26 @@ def test_options_of_training(config, tmp_path, precision):
         "training.epochs=2",
         "data.validation=0",
     ]
-    result = run("--config", config, "--output", tmp_path / "run", "--set", *options)
-    assert result.returncode == 0, result.stderr
+    status, errors = run_here("--config", config, "--output", tmp_path / "run", "--set", *options)
+    assert status == 0, errors
     rows = log_of(tmp_path / "run")
     rates = [float(row["learning_rate"]) for row in rows]
     assert rates[0] == pytest.approx(0.01, rel=0.01)  # warmed up
     assert rates[1] == pytest.approx(0.0001, rel=0.05)  # fallen to one hundredth
     assert "val_loss" not in rows[0]
-    resumed = run("--resume", "--output", tmp_path / "run", "--set", "training.epochs=3")
-    assert resumed.returncode == 0, resumed.stderr
+    resume = "--resume", "--output", tmp_path / "run", "--set", "training.epochs=3"
+    status, errors = run_here(*resume)
+    assert status == 0, errors
 
 
-def test_nan_loss_stops_the_run_and_keeps_the_last_epoch(config, tmp_path):
-    folder = tmp_path / "run"
-    result = run("--config", config, "--output", folder, "--set", "training.epochs=1")
-    assert result.returncode == 0, result.stderr
+def test_nan_loss_stops_the_run_and_keeps_the_last_epoch(finished, tmp_path, run_here):
+    folder = shutil.copytree(finished, tmp_path / "run")
     before = (folder / "last.keras").read_bytes()
-    overflow = ["training.loss.l1=1e39", "training.epochs=3"]  # more than float32 holds
-    result = run("--resume", "--output", folder, "--set", *overflow)
-    assert result.returncode == 2
-    assert "The loss became inf in epoch 2, step 1" in result.stderr
-    assert "Traceback" not in result.stderr
+    overflow = ["training.loss.l1=1e39", "training.epochs=5"]  # more than float32 holds
+    status, errors = run_here("--resume", "--output", folder, "--set", *overflow)
+    assert status == 2
+    assert "The loss became inf in epoch 4, step 1" in errors
+    assert "Traceback" not in errors
     assert (folder / "last.keras").read_bytes() == before
 
 
@@ -342,11 +361,23 @@ def test_nan_loss_stops_the_run_and_keeps_the_last_epoch(config, tmp_path):
         ("training.epoch=3", "did you mean `epochs`?"),
     ],
 )
-def test_wrong_settings_end_in_one_message(config, tmp_path, override, message):
-    result = run("--config", config, "--output", tmp_path / "run", "--set", override)
-    assert result.returncode == 2
-    assert message in result.stderr
-    assert "Traceback" not in result.stderr
+def test_wrong_settings_end_in_one_message(
+    config, tmp_path, run_here, monkeypatch, override, message
+):
+    on_this_machine = devices._on_this_machine
+
+    def with_replicas(training):
+        """Only a new process can make logical devices."""
+        several = training.cpu_replicas > 1
+        return (
+            devices.PlainStrategy(training.cpu_replicas) if several else on_this_machine(training)
+        )
+
+    monkeypatch.setattr(devices, "_on_this_machine", with_replicas)
+    status, errors = run_here("--config", config, "--output", tmp_path / "run", "--set", override)
+    assert status == 2
+    assert message in errors
+    assert "Traceback" not in errors
     assert not (tmp_path / "run").exists()
 
 
@@ -358,17 +389,20 @@ def test_an_unexpected_error_ends_the_process(config, tmp_path):
     assert "RuntimeError: " in result.stderr
 
 
-def test_too_little_memory_of_the_device_ends_in_one_message(config, tmp_path):
-    error = "ResourceExhaustedError"
-    result = run("--config", config, "--output", tmp_path / "run", TINY_RAISES=error)
-    assert result.returncode == 2
-    assert "Traceback" not in result.stderr
-    (line,) = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+def test_too_little_memory_of_the_device_ends_in_one_message(
+    config, tmp_path, run_here, monkeypatch
+):
+    monkeypatch.setenv("TINY_RAISES", "ResourceExhaustedError")
+    monkeypatch.setattr(callbacks.Throughput, "on_train_batch_end", raise_in_second_step)
+    status, errors = run_here("--config", config, "--output", tmp_path / "run")
+    assert status == 2
+    assert "Traceback" not in errors
+    (line,) = [line for line in errors.splitlines() if line.startswith("error: ")]
     assert re.search(r"training.batch_size=\d+ at data.size \d+x\d+ does not fit", line)
     assert "(too large). Reduce one of them" in line
 
 
-def test_bad_data_ends_in_one_message(config, tmp_path):
+def test_bad_data_ends_in_one_message(config, tmp_path, run_here):
     for folder in ("photos", "mattes"):
         (tmp_path / folder).mkdir()
     Image.new("RGB", (40, 40)).save(tmp_path / "photos" / "alone.png")
@@ -380,11 +414,11 @@ def test_bad_data_ends_in_one_message(config, tmp_path):
         "alphas": str(tmp_path / "mattes"),
     }
     config.write_text(yaml.safe_dump({**BASE, "data": {"train": [source], "size": 32}}))
-    result = run("--config", config, "--output", tmp_path / "run")
-    assert result.returncode == 2
-    assert "alone.png" in result.stderr
-    assert "torn.jpg" in result.stderr
-    assert "Traceback" not in result.stderr
+    status, errors = run_here("--config", config, "--output", tmp_path / "run")
+    assert status == 2
+    assert "alone.png" in errors
+    assert "torn.jpg" in errors
+    assert "Traceback" not in errors
 
 
 def test_help_is_quick_and_shows_examples():

@@ -4,7 +4,7 @@ import contextlib
 import shutil
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 from kmatting.errors import UsageError
 
 MAX_AGE = 3600  # seconds that a file is kept which no open page needs, such as an upload alone
+GRACE = 60  # seconds that results are kept once there are others: a page shows them a bit later
 _INTERVAL = 60  # seconds between two searches for such files
 
 
@@ -20,12 +21,13 @@ class _Visit:
     """What a page needs, by purpose."""
 
     needed: dict[str, set[Path]] = field(default_factory=dict)
+    replaced: list[tuple[float, set[Path]]] = field(default_factory=list)  # and when
     streams: int = 0  # heartbeats that are open
     was_closed: bool = False
     last_seen: float = field(default_factory=time.time)
 
     def all_needed(self) -> set[Path]:
-        return set().union(*self.needed.values())
+        return set().union(*self.needed.values(), *(files for _, files in self.replaced))
 
 
 class VisitorFiles:
@@ -60,7 +62,8 @@ class VisitorFiles:
                 visit.streams -= 1
                 visit.last_seen = time.time()
                 if not visit.streams:
-                    former, visit.needed, visit.was_closed = visit.all_needed(), {}, True
+                    former, visit.was_closed = visit.all_needed(), True
+                    visit.needed, visit.replaced = {}, []
                     self._delete_unneeded(former)
 
     def keep(self, session: str, purpose: str, files: set[Path]) -> None:
@@ -74,10 +77,24 @@ class VisitorFiles:
                 former, visit.needed[purpose] = visit.needed.get(purpose, set()), files
                 self._delete_unneeded(former)
 
+    def replace(
+        self, session: str, purposes: Iterable[str], purpose: str, files: set[Path]
+    ) -> None:
+        """Keeps files in place of those for some purposes, which are deleted a little later."""
+        with self._lock:
+            visit = self._visits.setdefault(session, _Visit())
+            former = set().union(*(visit.needed.pop(each, set()) for each in purposes))
+            visit.replaced.append((time.time(), former))
+        self.keep(session, purpose, files)
+
     def delete_old(self, max_age: float = MAX_AGE) -> None:
         """Deletes the files that no open page needs and that are older than so many seconds."""
         latest = time.time() - max_age
         with self._lock:
+            for visit in self._visits.values():
+                past = [each for each in visit.replaced if each[0] < time.time() - GRACE]
+                visit.replaced = [each for each in visit.replaced if each not in past]
+                self._delete_unneeded(set().union(*(files for _, files in past)))
             self._visits = {
                 session: visit
                 for session, visit in self._visits.items()

@@ -21,6 +21,9 @@ from kmatting.pictures.names import output_name
 
 KINDS = ("cutout", "alpha", "composite")
 
+# Purpose of the files of a step, and of those whose place they take.
+_REPLACES = {"result": ("result", "composite"), "composite": ("composite",)}
+
 _PREVIEW = 1280  # pixels of the longer side of a picture to look at; downloads have full size
 _SQUARE = 16  # pixels a side, of the checkerboard
 
@@ -43,7 +46,6 @@ class Steps:
 
     def make(self, session: str, values: Values) -> Values:
         """Makes all pictures of a photo."""
-        self._files.keep(session, "composite", set())
         return self._said(session, values, KINDS, "result")
 
     def compose(self, session: str, values: Values) -> Values:
@@ -72,7 +74,8 @@ class Steps:
         for name in sent:
             self._files.keep(session, name, {paths[name]} if name in paths else set())
         if "photo" not in paths:
-            self._files.keep(session, "result", set())
+            for each in _REPLACES["result"]:
+                self._files.keep(session, each, set())
             return self.clear(session, values)
         photo = paths["photo"]
         given = {name: values[name] for name in OPTIONS if name in values}
@@ -97,7 +100,7 @@ class Steps:
             after = _write_preview(folder / f"{picture.name}.jpg", picture.image)
             result[picture.name] = (before, after)
             result[f"{picture.name}_file"] = gr.update(value=str(path), interactive=True)
-        self._files.keep(session, purpose, {folder})
+        self._files.replace(session, _REPLACES[purpose], purpose, {folder})
         for remark in made.remarks:
             gr.Warning(f"{photo.name}: {remark}.")
         return result

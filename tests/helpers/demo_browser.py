@@ -111,17 +111,22 @@ class Browser:
         images = self.find(".comparison img")
         return {each.get_attribute("src") for each in images if each.is_displayed()}
 
+    def savable_results(self) -> set[str]:
+        """Addresses of the pictures in the visible comparison, once all results can be saved."""
+        try:
+            button = self.button("Save composite")
+            return self.results() if button and button.is_enabled() else set()
+        except StaleElementReferenceException:  # the page is being redrawn
+            return set()
+
     def wait_for_results(self, before: set[str]):
         """Waits until there are new results, and all of them can be saved."""
+        wait_for(lambda: self.savable_results() - before)
 
-        def ready():
-            try:
-                button = self.button("Save composite")
-                return button and button.is_enabled() and self.results() - before
-            except StaleElementReferenceException:
-                return False
-
-        wait_for(ready)
+    def shows(self, folders: set[str]) -> bool:
+        """Whether results of one of the server's folders are visible, and can be saved."""
+        results = self.savable_results()
+        return any(f"/{folder}/" in address for folder in folders for address in results)
 
     def show(self, tab: str):
         """Opens a tab of the results."""
