@@ -46,7 +46,6 @@ class FusedAdam(keras.optimizers.Adam):
             trainable=False,
             aggregation="only_first_replica",
         )
-        self._track_variable(self._begin)
 
     def restart(self) -> None:
         """Forgets the moments, and counts steps from here; the learning rate goes on as planned.
