@@ -5,6 +5,8 @@ trained run. A block that cannot run here is marked in the page with the reason:
 `<!-- not run: needs TF Serving -->`. Then its options and config keys are still checked.
 """
 
+import ast
+import builtins
 import functools
 import os
 import re
@@ -61,10 +63,19 @@ import kmatting.models
 import tiny_train
 kmatting.models.build_model = tiny_train.build_tiny
 """
+# A SavedModel holds the network alone: tracing what a server does takes ten seconds.
+NETWORK_ALONE = """
+from kmatting.exporting.graph.serving import Server
+from kmatting.networks.network import PLAIN_SIGNATURE
+whole = Server.signatures
+Server.signatures = lambda self: {PLAIN_SIGNATURE: whole(self)[PLAIN_SIGNATURE]}
+"""
 KMATTING = """
 import sys
 if sys.argv[1:2] == ["train"]:
     exec({tiny!r})
+if sys.argv[1:2] == ["export"] and "saved_model" in sys.argv:
+    exec({network_alone!r})
 from kmatting.cli import main
 sys.exit(main())
 """
@@ -114,7 +125,7 @@ def name(page):
 def commands(tmp_path_factory):
     """A folder to put first on the PATH."""
     folder = tmp_path_factory.mktemp("bin")
-    values = {"root": str(ROOT), "tiny": TINY}
+    values = {"root": str(ROOT), "tiny": TINY, "network_alone": NETWORK_ALONE}
     for command, code in {"pip": PIP, "python3": PYTHON, "kmatting": KMATTING}.items():
         path = folder / command
         text = code if command == "python3" else code.format(**values)
@@ -182,7 +193,7 @@ def write_small(config, path):
     values = yaml.safe_load(config.read_text())
     values["model"]["encoder_weights"] = "none"
     values["data"]["size"] = 48
-    values["training"].update(epochs=2, batch_size=2)
+    values["training"].update(epochs=1, batch_size=2)
     for sources in (values["data"]["train"], values["data"]["validation"]):
         for source in sources if isinstance(sources, list) else []:
             if source.get("kind") == "synthetic":
@@ -216,6 +227,20 @@ def test_every_block_runs_or_says_why_not(page):
             assert block.language != OUTPUT, f"{block.place}: output needs no mark"
 
 
+def uses_names_above(code):
+    """Whether a block of Python uses names of those above it."""
+    nodes = list(ast.walk(ast.parse(code)))
+    known = {
+        alias.asname or alias.name.partition(".")[0]
+        for each in nodes
+        if isinstance(each, ast.Import | ast.ImportFrom)
+        for alias in each.names
+    }
+    names = [each for each in nodes if isinstance(each, ast.Name)]
+    known |= {each.id for each in names if isinstance(each.ctx, ast.Store)}
+    return not {each.id for each in names} <= known | set(dir(builtins))
+
+
 @pytest.mark.parametrize("page", PAGES, ids=name)
 def test_blocks_run(page, workplace, environment, tmp_path):
     folder = shutil.copytree(workplace, tmp_path / "kmatting")
@@ -228,10 +253,9 @@ def test_blocks_run(page, workplace, environment, tmp_path):
         if block.language == "bash":
             run(block.code, folder, environment, block.place)
         elif block.language == "python":
-            if "kmatting.train(" in block.code:
-                python += TINY
-            python += block.code  # a block may use the names of those above it
-            run(python, folder, environment, block.place, (sys.executable, "-c"))
+            python = python * uses_names_above(block.code) + block.code
+            code = TINY + python if "kmatting.train(" in python else python
+            run(code, folder, environment, block.place, (sys.executable, "-c"))
         else:
             (folder / "block.yaml").write_text(block.code)
             load_config(folder / "block.yaml")

@@ -355,14 +355,14 @@ def test_predict_reads_the_export(model, export):
     np.testing.assert_allclose(by_saved_model, by_keras, atol=1e-4)
 
 
-@pytest.mark.parametrize("shape", [(100, 90), (400, 300)])
-def test_predict_runs_the_export_at_its_size(model, export, shape):
+def test_predict_runs_the_export_at_its_size(model, export):
     """At another size its graph would reduce the photo a second time, in silence."""
-    image = photo(*shape)
-    by_keras = Matter(model.file, size=MAX_SIZE)(image).prediction
-    matter = Matter(export.parent)
+    matter, by_keras = Matter(export.parent), Matter(model.file, size=MAX_SIZE)
     assert matter.size == MAX_SIZE
-    np.testing.assert_allclose(matter(image).prediction, by_keras, atol=1e-4)
+    for shape in ((100, 90), (400, 300)):
+        image = photo(*shape)
+        expected = by_keras(image).prediction
+        np.testing.assert_allclose(matter(image).prediction, expected, atol=1e-4)
     with pytest.raises(ValueError, match="Use at most"):
         Matter(export.parent, size=MAX_SIZE + 1)
 
