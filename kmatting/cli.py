@@ -15,13 +15,13 @@ import types
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import IO, Any, NoReturn, Protocol
+from typing import IO, Any, NoReturn, Protocol, get_args
 
 from kmatting import __version__
 from kmatting.bugs import STATUS, is_expected, print_bug, show_chain
 from kmatting.errors import UsageError
 from kmatting.extras import EXTRA_OF, install_command
-from kmatting.sizes import STRIDE, Size
+from kmatting.sizes import STRIDE, Quality, Size
 from kmatting.terminal import complain, discard_output, printable, say, tolerant_output
 
 __all__ = [
@@ -29,6 +29,7 @@ __all__ = [
     "Main",
     "TerminatedError",
     "add_model",
+    "add_quality",
     "add_size",
     "add_threads",
     "at_least",
@@ -209,6 +210,22 @@ def add_threads(parser: Any, default: str = "all") -> None:
         type=at_least(1),
         metavar="N",
         help=f"processor threads of the network (default: {default})",
+    )
+
+
+def add_quality(parser: Any) -> None:
+    """Adds `--quality`: `fast`, `normal` or `high`.
+
+    Args:
+        parser: an argument parser or group.
+    """
+    parser.add_argument(
+        "--quality",
+        choices=get_args(Quality),
+        default="fast",
+        help="fast: the network sees the photo once; normal: and again the part that holds the "
+        "subject, where that is at most half of it; high: and the mirror image of each "
+        "(default: %(default)s)",
     )
 
 

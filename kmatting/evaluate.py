@@ -13,6 +13,7 @@ from kmatting.bugs import STATUS
 from kmatting.callable_module import CallableModule
 from kmatting.cli import (
     add_model,
+    add_quality,
     add_size,
     add_threads,
     at_least,
@@ -90,6 +91,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     add_size(model)
     add_threads(model)
+    add_quality(model)
     files = parser.add_argument_group("score files")
     files.add_argument("--predictions", type=Path, help="folder of predicted mattes")
     files.add_argument("--alphas", type=Path, help="folder of true alphas")

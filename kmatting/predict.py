@@ -12,7 +12,7 @@ from pathlib import Path
 from PIL import Image
 
 from kmatting.bugs import BugCounter, attempt
-from kmatting.cli import add_model, add_size, add_threads, command, make_parser, say
+from kmatting.cli import add_model, add_quality, add_size, add_threads, command, make_parser, say
 from kmatting.errors import Error, ImageWarning, UsageError
 from kmatting.files import check_folder
 from kmatting.images import Source, read_photo
@@ -25,7 +25,7 @@ from kmatting.pictures.matte import Matte
 from kmatting.pictures.names import Job
 from kmatting.pictures.wanted import Wanted, add_picture_options, wanted_from
 from kmatting.quiet import quiet
-from kmatting.sizes import Size
+from kmatting.sizes import Quality, Size
 from kmatting.terminal import complain, progress
 
 # Errors that every later photo would meet too.
@@ -80,6 +80,7 @@ class _Request:
         model: path of the model; the shipped one if None.
         size: as in `Matter`.
         threads: as in `Matter`.
+        quality: as in `Matter`.
     """
 
     inputs: tuple[str, ...]
@@ -89,6 +90,7 @@ class _Request:
     model: str | None
     size: Size | None
     threads: int | None
+    quality: Quality
 
 
 @dataclass
@@ -132,7 +134,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _load(request: _Request) -> Matter:
     """Loads the model."""
     with quiet():
-        return Matter(request.model, request.size, request.threads)
+        return Matter(request.model, request.size, request.threads, request.quality)
 
 
 @dataclass(frozen=True)
@@ -262,6 +264,7 @@ def _parse(argv: Sequence[str] | None) -> _Request:
     add_model(running)
     add_size(running)
     add_threads(running)
+    add_quality(running)
     existing = running.add_mutually_exclusive_group()
     add = existing.add_argument
     add("--skip-existing", action="store_true", help="make only the files that do not exist yet")
@@ -292,7 +295,9 @@ def _request(args: argparse.Namespace) -> _Request:
     if folder is not None and inputs == (STREAM,):
         raise UsageError("standard input (-) is written to standard output, or to --output FILE.")
     output = Output(file, folder, args.keep_suffix, args.skip_existing, args.overwrite)
-    return _Request(inputs, args.recursive, wanted, output, args.model, args.size, args.threads)
+    return _Request(
+        inputs, args.recursive, wanted, output, args.model, args.size, args.threads, args.quality
+    )
 
 
 def _check_folder(folder: Path, wanted: Wanted) -> None:

@@ -1,7 +1,7 @@
-"""The size at which a network sees a photo: one rule for every format of model."""
+"""At which size, and how often, a network sees a photo: one rule for every format of model."""
 
 import operator
-from typing import Any
+from typing import Any, Literal
 
 from kmatting.errors import UsageError
 
@@ -11,6 +11,7 @@ STRETCH = 2.0  # largest factor by which a photo's aspect ratio is changed towar
 LONGEST = 8  # longest side of a reduced panorama, as a multiple of the size
 
 Size = int | tuple[int, int]  # side of a square, or height and width, in pixels
+Quality = Literal["fast", "normal", "high"]  # how often, see `kmatting.inference.matter.Matter`
 
 
 def height_width(size: Size) -> tuple[int, int]:

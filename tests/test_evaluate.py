@@ -481,8 +481,8 @@ def fake_matter(monkeypatch):
     calls = []
 
     class Matter:
-        def __init__(self, path, size=None, threads=None):
-            calls.append((str(path), size, threads))
+        def __init__(self, path, size=None, threads=None, quality="fast"):
+            calls.append((str(path), size, threads, quality))
 
         def __call__(self, source):
             if Matter.interrupt:
@@ -509,10 +509,11 @@ def run_model(folder, *options):
 
 
 def test_a_model_is_scored_at_the_photos_own_size(folders, fake_matter):
-    assert run_model(folders, "--size", "320", "--threads", "2") == 0
-    assert fake_matter.calls == [("m.tflite", 320, 2)]
+    options = ["--size", "320", "--threads", "2", "--quality", "high"]
+    assert run_model(folders, *options) == 0
+    assert fake_matter.calls == [("m.tflite", 320, 2, "high")]
     report = read_report(folders / "report")
-    assert report["predictions"] == "m.tflite at size 320"
+    assert report["predictions"] == "m.tflite at size 320, quality high"
     for row in report["per_image"]:
         truth = read_alpha(folders / "alphas" / f"{row['name']}.png")
         red = np.asarray(Image.open(folders / "images" / f"{row['name']}.jpg"))[..., 0]

@@ -23,6 +23,7 @@ from kmatting.bugs import MANY_BUGS, MOST_IN_A_ROW, STATUS, print_bug, request_r
 from kmatting.cli import (
     TerminatedError,
     add_model,
+    add_quality,
     add_size,
     add_threads,
     at_least,
@@ -165,6 +166,7 @@ def _prepare(
         wanted=_for_all_workers(wanted_from(args, "alpha")),
         size=args.size,
         threads=threads,
+        quality=args.quality,
         keep_suffix=args.keep_suffix,
     )
     globs = [read_glob(text) for text in args.input]
@@ -334,6 +336,7 @@ def _parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, list[str]]:
     add_picture_options(parser, default="alpha")
     add_size(parser)
     add_threads(parser)
+    add_quality(parser)
     add("--runner", help="where Beam runs the job (default: on this machine)")
     add(
         "--workers",

@@ -51,7 +51,7 @@ from kmatting.pictures.matte import Matte
 from kmatting.pictures.names import Job, is_output, name_clash, output_name
 from kmatting.pictures.wanted import Wanted
 from kmatting.quiet import quiet
-from kmatting.sizes import Size
+from kmatting.sizes import Quality, Size
 
 __all__ = [
     "COUNTERS",
@@ -94,6 +94,7 @@ class Settings:
         wanted: the pictures of each photo. Workers read its backgrounds.
         size: as in `kmatting.inference.matter.Matter`.
         threads: as in `kmatting.inference.matter.Matter`, of each worker process.
+        quality: as in `kmatting.inference.matter.Matter`.
         keep_suffix: as in `kmatting.pictures.names.output_name`.
     """
 
@@ -102,6 +103,7 @@ class Settings:
     wanted: Wanted = field(default_factory=lambda: Wanted(("alpha",)))
     size: Size | None = None
     threads: int | None = None
+    quality: Quality = "fast"
     keep_suffix: bool = False
 
 
@@ -224,7 +226,9 @@ def build(
         | "name" >> beam.ParDo(_Name(base, settings)).with_outputs("failed", main="jobs")
     )
     read = named.jobs | "read" >> beam.ParDo(_Read(settings)).with_outputs("failed", main="photos")
-    handler = KeyedModelHandler(MattingHandler(settings.model, settings.size, settings.threads))
+    handler = KeyedModelHandler(
+        MattingHandler(settings.model, settings.size, settings.threads, settings.quality)
+    )
     written = (
         read.photos
         | "network" >> RunInference(handler)
@@ -255,7 +259,7 @@ def check_files(settings: Settings, globs: Sequence[Glob]) -> None:
                     "'photos/*.jpg', or 'photos/**.jpg' for the folders in it too."
                 )
         read_scenes(settings.wanted)
-        load_matter(settings.model, settings.size, settings.threads)
+        load_matter(settings.model, settings.size, settings.threads, settings.quality)
         check_output(settings.output, globs)
 
 
@@ -293,24 +297,27 @@ def _keyed(photo: str, base: str, settings: Settings) -> tuple[str, str]:
     return output_path(photo, next(iter(settings.wanted.outputs)), base, settings).casefold(), photo
 
 
-def load_matter(model: str | None, size: Size | None, threads: int | None) -> Matter:
+def load_matter(
+    model: str | None, size: Size | None, threads: int | None, quality: Quality
+) -> Matter:
     """Loads a model from wherever Beam can read it.
 
     Args:
         model: as in `local_copy`; the shipped model if None.
         size: as in `kmatting.inference.matter.Matter`.
         threads: as in `kmatting.inference.matter.Matter`.
+        quality: as in `kmatting.inference.matter.Matter`.
 
     Raises:
         Error: as in `kmatting.inference.matter.Matter`.
     """
     if model is None:
         with quiet():
-            return Matter(None, size, threads)
+            return Matter(None, size, threads, quality)
     with local_copy(model) as path:
         try:
             with quiet():
-                return Matter(path, size, threads)
+                return Matter(path, size, threads, quality)
         except Error as error:
             raise UsageError(str(error).replace(str(path), model)) from error
 
@@ -326,20 +333,26 @@ class MattingHandler(ModelHandler[Photo, Matte | Exception, Matter]):
         model: path or URL of the model; the shipped one if None.
         size: as in `kmatting.inference.matter.Matter`.
         threads: as in `kmatting.inference.matter.Matter`.
+        quality: as in `kmatting.inference.matter.Matter`.
     """
 
     def __init__(
-        self, model: str | None, size: Size | None = None, threads: int | None = None
+        self,
+        model: str | None,
+        size: Size | None = None,
+        threads: int | None = None,
+        quality: Quality = "fast",
     ) -> None:
         # Photos differ in size and go through the network one at a time.
         super().__init__(min_batch_size=1, max_batch_size=1)
         self._model = model
         self._size = size
         self._threads = threads
+        self._quality: Quality = quality
 
     def load_model(self) -> Matter:
         """Loads the model, once in a process."""
-        return load_matter(self._model, self._size, self._threads)
+        return load_matter(self._model, self._size, self._threads, self._quality)
 
     def run_inference(
         self,

@@ -10,7 +10,16 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from kmatting.cli import add_model, add_size, add_threads, at_least, command, make_parser, say
+from kmatting.cli import (
+    add_model,
+    add_quality,
+    add_size,
+    add_threads,
+    at_least,
+    command,
+    make_parser,
+    say,
+)
 from kmatting.demo.files import VisitorFiles
 from kmatting.errors import UsageError
 from kmatting.inference.matter import Matter
@@ -41,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         with listen(args.host, args.port) as listener:
             with quiet():
-                matter = Matter(args.model, args.size, args.threads)
+                matter = Matter(args.model, args.size, args.threads, args.quality)
             run(matter, listener, args)
     except KeyboardInterrupt:  # the usual end of a server
         say("stopped; the visitors' files are deleted.")
@@ -103,6 +112,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add_model(parser)
     add_size(parser)
     add_threads(parser)
+    add_quality(parser)
     parser.add_argument(
         "--host",
         default="127.0.0.1",

@@ -11,12 +11,13 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import numpy as np
 
 from kmatting.errors import ImageError, ModelError, PhotoError, UsageError
 from kmatting.images import Photo, Source, image_size, read_photo
+from kmatting.inference import second_look
 from kmatting.inference.refine import refine
 from kmatting.networks.fitting import Fitting, fit_any_size, fit_fixed_size
 from kmatting.networks.formats import load_network
@@ -27,6 +28,7 @@ from kmatting.pictures.matte import Matte
 from kmatting.sizes import (
     DEFAULT_SIZE,
     STRIDE,
+    Quality,
     Size,
     height_width,
     size_text,
@@ -66,12 +68,15 @@ class Matter:
             first. There it may also be (height, width).
         threads: number of processor threads. By default all, but at most 8 for a `.tflite` file.
             TensorFlow accepts it only before its first operation.
+        quality: `fast` runs the network once on a photo. `normal` runs it again on the part that
+            holds the subject, where that is at most half of the photo. `high` takes the mean over
+            the photo and its mirror image each time, so it takes twice as long.
 
     Raises:
         ModelError: (a `ValueError`) if the model is missing, cannot be loaded or is not a matting
             model, or if TensorFlow's threads can no longer be set.
-        UsageError: (a `ValueError`) if the size or the number of threads is out of range, or the
-            model does not run at that size.
+        UsageError: (a `ValueError`) if the size or the number of threads is out of range, the model
+            does not run at that size, or there is no such quality.
         TypeError: if the size or the number of threads is not a whole number.
 
     Examples:
@@ -86,11 +91,17 @@ class Matter:
         model_path: str | os.PathLike[str] | None = None,
         size: Size | None = None,
         threads: int | None = None,
+        quality: Quality = "fast",
     ) -> None:
+        if quality not in get_args(Quality):
+            raise UsageError(
+                f"quality: expected {', '.join(get_args(Quality))}; received {quality!r}."
+            )
         if threads is not None:
             threads = whole_number("threads", threads, 1, _MOST_THREADS)
         self._path = shipped_model() if model_path is None else Path(model_path)
-        self._arguments = (model_path and Path(model_path).absolute(), size, threads)
+        self._quality = quality
+        self._arguments = (model_path and Path(model_path).absolute(), size, threads, quality)
         self._network = load_network(self._path, threads, _whole_numbers(size))
         self._size = self._side(size) or self._network.best_size or DEFAULT_SIZE
         self._process = os.getpid()
@@ -275,15 +286,33 @@ class Matter:
             ModelError: as in `__call__`.
         """
         with _memory_of("image"):
-            return self._predict(photo.flatten(), "image")
+            return self._look(photo.flatten(), "image")
 
     coarse = predict_small  # its former name
 
     def _matte(self, photo: Photo, name: str, size: int | None = None) -> Matte:
         image = photo.flatten()
-        prediction = refine(self._predict(image, name, size), image)
+        prediction = refine(self._look(image, name, size), image)
         note = self._fit(image.shape[0], image.shape[1], size).note() if self.fixed_size else ""
         return Matte(photo, prediction, (note,) if note else ())
+
+    def _look(self, image: np.ndarray, name: str, size: int | None = None) -> np.ndarray:
+        """Predicts the alpha (h, w) of a uint8 photo (H, W, 3), in the quality of this object."""
+        first = self._predict_mean(image, name, size)
+        height, width = image.shape[:2]
+        part = None if self._quality == "fast" else second_look.find_part(first, height, width)
+        if part is None:
+            return first
+        second = self._predict_mean(image[part], name, size)
+        return second_look.join(first, second, part, height, width)
+
+    def _predict_mean(self, image: np.ndarray, name: str, size: int | None) -> np.ndarray:
+        """Predicts an alpha; in high quality the mean over the photo and its mirror image."""
+        alpha = self._predict(image, name, size)
+        if self._quality != "high":
+            return alpha
+        mirrored = self._predict(image[:, ::-1], name, size)
+        return (alpha + mirrored[:, ::-1]) / 2
 
     def _predict(self, image: np.ndarray, name: str, size: int | None = None) -> np.ndarray:
         """Runs the network on a uint8 photo (H, W, 3); returns its alpha (h, w) at its own size."""

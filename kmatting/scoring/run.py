@@ -25,7 +25,7 @@ from kmatting.scoring.levels import to_levels
 from kmatting.scoring.metrics import BAND_WIDTH
 from kmatting.scoring.report import make_report, write_csv, write_json
 from kmatting.scoring.sheet import draw_sheet
-from kmatting.sizes import Size, size_text
+from kmatting.sizes import Quality, Size, size_text
 from kmatting.terminal import complain, progress
 
 __all__ = ["WORKERS", "evaluate", "evaluate_video"]
@@ -46,6 +46,7 @@ def evaluate(
     model: StrPath | None = None,
     size: Size | None = None,
     threads: int | None = None,
+    quality: Quality = "fast",
     recursive: bool = False,
     band: int = BAND_WIDTH,
     resize_predictions: bool = False,
@@ -67,6 +68,7 @@ def evaluate(
         model: the model, as in `kmatting.Matter`; by default the one that kmatting ships.
         size: as in `kmatting.Matter`.
         threads: as in `kmatting.Matter`.
+        quality: as in `kmatting.Matter`.
         recursive: whether to search the folders in the folders too.
         band: pixels by which semi-transparent pixels and borders of the true alpha are dilated to
             make the unknown band.
@@ -91,7 +93,8 @@ def evaluate(
         >>> report = evaluate(("photos", "mattes"), model="runs/mine/best.keras")
         >>> report["mean"]["mad"]
     """
-    _check_options(data, predictions, alphas, images, model or size or threads)
+    of_model = model or size or threads or quality != "fast"
+    _check_options(data, predictions, alphas, images, of_model)
     _check_output(output)
     photos, truths = data or (images, alphas)
     chosen = {"alpha": truths, "prediction": predictions, "image": photos, "trimap": trimaps}
@@ -99,7 +102,7 @@ def evaluate(
     cases = find_cases(folders, recursive)
     if groups is not None:
         cases = group_cases(cases, Path(groups))
-    predict = _read_prediction if data is None else _model(model, size, threads)
+    predict = _read_prediction if data is None else _model(model, size, threads, quality)
     check_files(cases, folders, resize_predictions, workers)
 
     scored, failed, bugs = _score(cases, predict, band, workers)
@@ -110,7 +113,7 @@ def evaluate(
         rows,
         failed,
         bugs.count,
-        predictions=_source(predictions or model, size),
+        predictions=_source(predictions or model, size, quality),
         alphas=str(truths),
         unknown=f"grey pixels of the trimaps in {trimaps}" if trimaps else _band(band),
         resized=resize_predictions,
@@ -185,13 +188,15 @@ def _score(
     return scored, failed, bugs
 
 
-def _model(path: StrPath | None, size: Size | None, threads: int | None) -> Predict:
+def _model(
+    path: StrPath | None, size: Size | None, threads: int | None, quality: Quality
+) -> Predict:
     """Returns a function that predicts the alpha of a case with a model."""
     # Imported here, since scoring files needs no network.
     from kmatting.inference.matter import Matter
 
     with quiet():
-        matter = Matter(path, size=size, threads=threads)
+        matter = Matter(path, size=size, threads=threads, quality=quality)
 
     def predict(case: Case) -> np.ndarray:
         assert case.image is not None
@@ -205,8 +210,11 @@ def _read_prediction(case: Case) -> np.ndarray:
     return read_alpha(case.prediction, exact=True)
 
 
-def _source(source: StrPath | None, size: Size | None) -> str:
-    return f"{source or 'the shipped model'}" + (f" at size {size_text(size)}" if size else "")
+def _source(source: StrPath | None, size: Size | None, quality: Quality) -> str:
+    at = f" at size {size_text(size)}" if size else ""
+    return f"{source or 'the shipped model'}{at}" + (
+        "" if quality == "fast" else f", quality {quality}"
+    )
 
 
 def _band(width: int) -> str:
@@ -231,4 +239,6 @@ def _check_options(data: Any, predictions: Any, alphas: Any, images: Any, of_mod
     if data is not None and (alphas is not None or images is not None):
         raise UsageError("--data names the alphas and images; leave out --alphas and --images.")
     if predictions is not None and (alphas is None or of_model):
-        raise UsageError("--predictions needs --alphas, and no --model, --size or --threads.")
+        raise UsageError(
+            "--predictions needs --alphas, and no --model, --size, --threads or --quality."
+        )

@@ -16,7 +16,7 @@ from PIL import Image
 
 from kmatting.ahead import map_ordered
 from kmatting.bugs import BugCounter, attempt, is_expected
-from kmatting.cli import add_model, add_size, add_threads, command, make_parser
+from kmatting.cli import add_model, add_quality, add_size, add_threads, command, make_parser
 from kmatting.errors import PhotoError, UsageError, VideoError
 from kmatting.files import check_writable
 from kmatting.inference.matter import Matter
@@ -27,7 +27,7 @@ from kmatting.pictures.maker import draw
 from kmatting.pictures.matte import Matte
 from kmatting.pictures.wanted import Wanted, add_picture_options, wanted_from
 from kmatting.quiet import quiet
-from kmatting.sizes import Size
+from kmatting.sizes import Quality, Size
 from kmatting.terminal import complain, progress, say
 from kmatting.video.clip import Clip, Frame, check_size
 from kmatting.video.folder import folder_of, is_folder
@@ -91,6 +91,7 @@ class Request:
         model: path of a model, or None for the shipped one.
         size: as in `Matter`.
         threads: of the network; None for half of the processors.
+        quality: as in `Matter`.
     """
 
     input: str
@@ -105,6 +106,7 @@ class Request:
     model: str | None
     size: Size | None
     threads: int | None
+    quality: Quality
 
     @property
     def kind(self) -> str:
@@ -139,7 +141,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         with quiet():
             # The other steps, which run at the same time, take as long as the network.
             threads = request.threads or max(1, processors() // 2)
-            matter = Matter(request.model, request.size, threads)
+            matter = Matter(request.model, request.size, threads, request.quality)
         began = time.monotonic()
         tally, bugs = _Tally(), BugCounter()
         total = None if request.start or request.end is not None else clip.count
@@ -347,6 +349,7 @@ def _parse(argv: Sequence[str] | None) -> Request:
     add_model(running)
     add_size(running)
     add_threads(running, "half of the processors")
+    add_quality(running)
 
     args = parser.parse_args(argv)
     if args.crop is not None:
@@ -375,6 +378,7 @@ def _parse(argv: Sequence[str] | None) -> Request:
         model=args.model,
         size=args.size,
         threads=args.threads,
+        quality=args.quality,
     )
 
 
