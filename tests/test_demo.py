@@ -515,6 +515,20 @@ def test_results_can_be_saved_until_the_page_shows_others(model, tmp_path, monke
     assert all(path.exists() for path in new)
 
 
+def test_a_photo_that_is_chosen_again_at_once_is_still_there(model, tmp_path):
+    pytest.importorskip("gradio")
+    from kmatting.demo.steps import Steps
+    from kmatting.demo.studio import Studio
+    from kmatting.inference.matter import Matter
+
+    photos = [tmp_path / "one.png", tmp_path / "other.png"]
+    for path in photos:
+        path.write_bytes(png())
+    steps = Steps(Studio(Matter(model)), VisitorFiles(tmp_path), tmp_path)
+    for path in (*photos, photos[0]):  # an upload has one path, however often it is sent
+        assert steps.make("1", values_of(path))["cutout_file"]["value"].endswith(".png")
+
+
 def test_old_files_that_no_page_needs_are_deleted(tmp_path):
     names = ("call/photo.jpg", "call/new.jpg", "left/photo.jpg", "page/photo.jpg", "result/a/b.png")
     for name in names:

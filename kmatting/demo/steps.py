@@ -72,7 +72,8 @@ class Steps:
         sent = {name: values[name] for name in ("photo", "background")}
         paths = {name: _path(file) for name, file in sent.items() if file is not None}
         for name in sent:
-            self._files.keep(session, name, {paths[name]} if name in paths else set())
+            # Later, as the visitor may have chosen the former photo again by now.
+            self._files.replace(session, [name], name, {paths[name]} if name in paths else set())
         if "photo" not in paths:
             for each in _REPLACES["result"]:
                 self._files.keep(session, each, set())

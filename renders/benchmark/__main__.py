@@ -153,16 +153,19 @@ def main() -> None:
         title, author, licence = scene.terms
         picture.save(rgba, truth, {"Title": title, "Author": author, "Licence": licence})
         tqdm.write(f"{scene.name}: {time.process_time() - start:.0f} processor seconds")
-        _list([s for s in chosen if (options.out / s.files[2]).exists()], options.out)
+        _list(chosen, options.out)
+    _list(chosen, options.out)
 
 
 def _list(chosen: list[Scene], out: Path) -> None:
-    """Writes list.csv: photo, truth, group, and the terms of what is shown."""
+    """Writes list.csv of the scenes that are there: files, group, and terms of what is shown."""
     with (out / "list.csv").open("w", newline="", encoding="utf-8") as file:
         table = csv.writer(file)
-        table.writerow(["image", "alpha", "foreground", "group", "title", "author", "licence"])
+        columns = ["name", "group", "image", "alpha", "foreground", "title", "author", "licence"]
+        table.writerow(columns)
         for scene in chosen:
-            table.writerow([*scene.files, scene.group, *scene.terms])
+            if (out / scene.files[2]).exists():
+                table.writerow([scene.name, scene.group, *scene.files, *scene.terms])
 
 
 if __name__ == "__main__":
