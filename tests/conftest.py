@@ -38,14 +38,10 @@ def small_model(small_config):
 
 @pytest.fixture
 def network_alone(monkeypatch):
-    """Has a SavedModel hold the network alone: tracing what a server does takes ten seconds."""
-    from kmatting.exporting.graph.serving import Server
-    from kmatting.networks.network import PLAIN_SIGNATURE
+    """Has a SavedModel hold the network alone, see the helper of that name."""
+    import network_alone
 
-    whole = Server.signatures
-    monkeypatch.setattr(
-        Server, "signatures", lambda self: {PLAIN_SIGNATURE: whole(self)[PLAIN_SIGNATURE]}
-    )
+    monkeypatch.setattr(network_alone.Server, "signatures", network_alone.signatures)
 
 
 @pytest.fixture

@@ -55,20 +55,18 @@ if sys.argv[1:3] == ["-m", "venv"]:
 else:
     os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
 """
+HELPERS = f"import sys; sys.path.insert(0, {str(ROOT / 'tests' / 'helpers')!r})"
 # Training takes a network that is traced in a second.
 TINY = f"""
-import sys
-sys.path.insert(0, {str(ROOT / "tests" / "helpers")!r})
+{HELPERS}
 import kmatting.models
 import tiny_train
 kmatting.models.build_model = tiny_train.build_tiny
 """
-# A SavedModel holds the network alone: tracing what a server does takes ten seconds.
-NETWORK_ALONE = """
-from kmatting.exporting.graph.serving import Server
-from kmatting.networks.network import PLAIN_SIGNATURE
-whole = Server.signatures
-Server.signatures = lambda self: {PLAIN_SIGNATURE: whole(self)[PLAIN_SIGNATURE]}
+NETWORK_ALONE = f"""
+{HELPERS}
+import network_alone
+network_alone.Server.signatures = network_alone.signatures
 """
 KMATTING = """
 import sys

@@ -279,23 +279,26 @@ def bright_model(path):
 
 @pytest.fixture(scope="module")
 def bright(tmp_path_factory):
-    """A `Matter` of that network, and what an export of it serves."""
-    from kmatting.exporting.graph.serving import Server
+    """A `Matter` of that network, its export, and what the export serves."""
+    import tensorflow as tf
 
-    path = tmp_path_factory.mktemp("bright") / "bright.keras"
-    model = bright_model(path)
-    return Matter(path, size=MAX_SIZE), Server(model, MAX_SIZE).signatures()
+    folder = tmp_path_factory.mktemp("bright")
+    model = bright_model(folder / "bright.keras")
+    export = serving.export_saved_model(model, folder, "bright", None, MAX_SIZE, warmup=False)
+    matter = Matter(folder / "bright.keras", size=MAX_SIZE)
+    return matter, Matter(export), tf.saved_model.load(str(export)).signatures
 
 
 @pytest.mark.parametrize("crop", [np.s_[:, :], np.s_[:300, 100:], np.s_[200:264, :]])
 def test_a_served_matte_is_the_predicted_one(bright, crop):
     import tensorflow as tf
 
-    by_keras, served = bright
+    by_keras, by_export, served = bright
     image = skimage.data.astronaut()[crop]
     expected = by_keras(image).prediction
     seen = alpha_by_size(image, MAX_SIZE)
     assert np.abs(expected - seen).max() > 0.2  # by refinement
+    np.testing.assert_allclose(by_export(image).prediction, expected, atol=1e-4)
     alpha = served["serving_default"](image=tf.constant(image[None]))["alpha"]
     np.testing.assert_allclose(alpha[0, ..., 0], expected, atol=0.5 / 255)
     for suffix in ("PNG", "JPEG"):
@@ -317,7 +320,7 @@ def alpha_by_size(image, size):
 def test_a_served_cutout_is_the_predicted_one(bright):
     import tensorflow as tf
 
-    by_keras, served = bright
+    by_keras, _, served = bright
     clear = Image.fromarray(skimage.data.astronaut())
     clear.putalpha(Image.radial_gradient("L").resize(clear.size).point(lambda level: 255 - level))
     files = [encode(clear, "PNG"), encode(clear.convert("RGB").crop((90, 0, 300, 80)), "JPEG")]

@@ -423,11 +423,9 @@ def test_build_model_starts_from_a_trained_model(small_model, small_config, phot
 
 
 def test_weights_of_two_resolutions_for_a_network_of_one_are_refused(tmp_path):
-    path, config = (
-        tmp_path / "two.keras",
-        ModelConfig(
-            name="model2", encoder="efficientnet_lite0", encoder_weights="none", high_level_size=48
-        ),
+    path = tmp_path / "two.keras"
+    config = ModelConfig(
+        name="model2", encoder="efficientnet_lite0", encoder_weights="none", high_level_size=48
     )
     models.build_model(config).save(path)
     one = config.model_copy(update={"weights": path, "high_level_size": None})

@@ -19,6 +19,7 @@ av = pytest.importorskip("av")
 
 from kmatting import Matter, files  # noqa: E402
 from kmatting.errors import PhotoError  # noqa: E402
+from kmatting.images import Photo  # noqa: E402
 from kmatting.pictures.kinds import KINDS  # noqa: E402
 from kmatting.video import (  # noqa: E402
     VideoError,
@@ -30,6 +31,7 @@ from kmatting.video import (  # noqa: E402
 )
 from kmatting.video.__main__ import main  # noqa: E402
 from kmatting.video.background import Background  # noqa: E402
+from kmatting.video.clip import Frame  # noqa: E402
 from kmatting.video.read import _described  # noqa: E402
 from kmatting.video.steady import steadied  # noqa: E402
 from kmatting.video.write import _Encoder  # noqa: E402
@@ -689,6 +691,22 @@ def test_matte_frames(clip, model):
     for step, (_, matte) in enumerate(pairs):
         assert matte.alpha[24, 20 + 4 * step] > 0.8  # red
         assert matte.alpha[6, 60] < 0.2
+
+
+def test_second_looks_at_a_subject_that_grows_are_steadied(model):
+    """Each has a resolution of its own."""
+    frames = []
+    for side in (60, 90, 120):
+        image = np.zeros((240, 320, 3), np.uint8)
+        image[60 : 60 + side, 100 : 100 + side] = RED
+        frames.append(Frame(Photo(image), Fraction(len(frames)), Fraction(1)))
+    matter = Matter(model, quality="normal")
+    assert len({matter.predict_small(frame.photo).shape for frame in frames}) == 3
+    mattes = [matte.alpha for _, matte in matte_frames(frames, matter)]
+    for alpha, side in zip(mattes, (60, 90, 120), strict=True):  # it grows evenly
+        assert alpha[60 + side // 2, 100 + side // 2] > 0.7
+        assert alpha.shape == (240, 320)
+        assert abs((alpha[100] > 0.4).sum() - side) < 6
 
 
 # Writing

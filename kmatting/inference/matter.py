@@ -273,13 +273,14 @@ class Matter:
         return size
 
     def predict_small(self, photo: Photo) -> np.ndarray:
-        """Predicts the matte of a photo at the network's own size, for a caller that refines it.
+        """Predicts the matte of a photo before it is refined, for a caller that does so.
 
         Args:
             photo: the photo.
 
         Returns:
-            float32 array (h, w) in [0, 1], the matte of the whole photo.
+            float32 array (h, w) in [0, 1], the matte of the whole photo: at the network's own size,
+            or finer where a second look is in it.
 
         Raises:
             PhotoError: as in `__call__`.

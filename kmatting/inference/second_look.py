@@ -62,14 +62,14 @@ def join(first: np.ndarray, second: np.ndarray, part: Part, height: int, width: 
     scale = min(scale, _MOST * first.shape[0] / height, _MOST * first.shape[1] / width)
     size = max(1, round(height * scale)), max(1, round(width * scale))
     rows, columns = (_scaled(each, scale, side) for each, side in zip(part, size, strict=True))
-    whole = _resized(first, size)
-    inner = _resized(second, (rows.stop - rows.start, columns.stop - columns.start))
+    whole = resized(first, size)
+    inner = resized(second, (rows.stop - rows.start, columns.stop - columns.start))
     outer = whole[rows, columns]
     either = np.maximum(outer, inner) >= 0.5
     both = np.minimum(outer, inner) >= 0.5
     if both.sum() < AGREEMENT * either.sum():
         return first
-    weight = np.minimum.outer(_ramp(rows, size[0], MARGIN), _ramp(columns, size[1], MARGIN))
+    weight = np.minimum.outer(_ramp(rows, size[0]), _ramp(columns, size[1]))
     whole[rows, columns] = outer + weight * (inner - outer)
     return whole
 
@@ -83,18 +83,19 @@ def _scaled(part: slice, scale: float, side: int) -> slice:
     return slice(start, max(start + 1, min(side, round(part.stop * scale))))
 
 
-def _resized(alpha: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+def resized(alpha: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Resizes a float32 matte (h, w) bilinearly, to height and width; returns a copy."""
     if alpha.shape == size:
         return alpha.copy()
     image = Image.fromarray(alpha).resize(size[::-1], Image.Resampling.BILINEAR)
     return np.array(image).clip(0, 1)
 
 
-def _ramp(part: slice, side: int, margin: float) -> np.ndarray:
+def _ramp(part: slice, side: int) -> np.ndarray:
     """Weights of the second look along an axis: none at a border inside the photo."""
     length = part.stop - part.start
     steps = np.arange(length, dtype=np.float32) + 0.5
-    width = max(1.0, margin / (1 + 2 * margin) * length / 2)
+    width = max(1.0, MARGIN / (1 + 2 * MARGIN) * length / 2)  # half of the margin
     rise = np.minimum(steps / width, 1) if part.start > 0 else np.ones(length, np.float32)
     fall = np.minimum(steps[::-1] / width, 1) if part.stop < side else np.ones(length, np.float32)
     return np.minimum(rise, fall)

@@ -5,6 +5,8 @@ from typing import TypeVar
 
 import numpy as np
 
+from kmatting.inference.second_look import resized
+
 Key = TypeVar("Key")
 
 
@@ -16,8 +18,8 @@ def steadied(mattes: Iterable[tuple[Key, np.ndarray]]) -> Iterator[tuple[Key, np
     comes out when the next one has come in.
 
     Args:
-        mattes: pairs of anything, such as a frame, and its matte, an array (h, w). All mattes have
-            one shape.
+        mattes: pairs of anything, such as a frame, and its matte, a float32 array (h, w). Second
+            looks have sizes of their own; the neighbours are brought to the size of each.
 
     Yields:
         The pairs, in order, with the steadied mattes.
@@ -34,5 +36,7 @@ def steadied(mattes: Iterable[tuple[Key, np.ndarray]]) -> Iterator[tuple[Key, np
 
 
 def _median(first: np.ndarray, second: np.ndarray, third: np.ndarray) -> np.ndarray:
+    if not first.shape == second.shape == third.shape:
+        first, third = resized(first, second.shape), resized(third, second.shape)
     lower, higher = np.minimum(first, second), np.maximum(first, second)
     return np.maximum(lower, np.minimum(higher, third))

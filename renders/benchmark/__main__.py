@@ -154,7 +154,6 @@ def main() -> None:
         picture.save(rgba, truth, {"Title": title, "Author": author, "Licence": licence})
         tqdm.write(f"{scene.name}: {time.process_time() - start:.0f} processor seconds")
         _list(chosen, options.out)
-    _list(chosen, options.out)
 
 
 def _list(chosen: list[Scene], out: Path) -> None:
