@@ -114,6 +114,8 @@ class TrainingConfig(Section):
         epochs: passes over the training data.
         batch_size: samples in a step, over all replicas together.
         learning_rate: learning rate of Adam.
+        encoder_rate: learning rate of the encoder, as a share of `learning_rate`. Below 1 a trained
+            encoder keeps what it knows while what is behind it learns.
         beta_1: decay of Adam's mean of the gradients.
         beta_2: decay of Adam's mean of their squares.
         schedule: how the learning rate changes over the run.
@@ -132,6 +134,7 @@ class TrainingConfig(Section):
     epochs: int = Field(default=50, ge=1, le=1_000_000)
     batch_size: int = Field(default=4, ge=1, le=100_000)
     learning_rate: float = Field(default=1e-4, gt=0)
+    encoder_rate: float = Field(default=1.0, gt=0, le=1)
     beta_1: float = Field(default=0.5, ge=0, lt=1)
     beta_2: float = Field(default=0.999, ge=0, lt=1)
     schedule: ScheduleConfig = ScheduleConfig()

@@ -16,6 +16,7 @@ from kmatting.data.augment import (
     add_noise,
     augment,
     blur,
+    change_exposure,
     change_light,
     compress,
     draw_geometry,
@@ -129,6 +130,28 @@ def test_each_flip_can_be_switched_off():
         assert np.array_equal(out, alpha) or np.array_equal(out, alpha[::-1])
 
 
+def test_a_share_of_the_samples_is_turned_one_two_or_three_quarters():
+    image, alpha = random_pair(16, 16)
+    config = Augmentation(**STILL, turned=0.6)
+    outs = [augment(image, alpha, (16, 16), config, draws(5, n)) for n in range(200)]
+    turned = [(np.rot90(image, turns), np.rot90(alpha, turns)) for turns in range(4)]
+    counts = [
+        sum(np.array_equal(out, one) and np.array_equal(a, other) for out, a in outs)
+        for one, other in turned
+    ]
+    assert sum(counts) == 200
+    assert 60 <= counts[0] <= 100
+    assert min(counts[1:]) >= 25
+
+
+def test_a_turned_wide_picture_is_tall():
+    image, alpha = ramp(50, 100)
+    config = Augmentation(**STILL, turned=1)
+    outs = [augment(image, alpha, (80, 40), config, draws(5, n))[0].astype(int) for n in range(30)]
+    tall = [out for out in outs if abs(out[-1, 20, 0] - out[0, 20, 0]) > 240]
+    assert 12 <= len(tall) <= 28  # two of the three turns bring left to top or bottom
+
+
 def test_angles_spread_over_the_whole_range():
     config = Augmentation(rotation_degrees=30, horizontal_flip=False, vertical_flip=False)
     angles = []
@@ -208,6 +231,32 @@ def test_light_changes_brightness_and_contrast_both_ways():
         assert ratio.max() > 1.2
     assert abs(brightness.mean() - 1) < 0.1
     np.testing.assert_array_equal(change_light(image, 0.0, draws(3, 1)), image)
+
+
+def test_exposure_multiplies_all_colours_by_one_factor_and_clips():
+    image, _ = random_pair(24, 24)
+    outs = [change_exposure(image, 1.0, draws(3, number)) for number in range(80)]
+    dim = image < 100  # what no factor makes white
+    factors = np.array([out[dim].astype(float).sum() / image[dim].sum() for out in outs])
+    for factor, out in zip(factors, outs, strict=True):
+        np.testing.assert_allclose(out, np.minimum(image * factor, 255), atol=1.5)
+    assert 0.5 <= factors.min() < 0.55
+    assert 1.8 < factors.max() <= 2
+    assert 30 <= (factors < 1).sum() <= 50
+
+
+def test_a_share_of_the_samples_is_grey():
+    image, alpha = random_pair(24, 24)
+    outs = [
+        augment(image, alpha, (24, 24), Augmentation(**STILL, grey=0.3), draws(5, number))
+        for number in range(100)
+    ]
+    grey = [out for out, _ in outs if np.ptp(out, axis=-1).max() == 0]
+    assert 18 <= len(grey) <= 42
+    luma = np.asarray(Image.fromarray(image).convert("L")).astype(int)  # ITU-R BT.601
+    assert np.abs(grey[0][..., 0] - luma).max() <= 1
+    assert all(np.array_equal(same, alpha) for _, same in outs)
+    assert sum(np.array_equal(out, image) for out, _ in outs) == 100 - len(grey)
 
 
 QUALITY = {"blur": 2.0, "noise": 0.1, "jpeg_quality": 30}

@@ -17,7 +17,16 @@ from kmatting.training import loss_terms
 yaml = pytest.importorskip("yaml")
 pytestmark = pytest.mark.skipif(find_spec("jax") is None, reason="JAX is not installed")
 ON_JAX = {"KERAS_BACKEND": "jax", "TINY_HIDES": "tensorflow"}
-CONFIG = {**BASE, "training": {**BASE["training"], "epochs": 2, "average": 0.9, "clip_norm": 1}}
+CONFIG = {
+    **BASE,
+    "training": {
+        **BASE["training"],
+        "epochs": 2,
+        "average": 0.9,
+        "clip_norm": 1,
+        "encoder_rate": 0.5,
+    },
+}
 
 
 @pytest.fixture(scope="module")

@@ -61,6 +61,19 @@ def test_after_a_restart_the_path_is_that_of_a_new_optimizer():
     np.testing.assert_allclose(restarted, descend(FusedAdam(**SETTINGS), 1)[0], atol=1e-6)
 
 
+def test_slowed_variables_learn_at_a_share_of_the_rate():
+    def slowed(rate, share):
+        optimizer = FusedAdam(**{**SETTINGS, "learning_rate": rate})
+        step, variable = make_step(optimizer)
+        optimizer.slow_down([variable], share)
+        for _ in range(20):
+            step()
+        return variable.numpy()
+
+    np.testing.assert_allclose(slowed(0.01, 0.25), slowed(0.0025, 1), atol=1e-6)
+    assert np.abs(slowed(0.01, 0.25) - slowed(0.01, 1)).max() > 0.05
+
+
 def test_keras_still_writes_out_its_update():
     """When this fails, Keras has a fused update: use keras.optimizers.Adam, and clip in `apply`."""
     nodes = {}

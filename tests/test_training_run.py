@@ -301,6 +301,21 @@ class TestSettingsArrive:
         assert (optimizer.use_ema, optimizer.ema_momentum) == (True, 0.75)
         assert not make_optimizer(TrainingConfig(), 1).use_ema
 
+    @pytest.mark.parametrize("share", [1.0, 0.1])
+    def test_the_encoder_learns_at_its_share_of_the_rate(self, share):
+        model = make_network(config_of(encoder_rate=share), tf.distribute.get_strategy(), 1)
+        before = {weight.path: weight.numpy() for weight in model.trainable_variables}
+        batch = np.random.default_rng(0).random((2, 32, 32, 3), np.float32)
+        model.fit(batch, batch[..., :1], batch_size=2, verbose=0)
+        encoder = {id(v) for layer in models.encoder_layers(model) for v in layer.weights}
+        # Adam's first step is the learning rate, wherever the gradient is not zero.
+        steps = {False: 0.0, True: 0.0}
+        for weight in model.trainable_variables:
+            step = np.abs(weight.numpy() - before[weight.path]).max()
+            steps[id(weight) in encoder] = max(steps[id(weight) in encoder], step)
+        assert steps[False] == pytest.approx(0.01, rel=0.01)
+        assert steps[True] == pytest.approx(0.01 * share, rel=0.01)
+
     @pytest.mark.parametrize("recompute", [False, True])
     def test_recompute(self, monkeypatch, recompute):
         recomputed = []

@@ -27,7 +27,7 @@ def augment(
     config: Augmentation,
     random: np.random.Generator,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Flips, rotates and crops a sample at random, resizes it, and changes its light and quality.
+    """Turns, flips and crops a sample at random, resizes it, and changes its light and quality.
 
     Args:
         image: uint8 array (H, W, 3).
@@ -40,10 +40,17 @@ def augment(
         image: uint8 array (height, width, 3).
         alpha: uint8 array (height, width).
     """
+    if config.turned and random.random() < config.turned:
+        quarter_turns = int(random.integers(3))  # OpenCV's numbers: one, two and three of them
+        image, alpha = cv2.rotate(image, quarter_turns), cv2.rotate(alpha, quarter_turns)
     matrix = draw_geometry(alpha.shape, size, config, random)
     image, alpha = warp_together(image, alpha, matrix, size)
+    if config.grey and random.random() < config.grey:
+        image = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
     if config.colour:
         image = change_light(image, config.colour, random)
+    if config.exposure:
+        image = change_exposure(image, config.exposure, random)
     # Each of these in half of the samples. All are drawn, so that none depends on another.
     blurred, noisy, compressed = random.random(3) < 0.5
     if config.blur and blurred:
@@ -134,6 +141,20 @@ def change_light(image: np.ndarray, strength: float, random: np.random.Generator
     offset = np.full(3, mean * (1 - contrast))
     gain = brightness * (1 + 0.5 * (np.array(tint) - 1))
     return cv2.transform(image, np.column_stack([matrix, offset]) * gain[:, None])
+
+
+def change_exposure(image: np.ndarray, stops: float, random: np.random.Generator) -> np.ndarray:
+    """Multiplies pixel values by one random factor; what gets too bright is white.
+
+    Args:
+        image: uint8 array (H, W, 3).
+        stops: the factor is drawn from 2^-stops to 2^stops, its logarithm evenly.
+        random: generator that all draws come from.
+
+    Returns:
+        uint8 array (H, W, 3).
+    """
+    return cv2.convertScaleAbs(image, alpha=2 ** random.uniform(-stops, stops))
 
 
 def blur(image: np.ndarray, largest: float, random: np.random.Generator) -> np.ndarray:

@@ -32,6 +32,7 @@ class Augmentation(Section):
 
     Attributes:
         rotation_degrees: angles are drawn from minus to plus this.
+        turned: share of the samples that are turned by 90, 180 or 270 degrees before all else.
         horizontal_flip: whether half of the samples are mirrored left to right.
         vertical_flip: whether half of the samples are mirrored top to bottom.
         fit: `resize` brings the whole image to `size`; `crop` a random part of the same shape;
@@ -40,17 +41,22 @@ class Augmentation(Section):
             `stretch`, of its height and its width as shares of the image's. A low first bound makes
             the subject larger: `[0.2, 1.0]` enlarges it up to five times.
         colour: strength of changes of brightness, contrast, saturation and tint, from 0 to 1.
+        exposure: pixel values are multiplied by 2^-exposure to 2^exposure, and clipped.
+        grey: share of the samples that are shown in grey.
         blur: largest standard deviation of a Gaussian blur, in pixels of the training size.
         noise: largest standard deviation of Gaussian noise, in pixel values from 0 to 1.
         jpeg_quality: lowest quality of JPEG compression, from 1 (poor) to 99; none by default.
     """
 
     rotation_degrees: float = Field(default=30.0, ge=0, le=180)
+    turned: float = Field(default=0.0, ge=0, le=1)
     horizontal_flip: bool = True
     vertical_flip: bool = True
     fit: Literal["resize", "crop", "stretch"] = "resize"
     crop_scale: tuple[float, float] = (0.5, 1.0)
     colour: float = Field(default=0.0, ge=0, le=1)
+    exposure: float = Field(default=0.0, ge=0, le=4)
+    grey: float = Field(default=0.0, ge=0, le=1)
     blur: float = Field(default=0.0, ge=0, le=16)
     noise: float = Field(default=0.0, ge=0, le=1)
     jpeg_quality: int | None = Field(default=None, ge=1, le=99)

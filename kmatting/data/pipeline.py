@@ -167,6 +167,8 @@ class Data:
         # Only a part is shown, so the whole has to be larger.
         part = 1 if augmentation.fit == "resize" else augmentation.crop_scale[0]
         least = math.ceil(size[0] / part), math.ceil(size[1] / part)
+        if augmentation.turned:
+            least = max(least), max(least)  # either side may become the height
         image, alpha = _loaded(samples, index, least, (2 * self.seed, number))
         random = np.random.default_rng((self.seed, number, 1))
         image, alpha = augment(image, alpha, size, augmentation, random)

@@ -45,6 +45,9 @@ def make_network(
         if config.training.recompute:
             models.recompute_dense_blocks(model)
         compile_model(model, make_optimizer(config.training, steps_per_epoch), config.training)
+    if config.training.encoder_rate != 1:
+        encoder = [v for layer in models.encoder_layers(model) for v in layer.trainable_variables]
+        model.optimizer.slow_down(encoder, config.training.encoder_rate)
     scale_on_device(model)
     if replicas.is_on_several_machines(strategy):
         replicas.let_keras_fit(model)

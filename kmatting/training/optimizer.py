@@ -46,6 +46,12 @@ class FusedAdam(keras.optimizers.Adam):
             trainable=False,
             aggregation="only_first_replica",
         )
+        self._shares: dict[int, float] = {}
+
+    def slow_down(self, variables: Sequence[Any], share: float) -> None:
+        """Updates some variables at a share of the learning rate; call it before the first step."""
+        for variable in variables:
+            self._shares[self._get_variable_index(variable)] = share
 
     def restart(self) -> None:
         """Forgets the moments, and counts steps from here; the learning rate goes on as planned.
@@ -73,8 +79,8 @@ class FusedAdam(keras.optimizers.Adam):
         """Updates a variable and its two moments in place."""
         step = ops.cast(self.iterations + 1 - self._begin, "float32")
         powers = ops.power(self.beta_1, step), ops.power(self.beta_2, step)
-        learning_rate = ops.cast(learning_rate, "float32")
         index = self._get_variable_index(variable)
+        learning_rate = ops.cast(learning_rate, "float32") * self._shares.get(index, 1.0)
         first, second = self._momentums[index], self._velocities[index]
         if not _on_tensorflow():
             first.assign(first + (1 - self.beta_1) * (gradient - first))
