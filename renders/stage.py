@@ -244,8 +244,7 @@ def render(scene: bpy.types.Scene, samples: int, alpha_samples: int, seed: int) 
             cycles.max_bounces = 0
             cycles.use_adaptive_sampling = True
             cycles.adaptive_threshold, cycles.adaptive_min_samples = 0.005, 16
-        else:  # each sample either passes or not: more of them, and through more walls
-            cycles.samples = 3 * alpha_samples
+        else:  # through more walls; adaptive sampling looks at colours, and these are black
             cycles.max_bounces = cycles.transmission_bounces = 16
         alpha = _pass(scene, Path(folder) / "alpha.exr")[..., 3]
     return straight(colour[..., :3], alpha)
