@@ -170,15 +170,16 @@ def make_parser(name: str, description: str, epilog: str) -> argparse.ArgumentPa
 
 
 def add_model(parser: Any) -> None:
-    """Adds `--model`: a path, or None for the shipped model.
+    """Adds `--model`: a path, the name of a shipped model, or None for `general`.
 
     Args:
         parser: an argument parser or group.
     """
     parser.add_argument(
         "--model",
-        metavar="PATH",
-        help="a .tflite, .onnx or .keras file or a SavedModel folder (default: the shipped model)",
+        metavar="MODEL",
+        help="a .tflite, .onnx or .keras file, a SavedModel folder, or a model that kmatting "
+        "ships: general (the default) or detail, which sees thin parts and takes longer",
     )
 
 

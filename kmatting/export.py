@@ -17,7 +17,7 @@ from kmatting.exporting.checkpoint import default_name, find_checkpoint
 from kmatting.exporting.formats import FORMATS, Format, options_with_formats
 from kmatting.exporting.job import Job, check_photos
 from kmatting.files import check_folder, check_writable
-from kmatting.networks.shipped import shipped_model
+from kmatting.networks.shipped import find_model
 
 __all__ = ["export", "main"]
 
@@ -72,7 +72,8 @@ def export(
 
     Args:
         format: "saved_model", "tflite", "onnx" or "keras".
-        model: folder of a run, or a `.keras` file; by default the shipped network.
+        model: folder of a run, a `.keras` file, or the name of a network that kmatting ships,
+            `general` (the default) or `detail`.
         output: folder to write to, or a file with the suffix of the format.
         name: name of the model; by default that of the run or the file.
         photos: folder of photos to check the export on; by default synthetic ones.
@@ -109,7 +110,7 @@ def export(
             raise ModuleNotFoundError(package, name=package)
     photos = None if photos is None else Path(photos)
     check_photos("--photos", photos)
-    source = find_checkpoint(shipped_model(".keras") if model is None else model)
+    source = find_checkpoint(find_model(model, ".keras"))
     job = Job(source, name or default_name(source), output, photos, verbose)
     module = importlib.import_module(kind.module)
     written: list[Path] = module.export(job, **given)
@@ -148,8 +149,9 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--model",
-        metavar="PATH",
-        help="folder of a run, or a .keras file (default: the shipped network)",
+        metavar="MODEL",
+        help="folder of a run, a .keras file, or a network that kmatting ships: general (the "
+        "default) or detail",
     )
     parser.add_argument("--format", required=True, choices=FORMATS)
     parser.add_argument(

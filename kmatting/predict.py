@@ -25,7 +25,7 @@ from kmatting.pictures.matte import Matte
 from kmatting.pictures.names import Job
 from kmatting.pictures.wanted import Wanted, add_picture_options, wanted_from
 from kmatting.quiet import quiet
-from kmatting.sizes import Quality, Size
+from kmatting.sizes import Quality, Size, size_text
 from kmatting.terminal import complain, progress
 
 # Errors that every later photo would meet too.
@@ -81,6 +81,7 @@ class _Request:
         size: as in `Matter`.
         threads: as in `Matter`.
         quality: as in `Matter`.
+        verbose: whether to name the model and the terms of its weights.
     """
 
     inputs: tuple[str, ...]
@@ -91,6 +92,7 @@ class _Request:
     size: Size | None
     threads: int | None
     quality: Quality
+    verbose: bool
 
 
 @dataclass
@@ -117,6 +119,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     scenes = read_backgrounds(wanted)
     matter = _load(request)
+    if request.verbose:
+        size = size_text(matter.fixed_size or matter.size or 0)
+        terms = matter.licence or "the model does not state them"
+        complain(f"model: {matter.path}, at {size} pixels. Terms: {terms}.")
     bugs, tally = BugCounter(), _Tally()
     try:
         with _own_remarks():
@@ -265,6 +271,9 @@ def _parse(argv: Sequence[str] | None) -> _Request:
     add_size(running)
     add_threads(running)
     add_quality(running)
+    running.add_argument(
+        "--verbose", action="store_true", help="name the model and the terms of its weights"
+    )
     existing = running.add_mutually_exclusive_group()
     add = existing.add_argument
     add("--skip-existing", action="store_true", help="make only the files that do not exist yet")
@@ -295,9 +304,8 @@ def _request(args: argparse.Namespace) -> _Request:
     if folder is not None and inputs == (STREAM,):
         raise UsageError("standard input (-) is written to standard output, or to --output FILE.")
     output = Output(file, folder, args.keep_suffix, args.skip_existing, args.overwrite)
-    return _Request(
-        inputs, args.recursive, wanted, output, args.model, args.size, args.threads, args.quality
-    )
+    running = args.model, args.size, args.threads, args.quality, args.verbose
+    return _Request(inputs, args.recursive, wanted, output, *running)
 
 
 def _check_folder(folder: Path, wanted: Wanted) -> None:

@@ -14,10 +14,15 @@ import kmatting
 from kmatting import cli
 from kmatting.config import load_config
 from kmatting.errors import ConfigError, LostWorkerError, UsageError
+from kmatting.networks.shipped import SHIPPED
 
 ROOT = Path(__file__).resolve().parent.parent
 FUNCTIONS = ("train", "evaluate", "export")
-MODEL_FILES = ("LICENSE", "README.md", "general.keras", "general.tflite")
+MODEL_FILES = (
+    "LICENSE",
+    "README.md",
+    *(f"{name}.{suffix}" for name in SHIPPED for suffix in ("keras", "tflite")),
+)
 
 # What a user's program looks like; `mypy --strict` has to accept it.
 SCRIPT = """

@@ -136,10 +136,11 @@ def test_hundreds_of_photos_with_bad_ones_among_them(run, many, tmp_path):
     assert written == {path: path.stat().st_mtime_ns for path in written}
 
 
-def test_the_model_is_the_shipped_one_by_default(tmp_path):
+@pytest.mark.parametrize("named", [[], ["--model", "general"]])
+def test_the_model_is_the_shipped_one_by_default_and_by_its_name(tmp_path, named):
     Image.fromarray(data.astronaut()).save(tmp_path / "photo.png")
     arguments = ["--input", str(tmp_path / "*.png"), "--output", str(tmp_path / "out")]
-    assert batch.main(arguments) == 0
+    assert batch.main(arguments + named) == 0
     expected = Matter()(tmp_path / "photo.png").alpha
     assert expected.max() - expected.min() > 0.9
     written = read_alpha(tmp_path / "out" / "photo.alpha.png")

@@ -80,7 +80,7 @@ def test_a_file_with_other_alphas_is_not_written(model, tmp_path, monkeypatch):
 
 def test_training_can_start_from_the_shipped_network(monkeypatch, tmp_path):
     monkeypatch.setattr(
-        "kmatting.models.builders.shipped_model", lambda suffix: tmp_path / "x.keras"
+        "kmatting.networks.shipped.shipped_model", lambda suffix: tmp_path / "x.keras"
     )
     config = ModelConfig(
         name="model2", encoder="efficientnet_lite0", encoder_weights="none", weights="shipped"

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import export_models
 import numpy as np
@@ -21,7 +22,7 @@ from kmatting.exporting import tflite
 from kmatting.inference import matter as matter_module
 from kmatting.networks.keras_model import load_model
 from kmatting.networks.runtime import tensorflow_memory
-from kmatting.networks.shipped import shipped_model
+from kmatting.networks.shipped import SHIPPED, find_model, shipped_model
 from kmatting.sizes import DEFAULT_SIZE, network_size
 from kmatting.training.run_folder import write_state
 
@@ -470,7 +471,7 @@ class TestLoadModel:
 
     def test_the_default_is_the_shipped_network(self, models, monkeypatch):
         monkeypatch.setattr(
-            "kmatting.networks.keras_model.shipped_model",
+            "kmatting.networks.shipped.shipped_model",
             lambda suffix: {".keras": models / "red.keras"}[suffix],
         )
         assert load_model().count_params() == 3
@@ -490,8 +491,22 @@ class TestShippedModel:
     """The file that `kmatting.predict` uses when none is named."""
 
     def test_is_small_and_needs_no_choice(self):
-        assert shipped_model().stat().st_size <= 16e6
-        assert Matter().frame
+        assert sum(shipped_model(name=name).stat().st_size for name in SHIPPED) <= 16e6
+        assert Matter().frame == Matter("general").frame == (320, 320)
+        assert Matter("detail").frame == (640, 640)
+
+    def test_a_file_counts_before_a_name(self, models, monkeypatch, tmp_path):
+        assert find_model("detail") == shipped_model(name="detail")
+        monkeypatch.chdir(tmp_path)
+        shutil.copytree(models / "saved", "detail")
+        assert find_model("detail") == Path("detail")
+        assert Matter("detail").frame is None
+
+    def test_another_name_is_refused_and_the_shipped_ones_are_named(self):
+        with pytest.raises(
+            ModelError, match=r"details: expected .*: general or detail, and there is"
+        ):
+            Matter("details")
 
     def test_finds_a_person(self):
         alpha = Matter()(data.astronaut()).alpha

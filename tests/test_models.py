@@ -433,9 +433,13 @@ def test_weights_of_two_resolutions_for_a_network_of_one_are_refused(tmp_path):
         models.build_model(one)
 
 
-def test_the_shipped_weights_fit_the_config_that_fine_tunes_them():
-    config = load_config(ROOT / "configs" / "finetune.yaml").model
-    shipped = {layer.name: layer for layer in kmatting.load_model().layers}
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [("general", []), ("detail", ["model.weights=detail", "model.high_level_size=320"])],
+)
+def test_the_shipped_weights_fit_the_config_that_fine_tunes_them(name, changes):
+    config = load_config(ROOT / "configs" / "finetune.yaml", changes).model
+    shipped = {layer.name: layer for layer in kmatting.load_model(name).layers}
     for layer in models.build_model(config).layers:
         for found, expected in zip(
             layer.get_weights(), shipped[layer.name].get_weights(), strict=True

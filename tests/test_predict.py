@@ -54,6 +54,16 @@ def colours(picture):
     return set(map(tuple, pixels.reshape(picture.width * picture.height, -1).tolist()))
 
 
+def test_verbose_names_the_model_and_its_terms(run, model, photos, tmp_path, capsys):
+    photo = sorted(photos.iterdir())[0]
+    _, _, err = run(photo, "-o", tmp_path / "one.png", "--verbose")
+    stated = "Terms: the model does not state them."
+    assert err[0] == f"model: {model}, at 48x64 pixels. {stated}"
+    assert predict.main([str(photo), "-o", str(tmp_path / "two.png"), "--verbose"]) == 0
+    first = capsys.readouterr().err.splitlines()[0]
+    assert f"general.tflite, at 320x320 pixels. Terms: {Matter().licence}." in first
+
+
 def test_cutouts_of_a_folder_by_default(run, photos, tmp_path):
     status, out, err = run(photos, "--output", tmp_path / "out", *PLAIN)
     assert status == 0

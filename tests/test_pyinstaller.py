@@ -37,8 +37,9 @@ def test_an_app_holds_the_model_where_it_is_looked_for(hook, monkeypatch, tmp_pa
         (tmp_path / folder / Path(source).name).write_bytes(Path(source).read_bytes())
     frozen = tmp_path / "kmatting" / "networks" / "shipped.py"
     monkeypatch.setattr(shipped, "__file__", str(frozen))
-    model = shipped.shipped_model()
-    assert model.parent == tmp_path / "kmatting" / "saved_models"
+    for name in shipped.SHIPPED:
+        model = shipped.shipped_model(name=name)
+        assert model.parent == tmp_path / "kmatting" / "saved_models"
     assert "commercial" in (model.parent / "README.md").read_text()
 
 

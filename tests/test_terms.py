@@ -2,6 +2,7 @@
 
 import json
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import onnxruntime
@@ -13,7 +14,7 @@ from kmatting.errors import ModelError
 from kmatting.export import export
 from kmatting.exporting.terms import main
 from kmatting.networks.metadata import model_without_archive, read_metadata
-from kmatting.networks.shipped import shipped_model
+from kmatting.networks.shipped import SHIPPED, shipped_model
 from kmatting.training.run_folder import starting_licence, write_state
 
 TERMS = "only on Sundays"
@@ -30,9 +31,10 @@ def network(tmp_path_factory):
 
 
 @pytest.mark.parametrize("suffix", [".keras", ".tflite"])
-def test_the_shipped_files_state_them(suffix):
-    assert "not for commercial use" in read_metadata(shipped_model(suffix))["licence"]
-    assert starting_licence("shipped") == Matter().licence
+@pytest.mark.parametrize("name", SHIPPED)
+def test_the_shipped_files_state_them(name, suffix):
+    assert "not for commercial use" in read_metadata(shipped_model(suffix, name))["licence"]
+    assert starting_licence(Path(name)) == starting_licence(Path("shipped")) == Matter().licence
 
 
 def test_every_format_carries_them_on(network, network_alone, tmp_path):

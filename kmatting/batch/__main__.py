@@ -35,6 +35,7 @@ from kmatting.cli import (
 )
 from kmatting.errors import UsageError
 from kmatting.images import Listing
+from kmatting.networks.shipped import is_shipped
 from kmatting.pictures.wanted import Wanted, add_picture_options, wanted_from
 
 if TYPE_CHECKING:
@@ -161,7 +162,7 @@ def _prepare(
     for path in [*args.input, args.output, *([args.model] if args.model else [])]:
         check_scheme(path)
     settings = beam.Settings(
-        model=args.model and absolute(args.model),
+        model=args.model if not args.model or is_shipped(args.model) else absolute(args.model),
         output=absolute(args.output),
         wanted=_for_all_workers(wanted_from(args, "alpha")),
         size=args.size,

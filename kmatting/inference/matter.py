@@ -23,7 +23,7 @@ from kmatting.networks.fitting import Fitting, fit_any_size, fit_fixed_size
 from kmatting.networks.formats import load_network
 from kmatting.networks.network import TOLERANCE, Network
 from kmatting.networks.runtime import processors
-from kmatting.networks.shipped import shipped_model
+from kmatting.networks.shipped import find_model
 from kmatting.pictures.matte import Matte
 from kmatting.sizes import (
     DEFAULT_SIZE,
@@ -60,8 +60,8 @@ class Matter:
 
     Args:
         model_path: a `.tflite`, `.onnx` or `.keras` file, or a SavedModel folder (or a folder of
-            numbered versions, of which the highest is loaded). By default the model that kmatting
-            ships.
+            numbered versions, of which the highest is loaded), or the name of a model that kmatting
+            ships, `general` (the default) or `detail`.
         size: side in pixels of the square whose area the network sees. By default the size that
             the model was trained or exported at, or 512 if it does not say. A model of fixed size
             runs at no other; of a `.tflite` file of several sizes it chooses one, by default the
@@ -99,13 +99,18 @@ class Matter:
             )
         if threads is not None:
             threads = whole_number("threads", threads, 1, _MOST_THREADS)
-        self._path = shipped_model() if model_path is None else Path(model_path)
+        self._path = find_model(model_path)
         self._quality = quality
-        self._arguments = (model_path and Path(model_path).absolute(), size, threads, quality)
+        self._arguments = (model_path and self._path.absolute(), size, threads, quality)
         self._network = load_network(self._path, threads, _whole_numbers(size))
         self._size = self._side(size) or self._network.best_size or DEFAULT_SIZE
         self._process = os.getpid()
         self._locks: dict[int, threading.Lock] = {}
+
+    @property
+    def path(self) -> Path:
+        """Path of the model."""
+        return self._path
 
     @property
     def fixed_size(self) -> tuple[int, int] | None:

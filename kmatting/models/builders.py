@@ -25,7 +25,7 @@ from kmatting.models.weights import (
     load_weights,
     trained_high_level_size,
 )
-from kmatting.networks.shipped import shipped_model
+from kmatting.networks.shipped import find_weights
 
 if TYPE_CHECKING:
     from kmatting.config import ModelConfig
@@ -141,7 +141,7 @@ def build_model(config: "ModelConfig") -> keras.Model:
     if config.weights is None:
         return builder(config.encoder, config.encoder_weights, *parts)
     model = builder(config.encoder, "none", *parts)
-    path = shipped_model(".keras") if str(config.weights) == "shipped" else config.weights
+    path = find_weights(config.weights)
     try:
         _load_start(model, path, config.high_level_size)
     except Exception as error:  # h5py and Keras raise many types for a wrong file

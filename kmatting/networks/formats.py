@@ -5,6 +5,7 @@ from pathlib import Path
 
 from kmatting.errors import ModelError
 from kmatting.networks.network import Network
+from kmatting.networks.shipped import SHIPPED
 from kmatting.sizes import Size
 
 FOLDER = ""  # stands for the suffix of a folder
@@ -38,7 +39,7 @@ def load_network(path: Path, threads: int | None = None, size: Size | None = Non
     suffix = FOLDER if path.is_dir() else path.suffix.lower()
     if suffix not in MODEL_FILES or (suffix == FOLDER and not path.is_dir()):
         raise ModelError(
-            f"{path}: expected {describe_model_files()}"
+            f"{path}: expected {describe_models()}"
             + ("." if path.exists() else ", and there is no such file.")
         )
     if not path.exists():
@@ -50,7 +51,10 @@ def load_network(path: Path, threads: int | None = None, size: Size | None = Non
     return network
 
 
-def describe_model_files() -> str:
-    """Returns what a model may be: "a .tflite, .onnx or .keras file or a SavedModel folder"."""
+def describe_models() -> str:
+    """Returns what a model may be."""
     *suffixes, last = (suffix for suffix in MODEL_FILES if suffix)
-    return f"a {', '.join(suffixes)} or {last} file or a SavedModel folder"
+    return (
+        f"a {', '.join(suffixes)} or {last} file or a SavedModel folder, or a model that kmatting "
+        f"ships: {' or '.join(SHIPPED)}"
+    )

@@ -12,7 +12,7 @@ from kmatting.keras_setup import import_keras
 from kmatting.networks.metadata import find_metadata, parse_metadata, trained_size
 from kmatting.networks.network import Network, fixed_size, foreign
 from kmatting.networks.runtime import limit_tensorflow, refuse_fork, tensorflow_memory
-from kmatting.networks.shipped import shipped_model
+from kmatting.networks.shipped import find_model
 from kmatting.sizes import Size
 
 if TYPE_CHECKING:
@@ -25,8 +25,8 @@ def load_model(path: str | os.PathLike[str] | None = None) -> "keras.Model":
     """Loads the Keras network of a `.keras` file, to inspect it or to train it further.
 
     Args:
-        path: the file, such as `best.keras` of a training run. By default the network that
-            kmatting ships.
+        path: the file, such as `best.keras` of a training run, or the name of a network that
+            kmatting ships, `general` (the default) or `detail`.
 
     Returns:
         The Keras model, not compiled: float32 image (N, H, W, 3) in [0, 1] to float32 alpha
@@ -40,7 +40,7 @@ def load_model(path: str | os.PathLike[str] | None = None) -> "keras.Model":
         >>> model = kmatting.load_model("runs/mine/best.keras")
         >>> model.summary()
     """
-    path = shipped_model(".keras") if path is None else Path(path)
+    path = find_model(path, ".keras")
     if path.is_dir() or path.suffix.lower() != ".keras":
         raise ModelError(f"{path}: expected a .keras file.")
     if not path.exists():

@@ -18,7 +18,7 @@ from kmatting.config import Config, load_config, save_config
 from kmatting.errors import CheckpointError, ConfigError
 from kmatting.files import whole_file
 from kmatting.networks.metadata import METADATA, read_metadata
-from kmatting.networks.shipped import shipped_model
+from kmatting.networks.shipped import find_weights
 from kmatting.terminal import counted
 
 CONFIG = "config.yaml"
@@ -164,7 +164,7 @@ def starting_licence(weights: Path | None) -> str | None:
     Args:
         weights: `model.weights` of the config.
     """
-    path = shipped_model(".keras") if str(weights) == "shipped" else weights
+    path = None if weights is None else find_weights(weights)
     if path is None or path.suffix != ".keras" or not path.is_file():
         return None
     licence: str | None = read_metadata(path).get("licence")
