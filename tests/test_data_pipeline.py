@@ -340,6 +340,21 @@ def test_threads_do_not_change_the_samples(tmp_path, monkeypatch, processors):
         np.testing.assert_array_equal(alpha, [alpha for _, alpha in samples])
 
 
+@pytest.mark.parametrize(("turned", "least"), [(0, (32, 96)), (0.5, (96, 96))])
+def test_what_may_be_turned_is_read_large_enough_for_it(tmp_path, monkeypatch, turned, least):
+    asked = []
+    loaded = pipeline._loaded
+    monkeypatch.setattr(
+        pipeline, "_loaded", lambda *given: asked.append(given[2]) or loaded(*given)
+    )
+    source = write_pairs(tmp_path, 5, (40, 30))
+    data = build([source], size=(32, 96), augmentation={"turned": turned})
+    image, alpha = data._train_sample(0)
+    assert image.shape == (32, 96, 3)
+    assert alpha.shape == (32, 96, 1)
+    assert asked == [least]
+
+
 def test_few_batches_are_made_ahead(tmp_path):
     made = []
     data = build([write_pairs(tmp_path, 5)])
