@@ -179,7 +179,7 @@ def add_model(parser: Any) -> None:
         "--model",
         metavar="MODEL",
         help="a .tflite, .onnx or .keras file, a SavedModel folder, or a model that kmatting "
-        "ships: general (the default) or detail, which sees thin parts and takes longer",
+        "ships: general (the default) or detail, which keeps more thin parts and takes longer",
     )
 
 
