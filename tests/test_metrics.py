@@ -12,6 +12,7 @@ from scipy import ndimage
 
 from kmatting.images.regions import largest_component
 from kmatting.scoring import metrics
+from kmatting.scoring.thin import thin_parts
 
 FIGURES = tuple(metric.name for metric in metrics.METRICS)
 
@@ -22,6 +23,7 @@ ERRORS = (
     metrics.gradient_error,
     metrics.connectivity_error,
 )
+FUNCTIONS = (*ERRORS, metrics.iou, metrics.thin_lost)  # in the order of FIGURES
 
 
 def levels(*rows):
@@ -125,6 +127,45 @@ def test_iou_is_cut_at_one_half_and_1_when_both_are_empty():
     assert metrics.iou(levels([128, 127, 0]), levels([255, 255, 0])) == 0.5
     assert metrics.iou(levels([0, 0]), levels([0, 127])) == 1
     assert metrics.iou(levels([255, 0]), levels([0, 255])) == 0
+
+
+def test_thin_lost_by_hand():
+    truth = np.zeros((200, 100), np.uint8)
+    truth[20:60, 20:60] = 255  # a seat
+    truth[60:120, 24:28] = truth[60:120, 52:56] = (
+        255  # its legs, 4 pixels wide, under 2 % of 200 and 1
+    )
+    prediction = truth.copy()
+    assert metrics.thin_lost(truth, prediction) == 0
+    prediction[60:120, 24:28] = 127
+    assert metrics.thin_lost(truth, prediction) == 0.5
+    prediction[80:120, 24:28] = 128
+    assert metrics.thin_lost(truth, prediction) == pytest.approx(20 / 120)
+    left = np.zeros(truth.shape, np.bool_)
+    left[:, :40] = True
+    assert metrics.thin_lost(truth, prediction, left) == pytest.approx(20 / 60)
+    prediction[:] = 255  # what is taken in addition does not count
+    assert metrics.thin_lost(truth, prediction) == 0
+    truth[60:120] = 0
+    assert np.isnan(metrics.thin_lost(truth, prediction))
+
+
+def test_thin_parts_go_on_beyond_the_border():
+    truth = np.zeros((100, 100), np.uint8)
+    truth[:, :2] = 255
+    assert np.isnan(metrics.thin_lost(truth, np.zeros_like(truth)))
+    truth = np.roll(truth, 1, axis=1)
+    assert metrics.thin_lost(truth, np.zeros_like(truth)) == 1
+
+
+@settings(deadline=None, max_examples=60)
+@given(hnp.arrays(np.bool_, st.tuples(st.integers(1, 90), st.integers(1, 190))))
+def test_thin_parts_agree_with_an_opening_by_scipy(opaque):
+    reach = max(1, round(max(opaque.shape) / 100))
+    square = np.ones((2 * reach + 1,) * 2)
+    core = ndimage.binary_erosion(opaque, square, border_value=1)
+    opened = ndimage.binary_dilation(core, square)
+    np.testing.assert_array_equal(thin_parts(opaque), opaque & ~opened)
 
 
 def test_gradient_error_of_a_step_by_hand():
@@ -341,10 +382,12 @@ def test_score_gives_what_the_single_functions_give(pair):
         *FIGURES,
         *(f"{figure}_unknown" for figure in FIGURES),
     ]
-    for figure, function in zip(FIGURES, (*ERRORS, metrics.iou), strict=True):
-        assert scores[figure] == function(truth, prediction)
+    for figure, function in zip(FIGURES, FUNCTIONS, strict=True):
+        np.testing.assert_equal(scores[figure], function(truth, prediction))  # NaN equals NaN
         if unknown.any():
-            assert scores[f"{figure}_unknown"] == function(truth, prediction, unknown)
+            np.testing.assert_equal(
+                scores[f"{figure}_unknown"], function(truth, prediction, unknown)
+            )
         else:
             assert np.isnan(scores[f"{figure}_unknown"])
     assert list(metrics.score(truth, prediction)) == list(FIGURES)
@@ -416,7 +459,7 @@ def test_unknown_of_trimap():
     ],
 )
 def test_wrong_input_is_refused_with_what_was_received(truth, prediction, message):
-    for function in (*ERRORS, metrics.iou, metrics.score):
+    for function in (*FUNCTIONS, metrics.score):
         with pytest.raises(ValueError, match=message):
             function(truth, prediction)
 
@@ -424,7 +467,7 @@ def test_wrong_input_is_refused_with_what_was_received(truth, prediction, messag
 @pytest.mark.parametrize("region", [np.ones((2, 2), np.bool_), np.ones((2, 3), np.uint8)])
 def test_wrong_region_is_refused(region):
     matte = np.zeros((2, 3), np.uint8)
-    for function in (*ERRORS, metrics.iou, metrics.score):
+    for function in (*FUNCTIONS, metrics.score):
         with pytest.raises(ValueError, match="region of dtype bool"):
             function(matte, matte, region)
 

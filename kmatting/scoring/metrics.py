@@ -27,6 +27,7 @@ from kmatting.errors import UsageError
 from kmatting.scoring.connectivity import connectivity_map
 from kmatting.scoring.gradient import SIGMA, gradient_map
 from kmatting.scoring.levels import as_pair, checked_region, mean, to_levels, total
+from kmatting.scoring.thin import THIN, thin_parts
 from kmatting.scoring.trimap import BAND_WIDTH, unknown_band, unknown_of_trimap
 
 __all__ = [
@@ -44,6 +45,7 @@ __all__ = [
     "mse",
     "sad",
     "score",
+    "thin_lost",
     "to_levels",
     "unknown_band",
     "unknown_of_trimap",
@@ -117,6 +119,17 @@ def _iou(truth: np.ndarray, prediction: np.ndarray) -> Measure:
     return ratio
 
 
+def _thin_lost(truth: np.ndarray, prediction: np.ndarray) -> Measure:
+    thin = thin_parts(truth >= 128)
+    missed = thin & (prediction < 128)
+
+    def share(region: np.ndarray | None) -> float:
+        pixels = total(thin, region)
+        return total(missed, region) / pixels if pixels else float("nan")
+
+    return share
+
+
 def _difference(truth: np.ndarray, prediction: np.ndarray) -> np.ndarray:
     return np.maximum(truth, prediction) - np.minimum(truth, prediction)
 
@@ -140,6 +153,13 @@ METRICS = (
         _connectivity,
     ),
     Metric("iou", "IoU", 5, "intersection over union of alpha >= 0.5 (higher is better)", _iou),
+    Metric(
+        "thin_lost",
+        "thin lost",
+        4,
+        f"share of what is narrower than {THIN:.0%} of the long side where the prediction is < 0.5",
+        _thin_lost,
+    ),
 )
 DTSSD = Figure(
     "dtssd",
@@ -292,6 +312,27 @@ def iou(truth: np.ndarray, prediction: np.ndarray, region: np.ndarray | None = N
         ValueError: as in `sad`.
     """
     return _iou(*as_pair(truth, prediction))(region)
+
+
+def thin_lost(truth: np.ndarray, prediction: np.ndarray, region: np.ndarray | None = None) -> float:
+    """Share of the subject's thin parts that the prediction loses.
+
+    Thin parts are the pixels of alpha >= 0.5 that an opening with a square of side 2r + 1 removes,
+    where r is 1 % of the long side in pixels, at least 1: what is narrower than about 2 % of the
+    long side. They are lost where the prediction is below 0.5.
+
+    Args:
+        truth: as in `sad`.
+        prediction: as in `sad`.
+        region: as in `sad`. Thin parts are always those of the whole image.
+
+    Returns:
+        The share, in [0, 1]; NaN if there are no thin parts, which means over images leave out.
+
+    Raises:
+        ValueError: as in `sad`.
+    """
+    return _thin_lost(*as_pair(truth, prediction))(region)
 
 
 def dtssd(

@@ -145,7 +145,7 @@ def _cells(means: dict[str, Any], suffix: str, figures: Iterable[Figure]) -> str
 
 
 def _mean(values: Iterable[float]) -> float:
-    numbers = list(values)
+    numbers = [value for value in values if not math.isnan(value)]
     return math.fsum(numbers) / len(numbers) if numbers else math.nan
 
 

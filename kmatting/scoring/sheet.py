@@ -1,5 +1,6 @@
 """The sheet of `kmatting evaluate`: the worst, median and best cases beside the truth."""
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -45,7 +46,8 @@ def draw_sheet(
 def _figures(row: dict[str, Any]) -> list[str]:
     """Writes the metrics of a case, first the one that cases are ranked by."""
     ordered = sorted(METRICS, key=lambda metric: metric.name != _RANKED_BY)
-    return [f"{metric.caption} {row[metric.name]:.{metric.decimals}f}" for metric in ordered]
+    known = [metric for metric in ordered if not math.isnan(row[metric.name])]
+    return [f"{metric.caption} {row[metric.name]:.{metric.decimals}f}" for metric in known]
 
 
 def _shown_ranks(count: int) -> list[int]:
