@@ -1,9 +1,10 @@
 """Brings the sources that `sources.json` lists into a folder, and checks every file.
 
-    python -m renders.fetch PACKS [--git NAME=CLONE ...]
+    python -m renders.fetch PACKS [--photos] [--git NAME=CLONE ...]
 
 The Debian package comes by `apt-get download`, the panoramas of Blender from the installed bpy,
-the rest from git: from a clone at hand, or from GitHub.
+the rest from git: from a clone at hand, or from GitHub. What only `renders.photos` needs comes with
+`--photos` alone; that one checks its files itself.
 """
 
 from __future__ import annotations
@@ -88,6 +89,9 @@ def main() -> None:
     )
     parser.add_argument("packs", type=Path)
     parser.add_argument(
+        "--photos", action="store_true", help="the repositories that renders.photos needs, too"
+    )
+    parser.add_argument(
         "--git",
         action="append",
         default=[],
@@ -98,7 +102,8 @@ def main() -> None:
     clones = dict(entry.split("=", 1) for entry in options.git)
     listed = plan.sources()
     options.packs.mkdir(parents=True, exist_ok=True)
-    for pack in listed["packs"]:
+    photos = plan.sources(plan.PHOTOS)["packs"] if options.photos else []
+    for pack in listed["packs"] + photos:
         name = pack["name"]
         if name == "sweethome3d-furniture":
             if not (options.packs / "Scopia").exists():

@@ -26,7 +26,7 @@ from kmatting.data.samples import SourceSection
 from . import picture, plan
 
 FREE = Path("data/free")
-KINDS = {"composite", "backgrounds", "synthetic"}  # shards and pairs come from elsewhere
+KINDS = {"pairs", "composite", "backgrounds", "synthetic"}  # shards come from elsewhere
 START = {"imagenet", "none"}
 COLUMNS = ("file", "sha256", "title", "author", "licence")
 
@@ -44,11 +44,27 @@ def folders(source: SourceSection) -> Iterator[tuple[str, Path]]:
             yield key, value
 
 
+def earlier(config: Config) -> Path | None:
+    """Returns the config of the run whose weights this one starts from, or None."""
+    weights = config.model.weights
+    if weights is None or weights.suffix != ".keras":
+        return None
+    path = weights.parent / "config.yaml"
+    return path if path.is_file() else None
+
+
 def refused(config: Config) -> list[str]:
-    """Returns what a config names that open weights must not see, a line each."""
+    """Returns what a config names that open weights must not see, a line each.
+
+    It may start from the weights of another run if what that one saw is free, too.
+    """
     lines = []
-    if config.model.weights is not None:
-        lines.append(f"model.weights: {config.model.weights}: expected none")
+    if path := earlier(config):
+        lines += [f"{path}: {line}" for line in refused(load_config(path))]
+    elif config.model.weights is not None:
+        lines.append(
+            f"model.weights: {config.model.weights}: expected none, or those in a run's folder"
+        )
     if config.model.encoder_weights not in START:
         lines.append(f"model.encoder_weights: {config.model.encoder_weights}: expected {START}")
     for source in sources(config):
@@ -60,6 +76,15 @@ def refused(config: Config) -> list[str]:
             if FREE not in folder.parents or ".." in folder.parts
         ]
     return lines
+
+
+def named_folders(config: Config) -> set[tuple[Path, bool]]:
+    """Returns the folders that a config and the runs before it name, and whether with theirs."""
+    named = {
+        (folder, source.recursive) for source in sources(config) for _, folder in folders(source)
+    }
+    path = earlier(config)
+    return named | named_folders(load_config(path)) if path else named
 
 
 def logged(folder: Path) -> dict[str, dict]:
@@ -107,9 +132,7 @@ def main() -> None:
     config = load_config(options.config)
     if lines := refused(config):
         raise SystemExit("\n".join([f"{options.config}:", *lines]))
-    named = {
-        (folder, source.recursive) for source in sources(config) for _, folder in folders(source)
-    }
+    named = named_folders(config)
     listed = [row for folder, recursive in sorted(named) for row in rows(folder, recursive)]
     with options.list.open("w", newline="", encoding="utf-8") as file:
         table = csv.DictWriter(file, COLUMNS, lineterminator="\n")

@@ -56,14 +56,17 @@ def straight(premultiplied: np.ndarray, alpha: np.ndarray) -> np.ndarray:
     return np.round(np.clip(rgba, 0, 1) * 255).astype(np.uint8)
 
 
-def save(rgba: np.ndarray, path: Path, terms: dict[str, str]) -> None:
-    """Writes a PNG with its terms inside; beside its place first: what is there is whole."""
+def save(pixels: np.ndarray, path: Path, terms: dict[str, str]) -> None:
+    """Writes a PNG of RGBA (H, W, 4) or grey (H, W) pixels with its terms inside.
+
+    It is written beside its place first: what is there is whole.
+    """
     text = PngInfo()
     for key, value in terms.items():
         text.add_itxt(key, value)
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_suffix(".part")
-    Image.fromarray(rgba, "RGBA").save(beside, format="PNG", pnginfo=text)
+    Image.fromarray(pixels).save(beside, format="PNG", pnginfo=text)
     beside.replace(path)
 
 

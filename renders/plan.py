@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 
 HERE = Path(__file__).parent
+PHOTOS = HERE / "photos.json"
 HELD_OUT = 15  # percent of the models and of the panoramas that no training sees
-LICENCES = {"CC0-1.0", "CC-BY-3.0", "CC-BY-3.0-US", "CC-BY-4.0", "MIT"}
+LICENCES = {"CC0-1.0", "CC-BY-2.0", "CC-BY-3.0", "CC-BY-3.0-US", "CC-BY-4.0", "MIT"}
 
 # What a plain outline serves badly comes first.
 THIN = re.compile(
@@ -58,7 +59,7 @@ class Job:
 
 
 def sources(path: Path = HERE / "sources.json") -> dict:
-    """Returns the list of sources."""
+    """Returns the list of sources: repositories and packages, and what is used of them."""
     return json.loads(path.read_text(encoding="utf-8"))
 
 

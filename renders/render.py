@@ -130,9 +130,8 @@ def main() -> None:
     options = parser.parse_args()
     listed = plan.sources()
     lit_by = plan.panoramas(listed, options.packs)
-    todo = [
-        j for j in jobs(listed, options.packs, range(*options.seeds)) if options.only in j[0].file
-    ]
+    planned = jobs(listed, options.packs, range(*options.seeds))
+    todo = [each for each in planned if each[0].file.startswith(options.only)]
     options.out.mkdir(parents=True, exist_ok=True)
     options.held_out.mkdir(parents=True, exist_ok=True)
     for job, model in tqdm(todo[: options.limit], unit="picture", mininterval=10):

@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -15,18 +16,41 @@ ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 from renders import backgrounds, free, picture, plan  # noqa: E402
 
-CONFIG = ROOT / "configs" / "open.yaml"
-PAIRS = {"kind": "pairs", "images": "data/free/renders", "alphas": "data/free/renders"}
+CONFIG = ROOT / "configs" / "open-1.yaml"
+LAST = ROOT / "configs" / "open.yaml"
+PAIRS = {"kind": "pairs", "images": "data/free/renders", "alphas": "data/masks"}
 SHARDS = {"kind": "shards", "shards": "data/free/renders"}
 RESEARCH = {"kind": "backgrounds", "images": "data/backgrounds"}
 
 
-def test_the_config_names_free_data_alone():
-    config = load_config(CONFIG)
-    assert free.refused(config) == []
-    assert config.model.weights is None
-    named = {str(folder) for source in free.sources(config) for _, folder in free.folders(source)}
-    assert named == {"data/free/renders", "data/free/backgrounds"}
+def test_the_configs_name_free_data_alone():
+    first, last = load_config(CONFIG), load_config(LAST)
+    assert free.refused(first) == []
+    assert first.model.weights is None
+    assert {str(folder) for folder, _ in free.named_folders(first)} == {
+        "data/free/renders",
+        "data/free/backgrounds",
+    }
+    assert last.model.weights == Path("runs/open-1/best.keras")
+    (line,) = free.refused(last)  # nothing was trained here
+    assert line.startswith("model.weights: runs/open-1/best.keras: expected none, or those in a")
+
+
+def test_weights_of_a_run_are_refused_or_not_by_what_it_saw(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    of_run = Path("runs/open-1/config.yaml")
+    of_run.parent.mkdir(parents=True)
+    shutil.copy(CONFIG, of_run)
+    last = load_config(LAST)
+    assert free.refused(last) == []
+    assert free.named_folders(last) >= free.named_folders(load_config(CONFIG))
+    of_run.write_text(CONFIG.read_text().replace("data/free/renders", "data/things"))
+    lines = free.refused(last)
+    assert len(lines) == 2
+    assert lines[0] == f"{of_run}: foregrounds: data/things: expected a folder in data/free"
+    of_run.write_text(CONFIG.read_text().replace("skips: true", "skips: true\n  weights: shipped"))
+    (line,) = free.refused(last)
+    assert line.startswith(f"{of_run}: model.weights: shipped: expected none")
 
 
 @pytest.mark.parametrize(
@@ -41,7 +65,7 @@ def test_the_config_names_free_data_alone():
         ("data.train.0.alphas", "data/things/alpha", "alphas: data/things/alpha"),
         ("data.train.0.backgrounds", "data/backgrounds", "backgrounds: data/backgrounds"),
         ("data.train.2", RESEARCH, "images: data/backgrounds"),
-        ("data.train.2", PAIRS, "a source of the kind pairs"),
+        ("data.train.2", PAIRS, "alphas: data/masks"),
         ("data.train.2", SHARDS, "a source of the kind shards"),
         ("data.validation", [RESEARCH], "images: data/backgrounds"),
     ],

@@ -1,12 +1,15 @@
 """Prints the tables of docs/edges.md: refinement and foreground colours against known truths.
 
     python tests/reference/compare_edges.py --pairs DIR ... --backgrounds DIR
+    python tests/reference/compare_edges.py --benchmark BENCHMARK
 
-A folder of pairs holds image/ and alpha/ with true soft mattes. Without --pairs only synthetic
+A folder of pairs holds image/ and alpha/ with true soft mattes. BENCHMARK is what
+`renders.benchmark` makes: true alphas and true colours, by group. With neither only synthetic
 scenes are compared. Colours need pymatting. Seconds are processor time.
 """
 
 import argparse
+import csv
 import importlib.util
 import time
 from collections import defaultdict
@@ -35,9 +38,15 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--pairs", type=Path, nargs="*", default=[])
     parser.add_argument("--backgrounds", type=Path)
+    parser.add_argument("--benchmark", type=Path)
     args = parser.parse_args()
-    compare_refinement(args.pairs)
-    compare_colours(args.pairs, args.backgrounds)
+    if args.benchmark:
+        compare_refinement(benchmark_mattes(args.benchmark))
+        compare_colours(benchmark_foregrounds(args.benchmark), pymatting_estimator())
+        return
+    estimate = pymatting_estimator()
+    compare_refinement([*synthetic_mattes(), *real_mattes(args.pairs)])
+    compare_colours(known_foregrounds(args.pairs, args.backgrounds, estimate), estimate)
 
 
 # Refinement
@@ -62,10 +71,10 @@ def closest_fit(small, image):
 WAYS = {"bilinear": bilinear, "closest fit": closest_fit, "refine": refine_module.refine}
 
 
-def compare_refinement(folders):
+def compare_refinement(mattes):
     """Prints band MAD x 1000, gradient error and seconds of each way."""
     figures = defaultdict(list)
-    for name, small, image, truth in [*synthetic_mattes(), *real_mattes(folders)]:
+    for name, small, image, truth in mattes:
         band = metrics.unknown_band(truth)
         for way, enlarge in WAYS.items():
             start = time.process_time()
@@ -84,7 +93,7 @@ def compare_refinement(folders):
             cells.append(f"{error:.1f} / {gradient:.2f}")
         print(f"| {kind} | " + " | ".join(cells) + " |")
     settings = [name for name in names if name[0] in KINDS]
-    for way in WAYS:
+    for way in WAYS if settings else []:
         ratios = [means[name, way][0] / means[name, "bilinear"][0] for name in settings]
         seconds = np.mean([means[name, way][2] for name in settings])
         print(
@@ -121,6 +130,14 @@ def real_mattes(folders):
         for image, truth in predicted:
             matter(image)
             yield ("predictions of the shipped model",), smalls[-1], image, truth
+
+
+def benchmark_mattes(folder):
+    """Yields the true mattes of the benchmark's groups, as a network of 320 px would see them."""
+    for group, image, truth, _ in benchmark(folder):
+        for blur in (0, NETWORK_BLUR):
+            name = f"{group}, reduced to 320 px" + (", blurred" if blur else "")
+            yield (name,), reduced(truth, max(truth.shape) / 320, blur), image, truth
 
 
 def scene(kind, index):
@@ -182,20 +199,19 @@ def reduced(levels, factor, blur=0):
 # Colours
 
 
-def compare_colours(folders, backgrounds):
+def compare_colours(foregrounds, estimate):
     """Prints the error of the colours x 1000, weighted by alpha at soft pixels.
 
     Over black, white or green the composite differs from the true one by alpha * |F - truth|, so
     its mean over soft pixels is the halo over any background.
     """
-    estimate = pymatting_estimator()
     ways = {
         "photo's own": lambda image, alpha: image,
         "pymatting": lambda image, alpha: 255 * estimate(image / 255, alpha),
         "estimate_foreground": estimate_foreground,
     }
     figures = defaultdict(list)
-    for name, image, alpha, truth in known_foregrounds(folders, backgrounds, estimate):
+    for name, image, alpha, truth in foregrounds:
         soft = (alpha > 0) & (alpha < 1)
         for way, colours in ways.items():
             start = time.process_time()
@@ -226,6 +242,12 @@ def known_foregrounds(folders, backgrounds, estimate):
             yield f"{folder.name} over new backgrounds", mixed(truth, behind, alpha), alpha, truth
 
 
+def benchmark_foregrounds(folder):
+    """Yields (group, image, alpha, true foreground) of the benchmark."""
+    for group, image, levels, foreground in benchmark(folder):
+        yield group, image, levels / np.float32(255), foreground
+
+
 def pymatting_estimator():
     """Loads one module of pymatting: the whole package compiles for more than a minute."""
     package = importlib.util.find_spec("pymatting")
@@ -238,6 +260,17 @@ def pymatting_estimator():
 
 
 # Both
+
+
+def benchmark(folder):
+    """Reads (group, image, alpha, foreground) of each scene of the benchmark, by group, uint8."""
+    with (folder / "list.csv").open(newline="", encoding="utf-8") as file:
+        rows = sorted(csv.DictReader(file), key=lambda row: row["group"])
+    for row in rows:
+        with Image.open(folder / row["foreground"]) as straight:
+            foreground = np.asarray(straight)[..., :3]
+        alpha = np.asarray(Image.open(folder / row["alpha"]).convert("L"))
+        yield row["group"], read_image(folder / row["image"]), alpha, foreground
 
 
 def read_pairs(folder, most=30):

@@ -1,0 +1,265 @@
+"""renders/photos.py: photos with a matte for open weights, from COCO and of clothes."""
+
+import hashlib
+import json
+import re
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT))
+from renders import fetch, free, photos, picture, plan  # noqa: E402
+
+FIELDS = {"name", "pack", "path", "sha256", "title", "author", "licence", "url", "mask"}
+PLACE = "coco/annotations/instances.json"
+ANNOTATIONS = [
+    # Corners are rounded, and both end points of a row are inside.
+    {
+        "id": 7,
+        "segmentation": [[2.4, 3.1, 9.6, 3.1, 9.6, 7.8, 2.4, 7.8], [20, 1, 22, 1, 22, 2, 20, 2]],
+    },
+    {"id": 8, "segmentation": [[8, 6, 15, 6, 15, 12, 8, 12]]},
+    {"id": 9, "segmentation": [[0, 0, 29, 0, 29, 19, 0, 19]]},
+]
+
+
+def noise(*size):
+    return np.random.default_rng(0).integers(0, 256, size, np.uint8)
+
+
+def shirt():
+    """A photo (H, W, 3) of an ellipse on plain ground, and its matte of 0 and 1."""
+    down, across = np.mgrid[:240, :180]
+    matte = ((down - 120) / 75) ** 2 + ((across - 90) / 50) ** 2 <= 1
+    photo = np.where(matte[..., None], (40, 60, 150), (205, 200, 190)) + noise(240, 180, 3) // 16
+    return photo.astype(np.uint8), matte.astype(np.uint8)
+
+
+def entry(path, packs, **other):
+    """Lists a photo of the pack as photos.json does."""
+    return {
+        "name": path.stem,
+        "pack": path.parent.name,
+        "path": str(path.relative_to(packs)),
+        "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+        "title": f"A {path.stem}",
+        "author": "Zoe",
+        "licence": "CC-BY-2.0",
+        "url": "https://example.org/zoe",
+        **other,
+    }
+
+
+@pytest.fixture
+def packs(tmp_path):
+    """A pack of one photo with annotations and one of a thing on plain ground."""
+    packs = tmp_path / "packs"
+    (packs / PLACE).parent.mkdir(parents=True)
+    (packs / PLACE).write_text(json.dumps({"annotations": ANNOTATIONS}))
+    (packs / "clothes").mkdir()
+    Image.fromarray(noise(20, 30, 3)).save(packs / "coco/coco_1.jpg", quality=80)
+    Image.fromarray(shirt()[0]).save(packs / "clothes/cloth_1.jpg", quality=95)
+    return packs
+
+
+@pytest.fixture
+def listed(packs, monkeypatch):
+    """The list of both photos, in the place of photos.json."""
+    mask = {"annotations": PLACE, "ids": [7, 8]}
+    entries = [
+        entry(packs / "coco/coco_1.jpg", packs, mask=mask),
+        entry(packs / "clothes/cloth_1.jpg", packs, mask="grabcut", licence="CC0-1.0"),
+    ]
+    monkeypatch.setattr(photos, "listed", lambda: entries)
+    return entries
+
+
+def run(packs, out, monkeypatch, *more):
+    arguments = ["photos", "--packs", str(packs), "--out", str(out), *more]
+    monkeypatch.setattr(sys, "argv", arguments)
+    photos.main()
+
+
+def grey(path):
+    with Image.open(path) as matte:
+        assert matte.mode == "L"
+        return np.array(matte)
+
+
+# The list that ships.
+
+
+def test_each_photo_names_author_terms_and_place():
+    entries = photos.listed()
+    packs = {pack["name"]: pack for pack in plan.sources(plan.PHOTOS)["packs"]}
+    assert len(entries) >= 300
+    for one in entries:
+        assert one.keys() == FIELDS and all(one.values()), one
+        assert one["licence"] in {"CC0-1.0", "CC-BY-2.0"} & plan.LICENCES, one
+        assert re.fullmatch(r"[0-9a-f]{64}", one["sha256"]), one
+        assert re.fullmatch(r"(coco|cloth)_[0-9a-f-]+", one["name"]), one
+        assert one["author"].isascii(), one  # EXIF holds nothing else
+        assert one["path"].startswith(one["pack"] + "/") and one["url"].startswith("https://"), one
+    for key in ("name", "path", "sha256"):
+        assert len({one[key] for one in entries}) == len(entries)
+    assert {one["pack"] for one in entries} == packs.keys()
+    assert all(re.fullmatch(r"[0-9a-f]{40}", pack["commit"]) for pack in packs.values())
+
+
+def test_fetch_brings_each_photo_and_its_annotations():
+    brought = [
+        f"{pack['name']}/{path}"
+        for pack in plan.sources(plan.PHOTOS)["packs"]
+        for path in pack.get("paths", [])
+    ]
+    for one in photos.listed():
+        needed = [one["path"]]
+        if one["mask"] != "grabcut":
+            assert one["mask"].keys() == {"annotations", "ids"} and one["mask"]["ids"]
+            needed.append(one["mask"]["annotations"])
+        for path in needed:
+            assert any(path == place or path.startswith(place + "/") for place in brought), path
+
+
+@pytest.mark.parametrize(("more", "came"), [([], ["hdri"]), (["--photos"], ["hdri", "coco"])])
+def test_fetch_brings_photos_only_where_asked(tmp_path, monkeypatch, more, came):
+    lists = {
+        None: {"packs": [{"name": "hdri"}], "panoramas": [], "models": []},
+        plan.PHOTOS: {"packs": [{"name": "coco"}]},
+    }
+    monkeypatch.setattr(plan, "sources", lambda path=None: lists[path])
+    monkeypatch.setattr(sys, "argv", ["fetch", str(tmp_path), *more])
+    asked = []
+    monkeypatch.setattr(fetch, "git", lambda pack, packs, clone: asked.append(pack["name"]))
+    fetch.main()
+    assert asked == came
+
+
+# The mattes.
+
+
+def test_a_matte_is_the_union_of_its_polygons(packs, listed):
+    matte = photos.matte(listed[0], packs, (packs / listed[0]["path"]).read_bytes())
+    expected = np.zeros((20, 30), np.uint8)
+    expected[3:9, 2:11] = 255
+    expected[1:3, 20:23] = 255
+    expected[6:13, 8:16] = 255
+    np.testing.assert_array_equal(matte, expected)
+
+
+def test_grabcut_finds_a_thing_on_plain_ground():
+    photo, matte = shirt()
+    found = photos.grabcut(cv2.cvtColor(photo, cv2.COLOR_RGB2BGR))
+    assert set(np.unique(found)) == {0, 255}
+    assert photos.iou(found // 255, matte) > 0.97
+
+
+def test_chance_decides_nothing():
+    down, across = np.mgrid[:60, :60]
+    patches = np.kron(noise(6, 6, 3), np.ones((10, 10, 1)))  # many ways to cluster these colours
+    inside = ((down - 30) / 20) ** 2 + ((across - 30) / 14) ** 2 <= 1
+    photo = np.where(inside[..., None], patches, patches * 0.3 + 150).astype(np.uint8)
+    found = set()
+    for seed in range(4):
+        cv2.setRNGSeed(seed * 7 + 1)
+        found.add(photos.parted(photo, photos.framed((60, 60)), rounds=1).tobytes())
+    assert len(found) == 1
+
+
+def test_a_finer_matte_that_runs_away_is_not_taken(monkeypatch):
+    photo, matte = shirt()
+    monkeypatch.setattr(photos, "rough", lambda photo: matte)
+    monkeypatch.setattr(
+        photos, "parted", lambda *_, rounds: matte * (np.arange(240) < 120)[:, None]
+    )
+    np.testing.assert_array_equal(photos.grabcut(photo), matte * 255)
+
+
+def test_specks_and_small_holes_go_and_large_ones_stay():
+    matte = np.zeros((100, 100), np.uint8)
+    matte[10:70, 10:70] = 1
+    matte[[10, 10, 69, 69], [10, 69, 10, 69]] = 0  # the brush is round
+    whole = matte.copy()
+    matte[20:25, 20:25] = 0  # a button
+    matte[40:60, 40:60] = whole[40:60, 40:60] = 0  # between an arm and the body
+    matte[80:90, 80:90] = 1  # a speck
+    matte[30, 70:95] = whole[30, 70] = 1  # a thread, of which the round brush keeps a stub
+    np.testing.assert_array_equal(photos.clean(matte), whole)
+    assert not photos.clean(np.zeros((9, 9), np.uint8)).any()
+
+
+# The files.
+
+
+def test_the_files_state_their_terms_and_pass_the_check(packs, listed, tmp_path, monkeypatch):
+    run(packs, tmp_path / "out", monkeypatch)
+    rows = {
+        row["file"].rpartition("/")[2]: (row["title"], row["author"], row["licence"])
+        for folder in ("image", "alpha")
+        for row in free.rows(tmp_path / "out" / folder)
+    }
+    assert rows == {
+        "coco_1.jpg": ("A coco_1", "Zoe", "CC-BY-2.0"),
+        "coco_1.png": ("A coco_1", "COCO Consortium", "CC-BY-4.0"),
+        "cloth_1.jpg": ("A cloth_1", "Zoe", "CC0-1.0"),
+        "cloth_1.png": ("A cloth_1", "Zoe", "CC0-1.0"),
+    }
+    for name, size in (("coco_1", (20, 30)), ("cloth_1", (240, 180))):
+        matte = grey(tmp_path / f"out/alpha/{name}.png")
+        assert matte.shape == size and set(np.unique(matte)) == {0, 255}
+    (line, _) = (tmp_path / "out/alpha/log.jsonl").read_text(encoding="utf-8").splitlines()
+    assert json.loads(line).items() >= {k: listed[0][k] for k in ("url", "pack", "path")}.items()
+    assert json.loads(line)["mask"] == listed[0]["mask"]
+
+
+def test_only_some_photos(packs, listed, tmp_path, monkeypatch):
+    run(packs, tmp_path / "out", monkeypatch, "--only", "cloth_")
+    assert [path.name for path in (tmp_path / "out/image").glob("*.jpg")] == ["cloth_1.jpg"]
+    assert len(free.rows(tmp_path / "out/alpha")) == 1
+    with pytest.raises(SystemExit, match="--only dog: no name"):
+        run(packs, tmp_path / "out", monkeypatch, "--only", "dog")
+
+
+def test_another_photo_is_refused(packs, listed, tmp_path, monkeypatch):
+    Image.fromarray(noise(20, 30, 3)).save(packs / "coco/coco_1.jpg", quality=81)
+    with pytest.raises(SystemExit, match=r"coco_1\.jpg: expected sha256"):
+        run(packs, tmp_path / "out", monkeypatch)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_turned_photo_is_refused(packs, tmp_path):
+    path = packs / "coco/coco_2.jpg"
+    exif = Image.Exif()
+    exif[photos.ORIENTATION] = 6
+    Image.fromarray(noise(20, 30, 3)).save(path, exif=exif)
+    with pytest.raises(SystemExit, match=r"coco_2\.jpg: expected a photo that stands upright"):
+        photos.make(entry(path, packs, mask="grabcut"), packs, tmp_path / "out")
+
+
+def test_terms_replace_the_exif_and_nothing_else(tmp_path):
+    path = tmp_path / "photo.jpg"
+    exif = Image.Exif()
+    exif[picture.ARTIST] = "Someone"
+    Image.fromarray(noise(20, 30, 3)).save(path, exif=exif, icc_profile=b"profile" * 9)
+    with Image.open(path) as photo:
+        before = np.array(photo)
+    jpeg = photos.with_terms(path.read_bytes(), "Zoe", "CC0-1.0")
+    assert jpeg.count(b"Exif\0\0") == 1
+    path.write_bytes(jpeg)
+    assert picture.stated(path) == ("Zoe", "CC0-1.0")
+    with Image.open(path) as photo:
+        assert photo.info["icc_profile"] == b"profile" * 9
+        np.testing.assert_array_equal(np.array(photo), before)
+
+
+def test_no_link_is_followed(tmp_path):
+    (tmp_path / "original.jpg").write_bytes(b"original")
+    (tmp_path / "photo.jpg").symlink_to(tmp_path / "original.jpg")
+    photos.save(b"new", tmp_path / "photo.jpg")
+    assert (tmp_path / "original.jpg").read_bytes() == b"original"
+    assert (tmp_path / "photo.jpg").read_bytes() == b"new"
