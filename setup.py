@@ -69,7 +69,7 @@ setup(
     description="Trimap-free image matting for TensorFlow and Keras: photo in, alpha matte out.",
     long_description=(HERE / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
-    # The code, and the weights of saved_models/, which are for research only.
+    # The code and open weights, and the other weights of saved_models/, for research only.
     license="Apache-2.0 AND LicenseRef-Research-Only",
     license_files=["LICENSE", "saved_models/LICENSE"],
     keywords=["matting", "alpha matte", "background removal", "keras", "tensorflow", "tflite"],
@@ -97,7 +97,7 @@ setup(
     package_data={
         "kmatting": ["py.typed"],
         "kmatting.demo": ["examples/*.jpg"],
-        "kmatting.saved_models": ["*.keras", "*.tflite", "README.md", "LICENSE"],
+        "kmatting.saved_models": ["*.keras", "*.tflite", "*.csv", "README.md", "LICENSE"],
     },
     python_requires=">=3.11",
     install_requires=[

@@ -179,7 +179,8 @@ def add_model(parser: Any) -> None:
         "--model",
         metavar="MODEL",
         help="a .tflite, .onnx or .keras file, a SavedModel folder, or a model that kmatting "
-        "ships: general (the default) or detail, which keeps more thin parts and takes longer",
+        "ships: general (the default), detail, which keeps more thin parts and takes longer, or "
+        "open, whose weights are for any use",
     )
 
 

@@ -41,9 +41,9 @@ class ModelConfig(Section):
             side, a multiple of 16; details come from the whole `data.size`. None by default: both
             see the same.
         weights: `.keras` or `.weights.h5` file of the whole network to start from, or
-            `shipped` for the network that kmatting ships (`general`), or `detail`, which has a
-            `high_level_size` of 320. With `high_level_size` also the `.keras` file of a network
-            without it: encoder and high-level branch start from its weights.
+            `shipped` for the network that kmatting ships (`general`), `open`, or `detail`, which
+            has a `high_level_size` of 320. With `high_level_size` also the `.keras` file of a
+            network without it: encoder and high-level branch start from its weights.
         freeze_encoder_epochs: number of epochs at the start in which the encoder is not trained.
         freeze_batch_norm: batch norm keeps its statistics, scales and offsets. For fine-tuning:
             the statistics of a few photos, in small batches, are worse than those of the weights.

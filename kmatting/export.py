@@ -73,7 +73,7 @@ def export(
     Args:
         format: "saved_model", "tflite", "onnx" or "keras".
         model: folder of a run, a `.keras` file, or the name of a network that kmatting ships,
-            `general` (the default) or `detail`.
+            `general` (the default), `detail` or `open`.
         output: folder to write to, or a file with the suffix of the format.
         name: name of the model; by default that of the run or the file.
         photos: folder of photos to check the export on; by default synthetic ones.
@@ -151,7 +151,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         "--model",
         metavar="MODEL",
         help="folder of a run, a .keras file, or a network that kmatting ships: general (the "
-        "default) or detail",
+        "default), detail or open",
     )
     parser.add_argument("--format", required=True, choices=FORMATS)
     parser.add_argument(

@@ -435,7 +435,11 @@ def test_weights_of_two_resolutions_for_a_network_of_one_are_refused(tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "changes"),
-    [("general", []), ("detail", ["model.weights=detail", "model.high_level_size=320"])],
+    [
+        ("general", []),
+        ("detail", ["model.weights=detail", "model.high_level_size=320"]),
+        ("open", ["model.weights=open"]),
+    ],
 )
 def test_the_shipped_weights_fit_the_config_that_fine_tunes_them(name, changes):
     config = load_config(ROOT / "configs" / "finetune.yaml", changes).model

@@ -33,8 +33,13 @@ def network(tmp_path_factory):
 @pytest.mark.parametrize("suffix", [".keras", ".tflite"])
 @pytest.mark.parametrize("name", SHIPPED)
 def test_the_shipped_files_state_them(name, suffix):
-    assert "not for commercial use" in read_metadata(shipped_model(suffix, name))["licence"]
-    assert starting_licence(Path(name)) == starting_licence(Path("shipped")) == Matter().licence
+    licence = read_metadata(shipped_model(suffix, name))["licence"]
+    assert ("Apache-2.0" if name == "open" else "not for commercial use") in licence
+    assert starting_licence(Path(name)) == Matter(name).licence == licence
+
+
+def test_the_model_without_a_name_states_its_terms():
+    assert starting_licence(Path("shipped")) == Matter().licence == Matter("general").licence
 
 
 def test_every_format_carries_them_on(network, network_alone, tmp_path):

@@ -61,7 +61,7 @@ class Matter:
     Args:
         model_path: a `.tflite`, `.onnx` or `.keras` file, or a SavedModel folder (or a folder of
             numbered versions, of which the highest is loaded), or the name of a model that kmatting
-            ships, `general` (the default) or `detail`.
+            ships, `general` (the default), `detail` or `open`.
         size: side in pixels of the square whose area the network sees. By default the size that
             the model was trained or exported at, or 512 if it does not say. A model of fixed size
             runs at no other; of a `.tflite` file of several sizes it chooses one, by default the

@@ -1,6 +1,7 @@
 """Loads a model of any format. Only the module of that format is imported, which saves time."""
 
 import importlib
+from collections.abc import Sequence
 from pathlib import Path
 
 from kmatting.errors import ModelError
@@ -53,8 +54,13 @@ def load_network(path: Path, threads: int | None = None, size: Size | None = Non
 
 def describe_models() -> str:
     """Returns what a model may be."""
-    *suffixes, last = (suffix for suffix in MODEL_FILES if suffix)
+    suffixes = _either([suffix for suffix in MODEL_FILES if suffix])
     return (
-        f"a {', '.join(suffixes)} or {last} file or a SavedModel folder, or a model that kmatting "
-        f"ships: {' or '.join(SHIPPED)}"
+        f"a {suffixes} file or a SavedModel folder, or a model that kmatting ships: "
+        f"{_either(SHIPPED)}"
     )
+
+
+def _either(names: Sequence[str]) -> str:
+    *others, last = names
+    return f"{', '.join(others)} or {last}"

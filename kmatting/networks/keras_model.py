@@ -26,7 +26,7 @@ def load_model(path: str | os.PathLike[str] | None = None) -> "keras.Model":
 
     Args:
         path: the file, such as `best.keras` of a training run, or the name of a network that
-            kmatting ships, `general` (the default) or `detail`.
+            kmatting ships, `general` (the default), `detail` or `open`.
 
     Returns:
         The Keras model, not compiled: float32 image (N, H, W, 3) in [0, 1] to float32 alpha

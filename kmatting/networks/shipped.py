@@ -5,7 +5,7 @@ from pathlib import Path
 
 from kmatting.errors import ModelError
 
-SHIPPED = ("general", "detail")  # in saved_models/, of a clone or of the installed package
+SHIPPED = ("general", "detail", "open")  # in saved_models/, of a clone or the installed package
 
 
 def shipped_model(suffix: str = ".tflite", name: str = SHIPPED[0]) -> Path:
