@@ -11,6 +11,7 @@ scenes are compared. Colours need pymatting. Seconds are processor time.
 import argparse
 import csv
 import importlib.util
+import sys
 import time
 from collections import defaultdict
 from pathlib import Path
@@ -254,6 +255,7 @@ def pymatting_estimator():
     path = Path(package.origin).parent / "foreground" / "estimate_foreground_ml.py"
     spec = importlib.util.spec_from_file_location("estimate_foreground_ml", path)
     loaded = importlib.util.module_from_spec(spec)
+    sys.modules["estimate_foreground_ml"] = loaded  # where numba looks for it
     spec.loader.exec_module(loaded)
     loaded.estimate_foreground_ml(np.zeros((4, 4, 3)), np.zeros((4, 4)))  # compiles
     return loaded.estimate_foreground_ml
