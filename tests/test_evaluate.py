@@ -127,6 +127,14 @@ def test_help_defines_every_figure(capsys):
     assert not re.search(r"\{\w+\}", text.partition("figures:")[2])
 
 
+def test_the_sheet_leaves_out_figures_that_a_case_lacks():
+    row = {metric.name: 0.5 for metric in metrics.METRICS}
+    assert any(text.startswith("thin lost") for text in sheet._figures(row))
+    captions = sheet._figures({**row, "thin_lost": float("nan")})
+    assert len(captions) == len(metrics.METRICS) - 1
+    assert not any("nan" in text for text in captions)
+
+
 def test_groups_have_rows_of_their_own(folders, capsys):
     (folders / "groups.csv").write_text(
         "\ufeffgroup,name,more\nfur,ape.jpg,1\nfur,cat,\nglass,bee,2\n"
