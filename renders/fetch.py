@@ -14,32 +14,57 @@ import hashlib
 import importlib.util
 import shutil
 import subprocess
+import sys
 import tempfile
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from tqdm import tqdm
 
 from . import plan
 
+FURNITURE = "sweethome3d-furniture"
+
+
+@contextmanager
+def whole(target: Path) -> Iterator[Path]:
+    """Fills a folder beside its place and renames it at the end: what is there is whole."""
+    beside = target.with_name(target.name + ".part")
+    if beside.exists():
+        shutil.rmtree(beside)  # of a fetch that was cut off
+    beside.mkdir(parents=True)
+    yield beside
+    beside.rename(target)
+
+
+def catalogues(listed: dict) -> set[str]:
+    """Returns the folders that the furniture's package is unpacked to."""
+    return {Path(m["path"]).parts[0] for m in listed["models"] if m["pack"] == FURNITURE}
+
 
 def debian(pack: dict, packs: Path) -> None:
-    """Downloads and unpacks the furniture's catalogues."""
+    """Downloads the furniture's catalogues and unpacks those that are not there."""
     name, version = pack["from"].split("package ")[1].split()
     with tempfile.TemporaryDirectory() as folder:
         subprocess.run(["apt-get", "download", f"{name}={version}"], cwd=folder, check=True)
         (package,) = Path(folder).glob("*.deb")
-        expect(package, pack["sha256"])
+        expect(package.name, Path(folder), pack["sha256"])
         subprocess.run(["dpkg-deb", "-x", str(package), folder], check=True)
         for catalogue in Path(folder).rglob("*.sh3f"):
-            with zipfile.ZipFile(catalogue) as archive:
-                archive.extractall(packs / catalogue.stem)
+            if (packs / catalogue.stem).exists():
+                continue
+            with zipfile.ZipFile(catalogue) as archive, whole(packs / catalogue.stem) as target:
+                archive.extractall(target)
 
 
 def git(pack: dict, packs: Path, clone: str | None) -> None:
-    """Unpacks the listed paths of a repository at the listed commit."""
-    target = packs / pack["name"]
-    with tempfile.TemporaryDirectory() as folder:
+    """Unpacks the listed paths of a repository at the listed commit.
+
+    Snapshots may lack large files. It names them and goes on: what is needed is checked later.
+    """
+    with tempfile.TemporaryDirectory() as folder, whole(packs / pack["name"]) as target:
         if clone is None:
             clone = folder
             for words in (
@@ -57,11 +82,12 @@ def git(pack: dict, packs: Path, clone: str | None) -> None:
             shown = subprocess.run(
                 ["git", "-C", clone, "show", f"{pack['commit']}:{name}"], capture_output=True
             )
-            if (
-                shown.returncode == 0
-            ):  # snapshots may lack large files; what is needed is checked below
-                (target / name).parent.mkdir(parents=True, exist_ok=True)
-                (target / name).write_bytes(shown.stdout)
+            if shown.returncode:
+                said = shown.stderr.decode(errors="replace").strip()
+                print(f"{pack['name']}/{name} could not be read: {said}", file=sys.stderr)
+                continue
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            (target / name).write_bytes(shown.stdout)
 
 
 def blender(pack: dict, packs: Path) -> None:
@@ -69,15 +95,17 @@ def blender(pack: dict, packs: Path) -> None:
     found = importlib.util.find_spec("bpy")
     if found is None or found.origin is None:
         raise SystemExit("bpy is not installed: pip install -r renders/requirements.txt")
-    (packs / pack["name"]).mkdir(parents=True, exist_ok=True)
-    for path in Path(found.origin).parent.parent.glob("**/studiolights/world/*.exr"):
-        shutil.copy(path, packs / pack["name"] / path.name)
+    with whole(packs / pack["name"]) as target:
+        for path in Path(found.origin).parent.parent.glob("**/studiolights/world/*.exr"):
+            shutil.copy(path, target / path.name)
 
 
-def expect(path: Path, digest: str) -> None:
-    """Ends the program where a file is missing or is not the listed one."""
+def expect(place: str, packs: Path, digest: str) -> None:
+    """Ends the program where a file of a pack is missing or is not the listed one."""
+    path = packs / place
     if not path.is_file():
-        raise SystemExit(f"{path} is missing: the source no longer brings it")
+        folder = packs / Path(place).parts[0]
+        raise SystemExit(f"{path} is missing: delete {folder} and run renders.fetch again")
     if (got := hashlib.sha256(path.read_bytes()).hexdigest()) != digest:
         raise SystemExit(f"{path}: expected sha256 {digest}, got {got}")
 
@@ -105,8 +133,8 @@ def main() -> None:
     photos = plan.sources(plan.PHOTOS)["packs"] if options.photos else []
     for pack in listed["packs"] + photos:
         name = pack["name"]
-        if name == "sweethome3d-furniture":
-            if not (options.packs / "Scopia").exists():
+        if name == FURNITURE:
+            if not all((options.packs / folder).exists() for folder in catalogues(listed)):
                 debian(pack, options.packs)
         elif (options.packs / name).exists():
             continue
@@ -115,7 +143,7 @@ def main() -> None:
         else:
             git(pack, options.packs, clones.get(name))
     for entry in tqdm(listed["panoramas"] + listed["models"], unit="file"):
-        expect(options.packs / entry["path"], entry["sha256"])
+        expect(entry["path"], options.packs, entry["sha256"])
 
 
 if __name__ == "__main__":

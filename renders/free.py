@@ -3,9 +3,9 @@
     python -m renders.free configs/open.yaml LIST.csv
 
 Run it where the training runs, with kmatting installed. Each photo of each folder that the config
-names has to be in the folder's `log.jsonl`, which `renders.render` and `renders.backgrounds`
-write, and has to state the same terms itself. LIST.csv, beside the model card, gives each file,
-its SHA-256, title, author and licence.
+names has to be in the folder's `log.jsonl`, which `renders.render`, `renders.backgrounds` and
+`renders.photos` write, and has to state the same terms itself. LIST.csv, beside the model card,
+gives each file, its SHA-256, title, author and licence, and its page where the log has one.
 """
 
 from __future__ import annotations
@@ -22,13 +22,14 @@ from tqdm import tqdm
 from kmatting.config import Config, load_config
 from kmatting.data.folders import list_folder
 from kmatting.data.samples import SourceSection
+from kmatting.files import whole_file
 
 from . import picture, plan
 
 FREE = Path("data/free")
 KINDS = {"pairs", "composite", "backgrounds", "synthetic"}  # shards come from elsewhere
 START = {"imagenet", "none"}
-COLUMNS = ("file", "sha256", "title", "author", "licence")
+COLUMNS = ("file", "sha256", "title", "author", "licence", "url")
 
 
 def sources(config: Config) -> list[SourceSection]:
@@ -99,11 +100,15 @@ def logged(folder: Path) -> dict[str, dict]:
 def rows(folder: Path, recursive: bool = False) -> list[dict[str, str]]:
     """Returns a row of the list for each photo of a folder.
 
-    Ends the program where a photo is not in the log, is not free or states other terms.
+    Ends the program where the folder is missing or holds no photo, and where a photo is not in
+    the log, is not free or states other terms.
     """
+    listing = list_folder(folder, recursive)
+    if listing.problems:
+        raise SystemExit("\n".join(listing.problems))
     known: dict[Path, dict[str, dict]] = {}
     found = []
-    for (path,) in tqdm(list_folder(folder, recursive).files, desc=str(folder), unit="photo"):
+    for (path,) in tqdm(listing.files, desc=str(folder), unit="photo"):
         if path.parent not in known:
             known[path.parent] = logged(path.parent)
         line = known[path.parent].get(path.name)
@@ -115,9 +120,8 @@ def rows(folder: Path, recursive: bool = False) -> list[dict[str, str]]:
         if (says := picture.stated(path)) != terms:
             raise SystemExit(f"{path}: expected the terms {terms} in it, received {says}")
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
-        found.append(
-            dict(zip(COLUMNS, (path.as_posix(), digest, line["title"], *terms), strict=True))
-        )
+        cells = (path.as_posix(), digest, line["title"], *terms, line.get("url", ""))
+        found.append(dict(zip(COLUMNS, cells, strict=True)))
     return found
 
 
@@ -134,7 +138,10 @@ def main() -> None:
         raise SystemExit("\n".join([f"{options.config}:", *lines]))
     named = named_folders(config)
     listed = [row for folder, recursive in sorted(named) for row in rows(folder, recursive)]
-    with options.list.open("w", newline="", encoding="utf-8") as file:
+    with (
+        whole_file(options.list) as partial,
+        partial.open("w", newline="", encoding="utf-8") as file,
+    ):
         table = csv.DictWriter(file, COLUMNS, lineterminator="\n")
         table.writeheader()
         table.writerows(listed)

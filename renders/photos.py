@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path
 
@@ -39,9 +39,17 @@ def listed(path: Path = plan.PHOTOS) -> list[dict]:
 
 
 @lru_cache
-def outlines(path: Path) -> dict[int, list[list[float]]]:
+def digests(path: Path = plan.PHOTOS) -> dict[str, str]:
+    """Returns the SHA-256 of each file of annotations, by its place in the packs."""
+    packs = plan.sources(path)["packs"]
+    return {one["path"]: one["sha256"] for pack in packs for one in pack.get("annotations", [])}
+
+
+@lru_cache
+def outlines(place: str, packs: Path) -> dict[int, list[list[float]]]:
     """Returns the polygons of each annotation of a file in COCO's format, by its id."""
-    found = json.loads(path.read_text(encoding="utf-8"))["annotations"]
+    fetch.expect(place, packs, digests()[place])
+    found = json.loads((packs / place).read_text(encoding="utf-8"))["annotations"]
     return {one["id"]: one["segmentation"] for one in found}
 
 
@@ -152,7 +160,9 @@ def matte(entry: dict, packs: Path, jpeg: bytes) -> np.ndarray:
     how = entry["mask"]
     if how == "grabcut":
         return grabcut(photo)
-    known = outlines(packs / how["annotations"])
+    known = outlines(how["annotations"], packs)
+    if missing := [number for number in how["ids"] if number not in known]:
+        raise SystemExit(f"{packs / how['annotations']}: no annotation has the id {missing[0]}")
     polygons = [polygon for number in how["ids"] for polygon in known[number]]
     return drawn(polygons, photo.shape[:2])
 
@@ -186,17 +196,17 @@ def upright(path: Path) -> bytes:
     return jpeg
 
 
-def save(jpeg: bytes, path: Path) -> None:
+def save(content: bytes, path: Path) -> None:
     """Writes a file beside its place first: what is there is whole, and no link is followed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_suffix(".part")
-    beside.write_bytes(jpeg)
+    beside.write_bytes(content)
     beside.replace(path)
 
 
 def make(entry: dict, packs: Path, out: Path) -> tuple[dict, dict]:
     """Writes a photo and its matte, and returns their lines of the logs."""
-    fetch.expect(packs / entry["path"], entry["sha256"])
+    fetch.expect(entry["path"], packs, entry["sha256"])
     jpeg = upright(packs / entry["path"])
     name, terms = entry["name"], {key: entry[key] for key in ("author", "licence")}
     image = out / "image" / f"{name}.jpg"
@@ -210,6 +220,14 @@ def make(entry: dict, packs: Path, out: Path) -> tuple[dict, dict]:
         {"file": image.name, "title": entry["title"], **terms, **rest},
         {"file": alpha.name, "title": entry["title"], **of_matte, **rest},
     )
+
+
+def log(lines: Iterable[dict], path: Path) -> None:
+    """Writes lines to a log, in the place of those on the same files."""
+    before = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    of_file = {line["file"]: line for line in [*map(json.loads, before), *lines]}
+    text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in of_file.values())
+    save(text.encode(), path)
 
 
 def main() -> None:
@@ -226,8 +244,7 @@ def main() -> None:
         raise SystemExit(f"--only {options.only}: no name in photos.json begins so")
     made = [make(entry, options.packs, options.out) for entry in tqdm(wanted, unit="photo")]
     for folder, lines in zip(("image", "alpha"), zip(*made, strict=True), strict=True):
-        text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
-        (options.out / folder / "log.jsonl").write_text(text, encoding="utf-8")
+        log(lines, options.out / folder / "log.jsonl")
 
 
 if __name__ == "__main__":

@@ -12,8 +12,8 @@ import numpy as np
 
 HERE = Path(__file__).parent
 PHOTOS = HERE / "photos.json"
-HELD_OUT = 15  # percent of the models and of the panoramas that no training sees
-LICENCES = {"CC0-1.0", "CC-BY-2.0", "CC-BY-3.0", "CC-BY-3.0-US", "CC-BY-4.0", "MIT"}
+HELD_OUT = 15  # percent of the models, and of pictures without one, that no training sees
+LICENCES = {"CC0-1.0", "CC-BY-2.0", "CC-BY-3.0", "CC-BY-3.0-US", "CC-BY-4.0"}
 
 # What a plain outline serves badly comes first.
 THIN = re.compile(
@@ -80,7 +80,7 @@ def benchmark_only(name: str) -> bool:
 
 
 def held_out(name: str) -> bool:
-    """Returns whether a model or a panorama of this name is kept from all training."""
+    """Returns whether a model, or a picture without one, of this name is kept from training."""
     return _hash(name) % 100 < HELD_OUT
 
 

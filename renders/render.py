@@ -1,6 +1,6 @@
 """Renders foregrounds with exact alpha, by seed.
 
-    python -m renders.render --packs PACKS --out OUT
+    python -m renders.render --packs PACKS --out OUT --held-out HELD_OUT
 
 Stops and continues at will: a picture that is there is not made again.
 """
@@ -83,6 +83,41 @@ def render(
     return {"rgba": rgba, "panorama": panorama.name, "blur": effect}
 
 
+def write(
+    job: plan.Job,
+    model: plan.Model | None,
+    folder: Path,
+    panoramas: list[Path],
+    options: argparse.Namespace,
+) -> None:
+    """Renders one picture into a folder.
+
+    `NAME.begun` is there meanwhile, and stays only where the process dies.
+    """
+    begun = folder / (job.file + ".begun")
+    begun.touch()
+    try:
+        start = time.process_time()
+        line = {"file": job.file, "size": options.size, **_terms(job, model)}
+        rgba = None
+        try:
+            with hushed():
+                made = render(job, model, options.packs, panoramas, options)
+            rgba = made.pop("rgba")
+            line |= made
+        except (objects.Broken, RuntimeError) as error:
+            line["error"] = str(error)
+        line["seconds"] = round(time.process_time() - start, 1)
+        # The log first: no picture is without its line.
+        with (folder / "log.jsonl").open("a", encoding="utf-8") as log:
+            log.write(json.dumps(line, ensure_ascii=False) + "\n")
+        if rgba is not None:
+            terms = {k.capitalize(): line[k] for k in ("title", "author", "licence")}
+            picture.save(rgba, folder / job.file, terms)
+    finally:
+        begun.unlink()
+
+
 def _terms(job: plan.Job, model: plan.Model | None) -> dict:
     if model:
         return {
@@ -134,27 +169,21 @@ def main() -> None:
     todo = [each for each in planned if each[0].file.startswith(options.only)]
     options.out.mkdir(parents=True, exist_ok=True)
     options.held_out.mkdir(parents=True, exist_ok=True)
+    skipped = 0
     for job, model in tqdm(todo[: options.limit], unit="picture", mininterval=10):
         named = job.name if model else f"{job.name}-{job.seed}"
         folder = options.held_out if plan.held_out(named) else options.out
-        path, begun = folder / job.file, folder / (job.file + ".begun")
-        if path.exists() or begun.exists():  # begun and not done: Blender fell over it
+        if (folder / job.file).exists():
             continue
-        begun.touch()
-        start = time.process_time()
-        line = {"file": job.file, "size": options.size, **_terms(job, model)}
-        try:
-            with hushed():
-                made = render(job, model, options.packs, lit_by, options)
-            terms = {k.capitalize(): line[k] for k in ("title", "author", "licence")}
-            picture.save(made.pop("rgba"), path, terms)
-            line |= made
-        except (objects.Broken, RuntimeError) as error:
-            line["error"] = str(error)
-        begun.unlink()
-        line["seconds"] = round(time.process_time() - start, 1)
-        with (folder / "log.jsonl").open("a", encoding="utf-8") as log:
-            log.write(json.dumps(line, ensure_ascii=False) + "\n")
+        if (folder / (job.file + ".begun")).exists():
+            skipped += 1
+            continue
+        write(job, model, folder, lit_by, options)
+    if skipped:
+        print(
+            f"{skipped} left out whose NAME.png.begun is there: another process makes them, or "
+            "Blender fell over them. Delete the file to try again."
+        )
 
 
 if __name__ == "__main__":

@@ -150,6 +150,21 @@ def test_thin_lost_by_hand():
     assert np.isnan(metrics.thin_lost(truth, prediction))
 
 
+def test_pointed_corners_are_thin():
+    down, across = np.mgrid[:512, :512] - 255.5
+    assert thin_parts(abs(down) + abs(across) <= 150).sum() == 4 * 5 * 6
+    assert not thin_parts(np.maximum(abs(down), abs(across)) <= 150).any()
+    assert not thin_parts(down**2 + across**2 <= 150**2).any()
+
+
+def test_diagonal_parts_are_thin_up_to_a_greater_width():
+    down, across = np.mgrid[:512, :512] - 255.5
+    middle = np.hypot(down, across) < 100
+    for width, is_thin in ((13.5, True), (15, False)):  # 2.6 % and 2.9 % of the long side
+        bar = abs(down - across) < width / 2 * np.sqrt(2)
+        assert (thin_parts(bar) & middle).any() == is_thin
+
+
 def test_thin_parts_go_on_beyond_the_border():
     truth = np.zeros((100, 100), np.uint8)
     truth[:, :2] = 255

@@ -20,10 +20,12 @@ CONFIG = ROOT / "configs" / "open-1.yaml"
 LAST = ROOT / "configs" / "open.yaml"
 PAIRS = {"kind": "pairs", "images": "data/free/renders", "alphas": "data/masks"}
 SHARDS = {"kind": "shards", "shards": "data/free/renders"}
+PAGE = "https://example.org/city"
 RESEARCH = {"kind": "backgrounds", "images": "data/backgrounds"}
 
 
-def test_the_configs_name_free_data_alone():
+def test_the_configs_name_free_data_alone(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # who trained here has a run of open-1
     first, last = load_config(CONFIG), load_config(LAST)
     assert free.refused(first) == []
     assert first.model.weights is None
@@ -88,7 +90,7 @@ def folders(tmp_path, monkeypatch):
     write_log(renders, {"file": "chair.png", "title": "A chair", **terms})
     terms = {"author": "Poly Haven", "licence": "CC0-1.0"}
     picture.save_photo(rgba[..., :3], views / "city-00.jpg", **terms)
-    write_log(views, {"file": "city-00.jpg", "title": "A city", **terms})
+    write_log(views, {"file": "city-00.jpg", "title": "A city", **terms, "url": PAGE})
     return renders, views
 
 
@@ -105,10 +107,39 @@ def test_the_list_has_each_file_with_its_terms(folders, monkeypatch):
     assert [list(row.values()) for row in rows] == [
         [name, hashlib.sha256(Path(name).read_bytes()).hexdigest(), *terms]
         for name, *terms in (
-            ("data/free/backgrounds/city-00.jpg", "A city", "Poly Haven", "CC0-1.0"),
-            ("data/free/renders/chair.png", "A chair", "Zoë", "CC-BY-3.0"),
+            ("data/free/backgrounds/city-00.jpg", "A city", "Poly Haven", "CC0-1.0", PAGE),
+            ("data/free/renders/chair.png", "A chair", "Zoë", "CC-BY-3.0", ""),
         )
     ]
+    assert list(rows[0]) == ["file", "sha256", "title", "author", "licence", "url"]
+
+
+def test_a_list_that_breaks_off_leaves_the_one_before(folders, monkeypatch):
+    Path("list.csv").write_text("before")
+    monkeypatch.setattr(sys, "argv", ["free", str(CONFIG), "list.csv"])
+    writerows = csv.DictWriter.writerows
+
+    def breaks_off(table, rows):
+        writerows(table, rows[:1])
+        raise OSError("no space left")
+
+    monkeypatch.setattr(csv.DictWriter, "writerows", breaks_off)
+    with pytest.raises(OSError, match="no space left"):
+        free.main()
+    assert sorted(path.name for path in Path().iterdir()) == ["data", "list.csv"]
+    assert Path("list.csv").read_text() == "before"
+
+
+@pytest.mark.parametrize("missing", [True, False])
+def test_no_list_without_the_photos_of_a_folder(folders, monkeypatch, missing):
+    _, views = folders
+    (views / "city-00.jpg").unlink()
+    if missing:
+        shutil.rmtree(views)
+    monkeypatch.setattr(sys, "argv", ["free", str(CONFIG), "list.csv"])
+    with pytest.raises(SystemExit, match="free/backgrounds: expected a folder of images, but it"):
+        free.main()
+    assert not Path("list.csv").exists()
 
 
 def test_no_list_of_a_config_that_is_refused(folders, monkeypatch):

@@ -76,6 +76,8 @@ def listed(packs, monkeypatch):
         entry(packs / "clothes/cloth_1.jpg", packs, mask="grabcut", licence="CC0-1.0"),
     ]
     monkeypatch.setattr(photos, "listed", lambda: entries)
+    digest = hashlib.sha256((packs / PLACE).read_bytes()).hexdigest()
+    monkeypatch.setattr(photos, "digests", lambda: {PLACE: digest})
     return entries
 
 
@@ -126,6 +128,12 @@ def test_fetch_brings_each_photo_and_its_annotations():
             assert any(path == place or path.startswith(place + "/") for place in brought), path
 
 
+def test_each_file_of_annotations_has_its_digest():
+    masks = [one["mask"] for one in photos.listed() if one["mask"] != "grabcut"]
+    assert photos.digests().keys() == {mask["annotations"] for mask in masks}
+    assert all(re.fullmatch(r"[0-9a-f]{64}", digest) for digest in photos.digests().values())
+
+
 @pytest.mark.parametrize(("more", "came"), [([], ["hdri"]), (["--photos"], ["hdri", "coco"])])
 def test_fetch_brings_photos_only_where_asked(tmp_path, monkeypatch, more, came):
     lists = {
@@ -150,6 +158,18 @@ def test_a_matte_is_the_union_of_its_polygons(packs, listed):
     expected[1:3, 20:23] = 255
     expected[6:13, 8:16] = 255
     np.testing.assert_array_equal(matte, expected)
+
+
+def test_other_annotations_are_refused(packs, listed, tmp_path, monkeypatch):
+    (packs / PLACE).write_text(json.dumps({"annotations": ANNOTATIONS[1:]}))
+    with pytest.raises(SystemExit, match=r"instances\.json: expected sha256"):
+        run(packs, tmp_path / "out", monkeypatch)
+
+
+def test_an_annotation_that_is_missing_is_named(packs, listed, tmp_path, monkeypatch):
+    listed[0]["mask"]["ids"] = [7, 10]
+    with pytest.raises(SystemExit, match=r"instances\.json: no annotation has the id 10$"):
+        run(packs, tmp_path / "out", monkeypatch)
 
 
 def test_grabcut_finds_a_thing_on_plain_ground():
@@ -223,6 +243,34 @@ def test_only_some_photos(packs, listed, tmp_path, monkeypatch):
     assert len(free.rows(tmp_path / "out/alpha")) == 1
     with pytest.raises(SystemExit, match="--only dog: no name"):
         run(packs, tmp_path / "out", monkeypatch, "--only", "dog")
+
+
+def test_one_part_after_the_other_gives_one_log(packs, listed, tmp_path, monkeypatch):
+    listed[1]["title"] = "An older title"
+    for only in ("cloth_", "coco_"):
+        run(packs, tmp_path / "out", monkeypatch, "--only", only)
+    listed[1]["title"] = "A shirt"
+    run(packs, tmp_path / "out", monkeypatch, "--only", "cloth_")
+    for folder in ("image", "alpha"):
+        assert len((tmp_path / "out" / folder / "log.jsonl").read_text().splitlines()) == 2
+        titles = {row["title"] for row in free.rows(tmp_path / "out" / folder)}
+        assert titles == {"A coco_1", "A shirt"}
+
+
+def test_a_log_that_breaks_off_leaves_the_one_before(packs, listed, tmp_path, monkeypatch):
+    run(packs, tmp_path / "out", monkeypatch)
+    path = tmp_path / "out/image/log.jsonl"
+    before = path.read_text()
+
+    def breaks_off(file, *_, **__):
+        file.open("wb").close()
+        raise OSError("no space left")
+
+    for writes in ("write_bytes", "write_text"):
+        monkeypatch.setattr(Path, writes, breaks_off)
+    with pytest.raises(OSError, match="no space left"):
+        photos.log([{"file": "coco_2.jpg"}], path)
+    assert path.read_text() == before
 
 
 def test_another_photo_is_refused(packs, listed, tmp_path, monkeypatch):

@@ -65,7 +65,7 @@ def over_squares(values: np.ndarray, reach: int, choose: np.ufunc) -> np.ndarray
     Args:
         values: array (H, W).
         reach: the square has a side of 2 * reach + 1 pixels.
-        choose: `np.minimum` or `np.maximum`; `np.logical_or` for a mask.
+        choose: `np.minimum` or `np.maximum`; `np.logical_and` or `np.logical_or` for a mask.
 
     Returns:
         Array of the same shape and dtype.

@@ -6,9 +6,9 @@ MATLAB evaluation code of "Deep Image Matting" (Xu et al., CVPR 2017), whose num
 
 All functions take the truth first, then the prediction, both of one shape (H, W): uint8 levels, or
 floats in [0, 1], which are rounded to 8 bits as a matte on disk is. They do not change their
-inputs, and return exactly 0 (IoU: 1) for two equal mattes. Levels are compared as integers, so that
-rounding errors of floats do not matter: an alpha of 153/255 is exactly 0.6. Nothing here imports
-TensorFlow.
+inputs, and return exactly 0 (IoU: 1) for two equal mattes, or NaN: `thin_lost` without thin parts.
+Levels are compared as integers, so that rounding errors of floats do not matter: an alpha of
+153/255 is exactly 0.6. Nothing here imports TensorFlow.
 
 One step of the MATLAB code is left out. Its gradient error stretches each matte to the range from 0
 to 1 (`mat2gray`), which the paper does not, and which would forgive a prediction that is too faint.
@@ -319,7 +319,7 @@ def thin_lost(truth: np.ndarray, prediction: np.ndarray, region: np.ndarray | No
 
     Thin parts are the pixels of alpha >= 0.5 that an opening with a square of side 2r + 1 removes,
     where r is 1 % of the long side in pixels, at least 1: what is narrower than about 2 % of the
-    long side. They are lost where the prediction is below 0.5.
+    long side, and the tips of pointed corners. They are lost where the prediction is below 0.5.
 
     Args:
         truth: as in `sad`.

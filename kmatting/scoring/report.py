@@ -98,14 +98,14 @@ def report_text(report: dict[str, Any]) -> str:
 
 
 def write_json(path: Path, report: dict[str, Any]) -> None:
-    """Writes the report; figures of an empty unknown band are null."""
+    """Writes the report; figures of an empty band and of no thin parts are null."""
     with whole_file(path) as partial:
         text = json.dumps(_without_nan(report), indent=2, allow_nan=False, ensure_ascii=False)
         partial.write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
 
 
 def write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    """Writes one line per image; figures of an empty unknown band are left empty."""
+    """Writes one line per image; figures of an empty band and of no thin parts are empty."""
     with (
         whole_file(path) as partial,
         partial.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file,

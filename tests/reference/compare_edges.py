@@ -22,7 +22,6 @@ from scipy import ndimage
 
 from kmatting.data import synthetic
 from kmatting.images import read_image
-from kmatting.inference import matter as matter_module
 from kmatting.inference import refine as refine_module
 from kmatting.pictures.foreground import estimate_foreground
 from kmatting.scoring import metrics
@@ -115,22 +114,12 @@ def synthetic_mattes():
 
 
 def real_mattes(folders):
-    """Yields true mattes, reduced and blurred, and predictions of the shipped model."""
-    predicted = []
+    """Yields the true mattes of pairs, reduced and blurred."""
     for folder in folders:
         for image, truth in read_pairs(folder):
             for blur in (0, NETWORK_BLUR):
                 name = f"{folder.name}, reduced 2.5 times" + (", blurred" if blur else "")
                 yield (name,), reduced(truth, 2.5, blur), image, truth
-            if min(truth.shape) > 512:
-                predicted.append((image, truth))
-    if predicted:
-        matter = matter_module.Matter()
-        smalls = []
-        matter_module.refine = lambda small, image: smalls.append(small) or bilinear(small, image)
-        for image, truth in predicted:
-            matter(image)
-            yield ("predictions of the shipped model",), smalls[-1], image, truth
 
 
 def benchmark_mattes(folder):
