@@ -22,6 +22,8 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from kmatting.files import whole_file
+
 from . import fetch, picture, plan
 
 ANNOTATED = {"author": "COCO Consortium", "licence": "CC-BY-4.0"}  # whose outlines these are
@@ -197,11 +199,9 @@ def upright(path: Path) -> bytes:
 
 
 def save(content: bytes, path: Path) -> None:
-    """Writes a file beside its place first: what is there is whole, and no link is followed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_suffix(".part")
-    beside.write_bytes(content)
-    beside.replace(path)
+    """Writes a file whole or not at all; follows no link."""
+    with whole_file(path) as partial:
+        partial.write_bytes(content)
 
 
 def make(entry: dict, packs: Path, out: Path) -> tuple[dict, dict]:
