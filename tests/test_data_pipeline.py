@@ -230,8 +230,17 @@ def test_left_out_files_are_named_once(tmp_path):
     for name in ("a.dng", "b.dng", "c.txt"):
         (tmp_path / "image" / name).write_bytes(b"")
     with pytest.warns(UserWarning, match=r"image: left out 2 \.dng, 1 \.txt: not photos") as caught:
-        build([source])
+        build([source, source | {"weight": 2}])
     assert len(caught) == 1
+    assert str(caught[0].message).count("left out") == 1
+
+
+def test_what_is_wrong_in_a_folder_is_said_once(tmp_path):
+    source = write_pairs(tmp_path, 3)
+    (tmp_path / "image" / "bad.png").write_bytes(b"no image")
+    with pytest.raises(DataError, match=r"^1 problem in the training data") as raised:
+        build([source, source | {"weight": 2}])
+    assert str(raised.value).count("bad.png") == 1
 
 
 def test_a_single_file_cannot_be_split(tmp_path):

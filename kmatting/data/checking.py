@@ -92,17 +92,20 @@ class FileChecker:
     def report(self) -> None:
         """Raises or warns about everything that was found, at once.
 
+        A folder that several sources name is spoken of once.
+
         Raises:
             DataError: if there are problems and `on_bad_data` is not `skip`.
         """
-        if self.notes:
-            warnings.warn("\n  ".join(["Training data:", *self.notes]), stacklevel=2)
-        if not self.problems:
+        if notes := dict.fromkeys(self.notes):
+            warnings.warn("\n  ".join(["Training data:", *notes]), stacklevel=2)
+        problems = list(dict.fromkeys(self.problems))
+        if not problems:
             return
-        count = f"{len(self.problems)} problem" + ("s" if len(self.problems) > 1 else "")
-        listed = "".join(f"\n  {problem}" for problem in self.problems[:_LISTED])
-        if len(self.problems) > _LISTED:
-            listed += f"\n  ... and {len(self.problems) - _LISTED} more"
+        count = f"{len(problems)} problem" + ("s" if len(problems) > 1 else "")
+        listed = "".join(f"\n  {problem}" for problem in problems[:_LISTED])
+        if len(problems) > _LISTED:
+            listed += f"\n  ... and {len(problems) - _LISTED} more"
         if self.on_bad_data == "skip":
             warnings.warn(f"Skipped bad training data, {count}:{listed}", stacklevel=2)
         else:
