@@ -1,11 +1,19 @@
-"""Makes photos with a matte from what `renders.fetch --photos` brought, as `photos.json` lists.
+"""Makes photos for training from what `renders.fetch --photos` brought, as `photos.json` lists.
 
-    python -m renders.photos --packs PACKS --out OUT [--only NAME]
+    python -m renders.photos --packs PACKS --out OUT --only GROUP
 
 OUT/image has the photos, OUT/alpha their mattes, 0 or 255 alone; `log.jsonl` in both has a line
-per file. Photos from COCO have its annotations' outlines. Clothes lie on plain ground: GrabCut
-parts them from it, which learned from nothing, and the good ones were chosen by eye. Runs where
-kmatting is installed: it needs OpenCV. It takes two minutes, and gives the same files each time.
+per file. Runs where kmatting is installed: it needs OpenCV. It takes two minutes for all groups,
+and gives the same files each time.
+
+| group | photos | mattes |
+| --- | --- | --- |
+| `coco` | of COCO, CC BY 2.0 | its annotations' outlines |
+| `cloth` | clothes on plain ground, CC0 | GrabCut, which learned from nothing, chosen by eye |
+| `drawn` | of COCO, CC BY 2.0 | outlines that `open` drew before its third stage, chosen by eye |
+| `flower` | TensorFlow's flower photos, CC BY 2.0 | the same |
+| `scene` | of COCO, CC BY 2.0: streets, rooms, crowds | none: they go behind subjects |
+| `empty` | of COCO, CC BY 2.0: no subject | none |
 """
 
 from __future__ import annotations
@@ -13,6 +21,7 @@ from __future__ import annotations
 import argparse
 import io
 import json
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path
@@ -26,7 +35,9 @@ from kmatting.files import whole_file
 
 from . import fetch, picture, plan
 
-ANNOTATED = {"author": "COCO Consortium", "licence": "CC-BY-4.0"}  # whose outlines these are
+# whose outlines these are
+ANNOTATED = {"author": "COCO Consortium", "licence": "CC-BY-4.0"}
+DRAWN = {"author": "the authors of kmatting", "licence": "CC0-1.0"}
 ORIENTATION = 0x0112  # EXIF's name for how a photo is turned
 SMALL = 300  # long side in pixels of the copy that is parted first
 FRAME = 0.03  # of the short side: ground all around the thing
@@ -38,6 +49,11 @@ AGREE = 0.97  # IoU with the small copy's matte; a finer one with less has run a
 def listed(path: Path = plan.PHOTOS) -> list[dict]:
     """Returns the list of photos."""
     return plan.sources(path)["photos"]
+
+
+def group(entry: dict) -> str:
+    """Returns the group of a photo of the list: how its name begins."""
+    return entry["name"].partition("_")[0]
 
 
 @lru_cache
@@ -55,12 +71,15 @@ def outlines(place: str, packs: Path) -> dict[int, list[list[float]]]:
     return {one["id"]: one["segmentation"] for one in found}
 
 
-def drawn(polygons: list[list[float]], size: tuple[int, int]) -> np.ndarray:
-    """Returns a matte (H, W), uint8, of all that lies in one of the polygons."""
+def drawn(polygons: list[list[float]], size: tuple[int, int], holes: bool = False) -> np.ndarray:
+    """Returns a matte (H, W), uint8, of all that lies in one of the polygons.
+
+    With `holes`, a polygon inside another is a hole.
+    """
     matte = np.zeros(size, np.uint8)
-    for polygon in polygons:
-        points = np.round(np.array(polygon).reshape(-1, 2)).astype(np.int32)
-        cv2.fillPoly(matte, [points], 255)
+    points = [np.round(np.array(one).reshape(-1, 2)).astype(np.int32) for one in polygons]
+    for together in [points] if holes else [[one] for one in points]:
+        cv2.fillPoly(matte, together, 255)
     return matte
 
 
@@ -157,11 +176,13 @@ def grabcut(photo: np.ndarray) -> np.ndarray:
 
 
 def matte(entry: dict, packs: Path, jpeg: bytes) -> np.ndarray:
-    """Returns the matte of a photo of the list."""
+    """Returns the matte of a photo of the list that has one."""
     photo = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR)
     how = entry["mask"]
     if how == "grabcut":
         return grabcut(photo)
+    if "polygons" in how:
+        return drawn(how["polygons"], photo.shape[:2], holes=True)
     known = outlines(how["annotations"], packs)
     if missing := [number for number in how["ids"] if number not in known]:
         raise SystemExit(f"{packs / how['annotations']}: no annotation has the id {missing[0]}")
@@ -204,22 +225,33 @@ def save(content: bytes, path: Path) -> None:
         partial.write_bytes(content)
 
 
-def make(entry: dict, packs: Path, out: Path) -> tuple[dict, dict]:
-    """Writes a photo and its matte, and returns their lines of the logs."""
+def terms_of_matte(entry: dict) -> dict[str, str]:
+    """Returns the author and the licence of a photo's matte."""
+    if entry["mask"] == "grabcut":
+        return {key: entry[key] for key in ("author", "licence")}
+    return DRAWN if "polygons" in entry["mask"] else ANNOTATED
+
+
+def make(entry: dict, packs: Path, out: Path) -> Iterator[tuple[Path, dict]]:
+    """Writes a photo, and its matte if it has one.
+
+    Yields the folder of each file and the line of its log.
+    """
     fetch.expect(entry["path"], packs, entry["sha256"])
     jpeg = upright(packs / entry["path"])
     name, terms = entry["name"], {key: entry[key] for key in ("author", "licence")}
     image = out / "image" / f"{name}.jpg"
     save(with_terms(jpeg, **terms), image)
-    of_matte = terms if entry["mask"] == "grabcut" else ANNOTATED
+    title = {"title": entry["title"]}
+    rest = {key: entry[key] for key in ("url", "pack", "path")}
+    yield image.parent, {"file": image.name, **title, **terms, **rest}
+    if entry["mask"] is None:
+        return
+    terms = terms_of_matte(entry)
     alpha = out / "alpha" / f"{name}.png"
-    stated = {"Title": entry["title"], "Author": of_matte["author"], "Licence": of_matte["licence"]}
+    stated = {"Title": entry["title"], "Author": terms["author"], "Licence": terms["licence"]}
     picture.save(matte(entry, packs, jpeg), alpha, stated)
-    rest = {key: entry[key] for key in ("url", "pack", "path", "mask")}
-    return (
-        {"file": image.name, "title": entry["title"], **terms, **rest},
-        {"file": alpha.name, "title": entry["title"], **of_matte, **rest},
-    )
+    yield alpha.parent, {"file": alpha.name, **title, **terms, **rest}
 
 
 def log(lines: Iterable[dict], path: Path) -> None:
@@ -231,20 +263,22 @@ def log(lines: Iterable[dict], path: Path) -> None:
 
 
 def main() -> None:
-    """Writes the photos, their mattes and the logs of both folders."""
+    """Writes the photos of a group, their mattes and the logs of the folders."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--packs", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--only", default="", help="how the name begins: coco_ or cloth_")
+    groups = sorted({group(entry) for entry in listed()})
+    parser.add_argument("--only", choices=groups, required=True, help="the group to make")
     options = parser.parse_args()
-    wanted = [entry for entry in listed() if entry["name"].startswith(options.only)]
-    if not wanted:
-        raise SystemExit(f"--only {options.only}: no name in photos.json begins so")
-    made = [make(entry, options.packs, options.out) for entry in tqdm(wanted, unit="photo")]
-    for folder, lines in zip(("image", "alpha"), zip(*made, strict=True), strict=True):
-        log(lines, options.out / folder / "log.jsonl")
+    wanted = [entry for entry in listed() if group(entry) == options.only]
+    lines = defaultdict(list)
+    for entry in tqdm(wanted, unit="photo"):
+        for folder, line in make(entry, options.packs, options.out):
+            lines[folder].append(line)
+    for folder in lines:
+        log(lines[folder], folder / "log.jsonl")
 
 
 if __name__ == "__main__":

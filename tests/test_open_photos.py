@@ -1,4 +1,4 @@
-"""renders/photos.py: photos with a matte for open weights, from COCO and of clothes."""
+"""renders/photos.py: photos for open weights, from COCO and of clothes."""
 
 import hashlib
 import json
@@ -26,6 +26,8 @@ ANNOTATIONS = [
     {"id": 8, "segmentation": [[8, 6, 15, 6, 15, 12, 8, 12]]},
     {"id": 9, "segmentation": [[0, 0, 29, 0, 29, 19, 0, 19]]},
 ]
+RING = [2, 3, 12, 3, 12, 11, 2, 11]
+HOLE = [5, 6, 9, 6, 9, 8, 5, 8]
 
 
 def noise(*size):
@@ -69,11 +71,13 @@ def packs(tmp_path):
 
 @pytest.fixture
 def listed(packs, monkeypatch):
-    """The list of both photos, in the place of photos.json."""
+    """The list of both photos and two groups of one more, in the place of photos.json."""
     mask = {"annotations": PLACE, "ids": [7, 8]}
     entries = [
         entry(packs / "coco/coco_1.jpg", packs, mask=mask),
         entry(packs / "clothes/cloth_1.jpg", packs, mask="grabcut", licence="CC0-1.0"),
+        entry(packs / "coco/coco_1.jpg", packs, name="drawn_1", mask={"polygons": [RING, HOLE]}),
+        entry(packs / "coco/coco_1.jpg", packs, name="scene_1", mask=None),
     ]
     monkeypatch.setattr(photos, "listed", lambda: entries)
     digest = hashlib.sha256((packs / PLACE).read_bytes()).hexdigest()
@@ -81,8 +85,8 @@ def listed(packs, monkeypatch):
     return entries
 
 
-def run(packs, out, monkeypatch, *more):
-    arguments = ["photos", "--packs", str(packs), "--out", str(out), *more]
+def run(group, packs, out, monkeypatch):
+    arguments = ["photos", "--packs", str(packs), "--out", str(out), "--only", group]
     monkeypatch.setattr(sys, "argv", arguments)
     photos.main()
 
@@ -101,10 +105,12 @@ def test_each_photo_names_author_terms_and_place():
     packs = {pack["name"]: pack for pack in plan.sources(plan.PHOTOS)["packs"]}
     assert len(entries) >= 300
     for one in entries:
-        assert one.keys() == FIELDS and all(one.values()), one
+        assert one.keys() == FIELDS, one
+        bare = photos.group(one) in {"scene", "empty"}
+        assert [key for key in FIELDS if not one[key]] == (["mask"] if bare else []), one
         assert one["licence"] in {"CC0-1.0", "CC-BY-2.0"} & plan.LICENCES, one
         assert re.fullmatch(r"[0-9a-f]{64}", one["sha256"]), one
-        assert re.fullmatch(r"(coco|cloth)_[0-9a-f-]+", one["name"]), one
+        assert re.fullmatch(r"(coco|cloth|drawn|flower|scene|empty)_[0-9a-f-]+", one["name"]), one
         assert one["author"].isascii(), one  # EXIF holds nothing else
         assert one["path"].startswith(one["pack"] + "/") and one["url"].startswith("https://"), one
     for key in ("name", "path", "sha256"):
@@ -121,7 +127,7 @@ def test_fetch_brings_each_photo_and_its_annotations():
     ]
     for one in photos.listed():
         needed = [one["path"]]
-        if one["mask"] != "grabcut":
+        if photos.group(one) == "coco":
             assert one["mask"].keys() == {"annotations", "ids"} and one["mask"]["ids"]
             needed.append(one["mask"]["annotations"])
         for path in needed:
@@ -129,9 +135,20 @@ def test_fetch_brings_each_photo_and_its_annotations():
 
 
 def test_each_file_of_annotations_has_its_digest():
-    masks = [one["mask"] for one in photos.listed() if one["mask"] != "grabcut"]
+    masks = [one["mask"] for one in photos.listed() if photos.group(one) == "coco"]
     assert photos.digests().keys() == {mask["annotations"] for mask in masks}
     assert all(re.fullmatch(r"[0-9a-f]{64}", digest) for digest in photos.digests().values())
+
+
+def test_each_outline_has_points_inside_its_photo():
+    drawn = [one for one in photos.listed() if photos.group(one) in {"drawn", "flower"}]
+    assert len(drawn) >= 100
+    for one in drawn:
+        assert one["mask"].keys() == {"polygons"}
+        for polygon in one["mask"]["polygons"]:
+            assert len(polygon) >= 6 and len(polygon) % 2 == 0, one["name"]
+            # No photo has a longer side.
+            assert 0 <= min(polygon) <= max(polygon) < 640, one["name"]
 
 
 @pytest.mark.parametrize(("more", "came"), [([], ["hdri"]), (["--photos"], ["hdri", "coco"])])
@@ -160,16 +177,24 @@ def test_a_matte_is_the_union_of_its_polygons(packs, listed):
     np.testing.assert_array_equal(matte, expected)
 
 
+def test_a_polygon_in_another_is_a_hole(packs, listed):
+    matte = photos.matte(listed[2], packs, (packs / listed[2]["path"]).read_bytes())
+    expected = np.zeros((20, 30), np.uint8)
+    expected[3:12, 2:13] = 255
+    expected[7:8, 6:9] = 0  # outlines belong to the subject
+    np.testing.assert_array_equal(matte, expected)
+
+
 def test_other_annotations_are_refused(packs, listed, tmp_path, monkeypatch):
     (packs / PLACE).write_text(json.dumps({"annotations": ANNOTATIONS[1:]}))
     with pytest.raises(SystemExit, match=r"instances\.json: expected sha256"):
-        run(packs, tmp_path / "out", monkeypatch)
+        run("coco", packs, tmp_path / "out", monkeypatch)
 
 
 def test_an_annotation_that_is_missing_is_named(packs, listed, tmp_path, monkeypatch):
     listed[0]["mask"]["ids"] = [7, 10]
     with pytest.raises(SystemExit, match=r"instances\.json: no annotation has the id 10$"):
-        run(packs, tmp_path / "out", monkeypatch)
+        run("coco", packs, tmp_path / "out", monkeypatch)
 
 
 def test_grabcut_finds_a_thing_on_plain_ground():
@@ -216,41 +241,53 @@ def test_specks_and_small_holes_go_and_large_ones_stay():
 # The files.
 
 
-def test_the_files_state_their_terms_and_pass_the_check(packs, listed, tmp_path, monkeypatch):
-    run(packs, tmp_path / "out", monkeypatch)
-    rows = {
-        row["file"].rpartition("/")[2]: (row["title"], row["author"], row["licence"])
-        for folder in ("image", "alpha")
-        for row in free.rows(tmp_path / "out" / folder)
-    }
-    assert rows == {
-        "coco_1.jpg": ("A coco_1", "Zoe", "CC-BY-2.0"),
-        "coco_1.png": ("A coco_1", "COCO Consortium", "CC-BY-4.0"),
-        "cloth_1.jpg": ("A cloth_1", "Zoe", "CC0-1.0"),
-        "cloth_1.png": ("A cloth_1", "Zoe", "CC0-1.0"),
-    }
-    for name, size in (("coco_1", (20, 30)), ("cloth_1", (240, 180))):
-        matte = grey(tmp_path / f"out/alpha/{name}.png")
-        assert matte.shape == size and set(np.unique(matte)) == {0, 255}
-    (line, _) = (tmp_path / "out/alpha/log.jsonl").read_text(encoding="utf-8").splitlines()
-    assert json.loads(line).items() >= {k: listed[0][k] for k in ("url", "pack", "path")}.items()
-    assert json.loads(line)["mask"] == listed[0]["mask"]
+@pytest.mark.parametrize(
+    ("group", "of_photo", "of_matte", "size"),
+    [
+        ("coco", ("Zoe", "CC-BY-2.0"), ("COCO Consortium", "CC-BY-4.0"), (20, 30)),
+        ("cloth", ("Zoe", "CC0-1.0"), ("Zoe", "CC0-1.0"), (240, 180)),
+        ("drawn", ("Zoe", "CC-BY-2.0"), ("the authors of kmatting", "CC0-1.0"), (20, 30)),
+    ],
+)
+def test_the_files_state_their_terms_and_pass_the_check(
+    group, of_photo, of_matte, size, packs, listed, tmp_path, monkeypatch
+):
+    run(group, packs, tmp_path, monkeypatch)
+    title = "A cloth_1" if group == "cloth" else "A coco_1"
+    for folder, name, terms in (
+        ("image", f"{group}_1.jpg", of_photo),
+        ("alpha", f"{group}_1.png", of_matte),
+    ):
+        (row,) = free.rows(tmp_path / folder)
+        assert row["file"] == (tmp_path / folder / name).as_posix()
+        assert (row["title"], row["author"], row["licence"]) == (title, *terms)
+        line = json.loads((tmp_path / folder / "log.jsonl").read_text(encoding="utf-8"))
+        (listing,) = (one for one in listed if one["name"] == f"{group}_1")
+        assert line.items() >= {key: listing[key] for key in ("url", "pack", "path")}.items()
+    matte = grey(tmp_path / "alpha" / f"{group}_1.png")
+    assert matte.shape == size and set(np.unique(matte)) == {0, 255}
 
 
-def test_only_some_photos(packs, listed, tmp_path, monkeypatch):
-    run(packs, tmp_path / "out", monkeypatch, "--only", "cloth_")
-    assert [path.name for path in (tmp_path / "out/image").glob("*.jpg")] == ["cloth_1.jpg"]
-    assert len(free.rows(tmp_path / "out/alpha")) == 1
-    with pytest.raises(SystemExit, match="--only dog: no name"):
-        run(packs, tmp_path / "out", monkeypatch, "--only", "dog")
+def test_a_photo_without_a_matte_comes_alone(packs, listed, tmp_path, monkeypatch):
+    run("scene", packs, tmp_path, monkeypatch)
+    (row,) = free.rows(tmp_path / "image")
+    assert (row["author"], row["licence"]) == ("Zoe", "CC-BY-2.0")
+    assert not (tmp_path / "alpha").exists()
+
+
+def test_an_unknown_group_is_refused(packs, listed, tmp_path, monkeypatch, capsys):
+    with pytest.raises(SystemExit):
+        run("dog", packs, tmp_path / "out", monkeypatch)
+    assert "choose from" in (said := capsys.readouterr().err) and "cloth" in said
+    assert not (tmp_path / "out").exists()
 
 
 def test_one_part_after_the_other_gives_one_log(packs, listed, tmp_path, monkeypatch):
     listed[1]["title"] = "An older title"
-    for only in ("cloth_", "coco_"):
-        run(packs, tmp_path / "out", monkeypatch, "--only", only)
+    for group in ("cloth", "coco"):
+        run(group, packs, tmp_path / "out", monkeypatch)
     listed[1]["title"] = "A shirt"
-    run(packs, tmp_path / "out", monkeypatch, "--only", "cloth_")
+    run("cloth", packs, tmp_path / "out", monkeypatch)
     for folder in ("image", "alpha"):
         assert len((tmp_path / "out" / folder / "log.jsonl").read_text().splitlines()) == 2
         titles = {row["title"] for row in free.rows(tmp_path / "out" / folder)}
@@ -258,7 +295,7 @@ def test_one_part_after_the_other_gives_one_log(packs, listed, tmp_path, monkeyp
 
 
 def test_a_log_that_breaks_off_leaves_the_one_before(packs, listed, tmp_path, monkeypatch):
-    run(packs, tmp_path / "out", monkeypatch)
+    run("coco", packs, tmp_path / "out", monkeypatch)
     path = tmp_path / "out/image/log.jsonl"
     before = path.read_text()
 
@@ -276,7 +313,7 @@ def test_a_log_that_breaks_off_leaves_the_one_before(packs, listed, tmp_path, mo
 def test_another_photo_is_refused(packs, listed, tmp_path, monkeypatch):
     Image.fromarray(noise(20, 30, 3)).save(packs / "coco/coco_1.jpg", quality=81)
     with pytest.raises(SystemExit, match=r"coco_1\.jpg: expected sha256"):
-        run(packs, tmp_path / "out", monkeypatch)
+        run("coco", packs, tmp_path / "out", monkeypatch)
     assert not (tmp_path / "out").exists()
 
 
@@ -286,7 +323,7 @@ def test_a_turned_photo_is_refused(packs, tmp_path):
     exif[photos.ORIENTATION] = 6
     Image.fromarray(noise(20, 30, 3)).save(path, exif=exif)
     with pytest.raises(SystemExit, match=r"coco_2\.jpg: expected a photo that stands upright"):
-        photos.make(entry(path, packs, mask="grabcut"), packs, tmp_path / "out")
+        list(photos.make(entry(path, packs, mask="grabcut"), packs, tmp_path / "out"))
 
 
 def test_terms_replace_the_exif_and_nothing_else(tmp_path):
