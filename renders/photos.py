@@ -35,7 +35,7 @@ from kmatting.files import whole_file
 
 from . import fetch, picture, plan
 
-# whose outlines these are
+# Whose outlines these are.
 ANNOTATED = {"author": "COCO Consortium", "licence": "CC-BY-4.0"}
 DRAWN = {"author": "the authors of kmatting", "licence": "CC0-1.0"}
 ORIENTATION = 0x0112  # EXIF's name for how a photo is turned
@@ -269,10 +269,11 @@ def main() -> None:
     )
     parser.add_argument("--packs", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
-    groups = sorted({group(entry) for entry in listed()})
+    entries = listed()
+    groups = sorted({group(entry) for entry in entries})
     parser.add_argument("--only", choices=groups, required=True, help="the group to make")
     options = parser.parse_args()
-    wanted = [entry for entry in listed() if group(entry) == options.only]
+    wanted = [entry for entry in entries if group(entry) == options.only]
     lines = defaultdict(list)
     for entry in tqdm(wanted, unit="photo"):
         for folder, line in make(entry, options.packs, options.out):

@@ -45,7 +45,8 @@ def test_the_configs_name_free_data_alone(tmp_path, monkeypatch):
 def test_weights_of_a_run_are_refused_or_not_by_what_it_saw(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     of_run = Path("runs/open-1/config.yaml")
-    for path, source in ((of_run, CONFIG), (Path("runs/open-2/config.yaml"), LATER)):
+    of_later = Path("runs/open-2/config.yaml")
+    for path, source in ((of_run, CONFIG), (of_later, LATER)):
         path.parent.mkdir(parents=True)
         shutil.copy(source, path)
     last = load_config(LAST)
@@ -55,10 +56,12 @@ def test_weights_of_a_run_are_refused_or_not_by_what_it_saw(tmp_path, monkeypatc
     of_run.write_text(CONFIG.read_text().replace("data/free/renders", "data/things"))
     lines = free.refused(last)
     assert len(lines) == 2
-    assert lines[0].endswith(f"{of_run}: foregrounds: data/things: expected a folder in data/free")
+    assert lines[0] == (
+        f"{of_later}: {of_run}: foregrounds: data/things: expected a folder in data/free"
+    )
     of_run.write_text(CONFIG.read_text().replace("skips: true", "skips: true\n  weights: shipped"))
     (line,) = free.refused(last)
-    assert f"{of_run}: model.weights: shipped: expected none" in line
+    assert line.startswith(f"{of_later}: {of_run}: model.weights: shipped: expected none")
 
 
 @pytest.mark.parametrize(
