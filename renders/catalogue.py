@@ -44,6 +44,20 @@ PACKS = {
         "licence": "CC0-1.0",
         "paths": ["hdri"],
     },
+    "YCB_Dataset": {
+        "from": "https://github.com/elpis-lab/YCB_Dataset",
+        "commit": "b7d8884aff05a801df77486fbc87ebdc7716b309",
+        "author": "Yale-CMU-Berkeley Object and Model Set (Calli et al., 2015)",
+        "licence": "CC-BY-4.0",
+        "paths": ["ycb"],
+    },
+    "drake-models": {
+        "from": "https://github.com/RobotLocomotion/models",
+        "commit": "4723170e1c8ee8bc59c342bb5c491ab8f263f1fb",
+        "author": "Poly Haven",
+        "licence": "CC0-1.0",
+        "paths": ["tutorials/models/README.md", "tutorials/models/assets"],
+    },
     "bpy": {
         "from": "PyPI, bpy 5.0.1: datafiles/studiolights/world",
         "author": "Greg Zaal, Poly Haven",
@@ -67,6 +81,18 @@ CREDITED = {
     "KatorLegaz": "Andrew Kator & Jennifer Legaz",
     "Reallusion": "Reallusion (http://www.reallusion.com)",
 }
+
+# Of Poly Haven; the rest of the folder is by others, or the same tea set once more.
+POLY_HAVEN = (
+    "painted_wooden_cabinet_02_1k",
+    "painted_wooden_cabinet_1k",
+    "painted_wooden_stool_1k",
+    "sofa_03_1k",
+    "tea_set_01_1k",
+    "wooden_bookshelf_worn_1k",
+    "wooden_table_02_1k",
+)
+BROKEN: set[str] = set()
 
 
 def digest(path: Path) -> str:
@@ -111,6 +137,26 @@ def sweet_home(folder: Path, licence: str) -> Iterable[dict]:
             }
 
 
+def scans(packs: Path) -> Iterable[dict]:
+    """Yields things that were scanned, those of YCB, and models of Poly Haven as true to life."""
+    found = [(path, "ycb", path.parent.name) for path in packs.glob("YCB_Dataset/ycb/*/*.obj")]
+    folder = packs / "drake-models" / "tutorials" / "models" / "assets"
+    found += [(folder / f"{n}.gltf", "polyhaven", n.removesuffix("_1k")) for n in POLY_HAVEN]
+    for path, by, name in sorted(found):
+        pack = path.relative_to(packs).parts[0]
+        if name not in BROKEN:
+            yield {
+                "name": f"{by}_{name}",
+                "kind": "scan",
+                "title": name.replace("_", " ").capitalize(),
+                "author": PACKS[pack]["author"],
+                "licence": PACKS[pack]["licence"],
+                "pack": pack,
+                "path": str(path.relative_to(packs)),
+                "sha256": digest(path),
+            }
+
+
 def panoramas(packs: Path) -> Iterable[dict]:
     """Yields the panoramas that light the scenes, all by Poly Haven."""
     for pack in ("bpy", "drei-assets", "3d-demo-data"):
@@ -130,6 +176,7 @@ def main() -> None:
     """Writes the list to the standard output."""
     packs = Path(sys.argv[1])
     models = [m for name, licence in SWEET_HOME.items() for m in sweet_home(packs / name, licence)]
+    models += scans(packs)
     seen: dict[str, dict] = {}
     for panorama in panoramas(packs):  # some repositories bring the same one
         seen.setdefault(panorama["name"], panorama)

@@ -11,7 +11,8 @@ and gives the same files each time.
 | `coco` | of COCO, CC BY 2.0 | its annotations' outlines |
 | `cloth` | clothes on plain ground, CC0 | GrabCut, which learned from nothing, chosen by eye |
 | `drawn` | of COCO, CC BY 2.0 | outlines that `open` drew before its third stage, chosen by eye |
-| `flower` | TensorFlow's flower photos, CC BY 2.0 | the same |
+| `drawn3` | of COCO, CC BY 2.0 | outlines that `open` drew behind its third stage |
+| `flower` | TensorFlow's flower photos, CC BY 2.0 | as `drawn` |
 | `scene` | of COCO, CC BY 2.0: streets, rooms, crowds | none: they go behind subjects |
 | `empty` | of COCO, CC BY 2.0: no subject | none |
 """

@@ -13,6 +13,7 @@ import numpy as np
 HERE = Path(__file__).parent
 PHOTOS = HERE / "photos.json"
 HELD_OUT = 15  # percent of the models, and of pictures without one, that no training sees
+SCAN = "scan"  # the kind of a model that was scanned
 LICENCES = {"CC0-1.0", "CC-BY-2.0", "CC-BY-3.0", "CC-BY-3.0-US", "CC-BY-4.0"}
 
 # What a plain outline serves badly comes first.
@@ -64,9 +65,16 @@ def sources(path: Path = HERE / "sources.json") -> dict:
 
 
 def models(listed: dict) -> list[Model]:
-    """Returns the models of a list of sources, thin ones first."""
+    """Returns the models of a list of sources: scans last, for they came last; thin ones first."""
     found = [Model(**entry) for entry in listed["models"]]
-    return sorted(found, key=lambda m: (not THIN.search(f"{m.title} {m.name}"), _hash(m.name)))
+    return sorted(
+        found,
+        key=lambda m: (
+            m.kind == SCAN,
+            not THIN.search(f"{m.title} {m.name}"),
+            _hash(m.name),
+        ),
+    )
 
 
 def panoramas(listed: dict, packs: Path, unseen: bool = False) -> list[Path]:

@@ -18,6 +18,7 @@ from renders import backgrounds, free, picture, plan  # noqa: E402
 
 CONFIG = ROOT / "configs" / "open-1.yaml"
 LATER = ROOT / "configs" / "open-2.yaml"
+THIRD = ROOT / "configs" / "open-3.yaml"
 LAST = ROOT / "configs" / "open.yaml"
 PAIRS = {"kind": "pairs", "images": "data/free/renders", "alphas": "data/masks"}
 SHARDS = {"kind": "shards", "shards": "data/free/renders"}
@@ -34,7 +35,7 @@ def test_the_configs_name_free_data_alone(tmp_path, monkeypatch):
         "data/free/renders",
         "data/free/backgrounds",
     }
-    for path, run in ((LATER, "open-1"), (LAST, "open-2")):
+    for path, run in ((LATER, "open-1"), (THIRD, "open-2"), (LAST, "open-3")):
         config = load_config(path)
         weights = f"runs/{run}/best.keras"
         assert config.model.weights == Path(weights)
@@ -46,22 +47,26 @@ def test_weights_of_a_run_are_refused_or_not_by_what_it_saw(tmp_path, monkeypatc
     monkeypatch.chdir(tmp_path)
     of_run = Path("runs/open-1/config.yaml")
     of_later = Path("runs/open-2/config.yaml")
-    for path, source in ((of_run, CONFIG), (of_later, LATER)):
+    of_third = Path("runs/open-3/config.yaml")
+    for path, source in ((of_run, CONFIG), (of_later, LATER), (of_third, THIRD)):
         path.parent.mkdir(parents=True)
         shutil.copy(source, path)
     last = load_config(LAST)
     assert free.refused(last) == []
-    for earlier in (CONFIG, LATER):
+    for earlier in (CONFIG, LATER, THIRD):
         assert free.named_folders(last) >= free.named_folders(load_config(earlier))
     of_run.write_text(CONFIG.read_text().replace("data/free/renders", "data/things"))
     lines = free.refused(last)
     assert len(lines) == 2
     assert lines[0] == (
-        f"{of_later}: {of_run}: foregrounds: data/things: expected a folder in data/free"
+        f"{of_third}: {of_later}: {of_run}: foregrounds: data/things: expected a folder in "
+        "data/free"
     )
     of_run.write_text(CONFIG.read_text().replace("skips: true", "skips: true\n  weights: shipped"))
     (line,) = free.refused(last)
-    assert line.startswith(f"{of_later}: {of_run}: model.weights: shipped: expected none")
+    assert line.startswith(
+        f"{of_third}: {of_later}: {of_run}: model.weights: shipped: expected none"
+    )
 
 
 @pytest.mark.parametrize(

@@ -74,8 +74,14 @@ def test_panoramas_of_the_benchmark_light_no_training(listed):
 
 
 def test_thin_models_come_first(listed):
-    thin = [bool(plan.THIN.search(f"{m.title} {m.name}")) for m in plan.models(listed)]
+    made = [m for m in plan.models(listed) if m.kind != plan.SCAN]
+    thin = [bool(plan.THIN.search(f"{m.title} {m.name}")) for m in made]
     assert thin == sorted(thin, reverse=True)
+
+
+def test_scans_come_last_so_that_the_first_pictures_stay_what_they_were(listed):
+    scans = [m.kind == plan.SCAN for m in plan.models(listed)]
+    assert scans == sorted(scans) and 80 <= sum(scans) < len(scans)
 
 
 def test_a_job_has_the_same_name_and_numbers_everywhere():
@@ -440,6 +446,16 @@ def benchmarked(no_bpy, packs, tmp_path, monkeypatch):
 
 def scene_drawn(*_):
     return np.full((4, 4, 4), 200, np.uint8), np.zeros((4, 4, 3), np.uint8)
+
+
+def test_scans_change_no_scene(no_bpy, listed, packs):
+    """The scenes are those that were published before there were scans."""
+    from renders.benchmark import __main__ as benchmark
+
+    before = [model for model in listed["models"] if model["kind"] != plan.SCAN]
+    assert len(before) < len(listed["models"])
+    scenes = list(benchmark.scenes(listed, packs))
+    assert scenes == list(benchmark.scenes({**listed, "models": before}, packs))
 
 
 def test_a_scene_whose_row_is_missing_gets_it(benchmarked, tmp_path):
