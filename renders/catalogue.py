@@ -92,7 +92,8 @@ POLY_HAVEN = (
     "wooden_bookshelf_worn_1k",
     "wooden_table_02_1k",
 )
-BROKEN: set[str] = set()
+# Scans that failed: marbles run together, a box with dents for blocks, a lid without its glass.
+FAILED = {"a_marbles", "a_colored_wood_blocks", "skillet_lid"}
 
 
 def digest(path: Path) -> str:
@@ -144,7 +145,7 @@ def scans(packs: Path) -> Iterable[dict]:
     found += [(folder / f"{n}.gltf", "polyhaven", n.removesuffix("_1k")) for n in POLY_HAVEN]
     for path, by, name in sorted(found):
         pack = path.relative_to(packs).parts[0]
-        if name not in BROKEN:
+        if name not in FAILED:
             yield {
                 "name": f"{by}_{name}",
                 "kind": "scan",

@@ -15,6 +15,7 @@ and gives the same files each time.
 | `flower` | TensorFlow's flower photos, CC BY 2.0 | as `drawn` |
 | `scene` | of COCO, CC BY 2.0: streets, rooms, crowds | none: they go behind subjects |
 | `empty` | of COCO, CC BY 2.0: no subject | none |
+| `wide` | Budgie Backgrounds, CC0: cities, hills, water, patterns | none |
 """
 
 from __future__ import annotations
