@@ -56,7 +56,7 @@ PACKS = {
         "commit": "4723170e1c8ee8bc59c342bb5c491ab8f263f1fb",
         "author": "Poly Haven",
         "licence": "CC0-1.0",
-        "paths": ["tutorials/models/README.md", "tutorials/models/assets"],
+        "paths": ["tutorials/models/assets"],
     },
     "bpy": {
         "from": "PyPI, bpy 5.0.1: datafiles/studiolights/world",

@@ -11,8 +11,8 @@ ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 from renders import free, photos, plan  # noqa: E402
 
-RENDERS = ("renders", "people", "more")
-PHOTOS = ("photos", "clothes", "drawn", "flowers", "scene", "empty")
+RENDERS = ("renders", "people", "more", "scans", "strands")
+PHOTOS = ("photos", "clothes", "drawn", "drawn3", "flowers", "scene", "empty", "wide")
 UNLISTED = 7  # photos of COCO that photos.json no longer has
 
 
@@ -39,7 +39,7 @@ def test_the_list_is_as_renders_free_writes_it(rows):
 
 
 def test_each_file_is_there_once_and_free(rows):
-    assert len(rows) == len({row["file"] for row in rows}) >= 2900
+    assert len(rows) == len({row["file"] for row in rows}) >= 3500
     for row in rows:
         assert re.fullmatch(r"[0-9a-f]{64}", row["sha256"]), row
         assert row["licence"] in plan.LICENCES, row
@@ -62,7 +62,7 @@ def test_renders_have_the_terms_of_their_models_and_none_is_held_out(rows):
             assert terms(row) == (f"{name} ({kind})", "the authors of kmatting", "CC0-1.0"), row
             held_out = plan.held_out(f"{name}-{int(seed)}")
         assert not held_out, row
-    assert of_models >= 900
+    assert of_models >= 1100
 
 
 def test_backgrounds_have_the_terms_of_their_panoramas_and_none_is_the_benchmark_s(rows):
