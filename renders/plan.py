@@ -69,11 +69,7 @@ def models(listed: dict) -> list[Model]:
     found = [Model(**entry) for entry in listed["models"]]
     return sorted(
         found,
-        key=lambda m: (
-            m.kind == SCAN,
-            not THIN.search(f"{m.title} {m.name}"),
-            _hash(m.name),
-        ),
+        key=lambda m: (m.kind == SCAN, not THIN.search(f"{m.title} {m.name}"), _hash(m.name)),
     )
 
 

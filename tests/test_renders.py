@@ -210,6 +210,24 @@ def test_files_that_a_snapshot_lacks_are_named(repository, tmp_path, monkeypatch
     assert "could not be read: fatal: " in lines[0]
 
 
+def test_scans_state_the_terms_of_their_pack_and_failed_ones_are_left_out(tmp_path):
+    failed = sorted(catalogue.FAILED)[0]
+    for place in (
+        *(f"YCB_Dataset/ycb/{name}/textured.obj" for name in ("power_drill", failed)),
+        *(f"drake-models/tutorials/models/assets/{n}.gltf" for n in catalogue.POLY_HAVEN),
+    ):
+        (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / place).write_text(place)
+    of_name = {scan["name"]: scan for scan in catalogue.scans(tmp_path)}
+    assert len(of_name) == 1 + len(catalogue.POLY_HAVEN)
+    drill, sofa = of_name["ycb_power_drill"], of_name["polyhaven_sofa_03"]
+    assert drill["licence"] == "CC-BY-4.0" and "Calli" in drill["author"]
+    assert drill["title"] == "Power drill"
+    assert drill["path"] == "YCB_Dataset/ycb/power_drill/textured.obj"
+    assert drill["sha256"] == hashlib.sha256(drill["path"].encode()).hexdigest()
+    assert (sofa["author"], sofa["licence"]) == ("Poly Haven", "CC0-1.0")
+
+
 def test_catalogues_that_were_cut_off_are_fetched_again(tmp_path, monkeypatch):
     names = ["Scopia", "Trees"]
     pack = {"name": fetch.FURNITURE, "from": "Debian, package furniture 1"}
