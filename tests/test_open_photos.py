@@ -106,11 +106,12 @@ def test_each_photo_names_author_terms_and_place():
     assert len(entries) >= 300
     for one in entries:
         assert one.keys() == FIELDS, one
-        bare = photos.group(one) in {"scene", "empty"}
+        bare = photos.group(one) in {"scene", "empty", "wide"}
         assert [key for key in FIELDS if not one[key]] == (["mask"] if bare else []), one
         assert one["licence"] in {"CC0-1.0", "CC-BY-2.0"} & plan.LICENCES, one
         assert re.fullmatch(r"[0-9a-f]{64}", one["sha256"]), one
-        assert re.fullmatch(r"(coco|cloth|drawn|flower|scene|empty)_[0-9a-f-]+", one["name"]), one
+        numbered = r"(coco|cloth|drawn|drawn3|flower|scene|empty)_[0-9a-f-]+"
+        assert re.fullmatch(rf"{numbered}|wide_[a-z]+", one["name"]), one
         assert one["author"].isascii(), one  # EXIF holds nothing else
         assert one["path"].startswith(one["pack"] + "/") and one["url"].startswith("https://"), one
     for key in ("name", "path", "sha256"):
